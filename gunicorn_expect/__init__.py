@@ -1,0 +1,19 @@
+"""A gunicorn worker for uploads: the application decides before the body is sent.
+
+``gunicorn -k gunicorn_expect.Worker app:app``. To accept, read ``wsgi.input``; to refuse, answer.
+
+What happens to a request, and where::
+
+    bytes -> gunicorn's parser -> request head
+      workers/     an exchange opens                 exchange.py     PENDING or NONE
+        gate.py    the application is called
+          body.py  it reads wsgi.input: READ         expectation.py  CONTINUED: 100, then bytes
+        gate.py    its first byte goes out: RESPOND  expectation.py  DECLINED: and close
+      workers/     the exchange ends
+"""
+
+from gunicorn_expect.expectation import Expectation, State
+from gunicorn_expect.version import __version__
+from gunicorn_expect.workers.thread import Worker
+
+__all__ = ["Expectation", "State", "Worker", "__version__"]

@@ -1,0 +1,234 @@
+"""The expectation of one request: what its states are, and what moves it from one to another.
+
+A client that sends ``Expect: 100-continue`` (RFC 9110 section 10.1.1) shows its request head and
+waits for a word before it sends the body. This module knows what may be said to it, and when. It
+does no I/O: what has to happen on the connection it asks of a `Wire`.
+
+The rules, all of which follow from `TRANSITIONS`:
+
+* Only ``PENDING`` ever changes, and it changes once. So at most one ``100 Continue`` is sent, and
+  none behind the first byte of a final response.
+* A change and its bytes on the wire are one step. One thread may read the body while another one
+  writes the answer; whichever is first decides, and the other one finds it decided.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
+
+Headers = Iterable[tuple[str, str]]
+
+
+class State(enum.Enum):
+    """What is true of a request's expectation."""
+
+    NONE = "nobody waits: no Expect, or HTTP/1.0, or no body to send"
+    PENDING = "the client waits, or will send when its patience ends; nothing has been said"
+    CONTINUED = "a 100 has been sent"
+    WAIVED = "body bytes came before we said anything; a 100 would say nothing"
+    DECLINED = "the first byte of a final response went out first; the body was not asked for"
+
+
+class Event(enum.Enum):
+    """What can happen to it."""
+
+    READ = "the application wants body bytes"
+    ARRIVED = "body bytes are already here"
+    RESPOND = "the first byte of the final response is about to go out"
+
+
+#: What each event makes of each state. A pair that changes nothing is written out as well.
+TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
+    State.NONE: {
+        Event.READ: State.NONE,
+        Event.ARRIVED: State.NONE,
+        Event.RESPOND: State.NONE,
+    },
+    State.PENDING: {
+        Event.READ: State.CONTINUED,
+        Event.ARRIVED: State.WAIVED,
+        Event.RESPOND: State.DECLINED,
+    },
+    State.CONTINUED: {
+        Event.READ: State.CONTINUED,
+        Event.ARRIVED: State.CONTINUED,
+        Event.RESPOND: State.CONTINUED,
+    },
+    State.WAIVED: {
+        Event.READ: State.WAIVED,
+        Event.ARRIVED: State.WAIVED,
+        Event.RESPOND: State.WAIVED,
+    },
+    State.DECLINED: {
+        Event.READ: State.DECLINED,
+        Event.ARRIVED: State.DECLINED,
+        Event.RESPOND: State.DECLINED,
+    },
+}
+
+
+class UnknownExpectationError(ValueError):
+    """The Expect field asks for something other than ``100-continue``."""
+
+
+def expects_continue(values: Iterable[str]) -> bool:
+    """Tell whether the Expect fields of a request ask for ``100 Continue``.
+
+    Args:
+        values: the value of each Expect field line, in order; none if there is no such field.
+
+    Raises:
+        UnknownExpectationError: one of the expectations is not ``100-continue``.
+
+    Expect is a list (RFC 9110 section 10.1.1), so two lines are read as one line with a comma
+    is, "a recipient MUST parse and ignore a reasonable number of empty list elements" (section
+    5.6.1.2), and "the Expect field value is case-insensitive".
+
+    """
+    expected = False
+    for value in values:
+        for member in value.split(","):
+            expectation = member.strip(" \t")
+            if not expectation:
+                continue
+            if expectation.lower() != "100-continue":
+                raise UnknownExpectationError(value)
+            expected = True
+    return expected
+
+
+class Wire(Protocol):
+    """What an expectation asks of its connection.
+
+    Every method is called with the expectation's lock held, and only while it is pending: nobody
+    else reads or writes this connection meanwhile.
+    """
+
+    def body_arrived(self) -> bool:
+        """Tell, without waiting, whether body bytes are here. OSError: the client is gone."""
+
+    def send_continue(self, headers: Headers) -> None:
+        """Send ``100 Continue`` with these header fields. OSError: the client is gone."""
+
+    def close_after_response(self) -> None:
+        """Make the response say ``Connection: close``, and the connection end with it."""
+
+
+class Expectation:
+    """The expectation of one request, ``environ["gunicorn_expect.expectation"]``.
+
+    Its text is its state in lower case, so that gunicorn's access log can print it:
+    ``%({gunicorn_expect.expectation}e)s``.
+    """
+
+    __slots__ = ("_lock", "_state", "_wire")
+
+    def __init__(self, wire: Wire | None = None) -> None:
+        """Open the expectation of a client that waits on this wire; without one, nobody waits."""
+        self._lock = threading.Lock()
+        self._wire = wire
+        self._state = State.NONE if wire is None else State.PENDING
+
+    # What the application may use.
+
+    @property
+    def state(self) -> State:
+        """What is true of it now."""
+        return self._state
+
+    @property
+    def pending(self) -> bool:
+        """Whether the client still waits for a word."""
+        return self._state is State.PENDING
+
+    def proceed(self, headers: Headers = ()) -> None:
+        """Send ``100 Continue`` now, with these header fields; nothing if nobody waits for it.
+
+        Args:
+            headers: pairs of field name and value, both str (RFC 9110 section 15.2: a 1xx
+                response may carry fields).
+
+        Raises:
+            ValueError: a name or a value that can't be sent. Nothing was sent.
+            OSError: the client is gone.
+
+        """
+        self._read(_checked(headers))
+
+    def __str__(self) -> str:
+        """Give the state in lower case."""
+        return self._state.name.lower()
+
+    def __repr__(self) -> str:
+        """Give the state, for a debugger."""
+        return f"<Expectation {self}>"
+
+    # What happens to it. These are called for the application by its input and by the gate.
+
+    def on_arrival(self) -> None:
+        """Note that body bytes are here."""
+        with self._lock:
+            self._happen(Event.ARRIVED)
+
+    def on_read(self) -> None:
+        """Say 100 if the client waits for it. OSError: the client is gone."""
+        self._read(())
+
+    def on_respond(self) -> None:
+        """Note that the next byte sent is the first of the final response."""
+        if self._state is State.PENDING:
+            with self._lock:
+                self._happen(Event.RESPOND)
+
+    def _read(self, headers: Headers) -> None:
+        # No lock for the reads after the first: nothing leads back to PENDING.
+        if self._wire is None or self._state is not State.PENDING:
+            return
+        with self._lock:
+            # "A server MAY omit sending a 100 (Continue) response if it has already received
+            # some or all of the content" (RFC 9110 section 10.1.1), and some clients break on
+            # one that they no longer wait for.
+            if self._state is State.PENDING and self._wire.body_arrived():
+                self._happen(Event.ARRIVED)
+            self._happen(Event.READ, headers)
+
+    def _happen(self, event: Event, headers: Headers = ()) -> None:
+        state = TRANSITIONS[self._state][event]
+        try:
+            if self._wire is not None and state is not self._state:
+                if state is State.CONTINUED:
+                    self._wire.send_continue(headers)
+                elif state is State.DECLINED:
+                    self._wire.close_after_response()
+        finally:
+            # Last: who sees the new state without the lock relies on its bytes being sent.
+            # And always: half a 100 that failed must not be followed by another one.
+            self._state = state
+
+
+#: RFC 9110 section 5.6.2
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: RFC 9110 section 5.5: visible characters, obs-text, space and tab. No CR, no LF, no NUL.
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+#: "A server MUST NOT send" these in a 1xx (RFC 9110 section 8.6, RFC 9112 section 6.1).
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+
+
+def _checked(headers: Headers) -> list[tuple[str, str]]:
+    checked = list(headers)
+    for name, value in checked:
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} can't be the name of a header field of a 100 Continue")
+        if name.lower() in _FRAMING:
+            raise ValueError(f"a 100 Continue has no body, so it must not carry {name}")
+        if not _FIELD_VALUE.fullmatch(value):
+            # The name alone: the value may be a secret.
+            raise ValueError(
+                f"the value of {name} can't be sent in a 100 Continue: "
+                "it has a control character (CR, LF, NUL) or one outside ISO-8859-1"
+            )
+    return checked

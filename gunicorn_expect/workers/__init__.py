@@ -1,0 +1,1 @@
+"""How each gunicorn worker plugs in: the same verbs in each."""
