@@ -1,0 +1,50 @@
+# make serve    set up, and serve the example: refuse and accept uploads
+# make test     set up, and run all tests
+# make check    lint and types
+# make bench    measure beside stock gunicorn
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# The oldest gunicorn that setup.cfg allows, and two that are older: they must be refused.
+OLDEST := $(shell sed -n 's/^ *gunicorn>=//p' setup.cfg)
+GUNICORNS := $(OLDEST:%=$(VENV)/gunicorns/%) $(VENV)/gunicorns/26.2.0 $(VENV)/gunicorns/23.0.0
+
+.PHONY: serve test check bench clean
+
+serve: $(VENV)/examples
+	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 examples.flask_upload:app
+
+test: $(VENV)/dev $(GUNICORNS)
+	$(BIN)/pytest
+
+check: $(VENV)/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/dev
+	$(BIN)/python benchmarks/ordinary_path.py
+	$(BIN)/python benchmarks/refuse.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info uploads
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Python 3.10 or later is needed: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	    { rm -rf $(VENV); echo "On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/examples: setup.cfg pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[examples]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/examples
+	$(PIP) install --editable '.[examples,dev]'
+	@touch $@
+
+$(VENV)/gunicorns/%: | $(BIN)/python
+	$(PIP) install --no-deps --target $@ gunicorn==$*

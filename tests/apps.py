@@ -1,0 +1,382 @@
+"""The applications that the wire tests talk to, one for each path."""
+
+import functools
+import io
+import json
+import pathlib
+import socket
+import threading
+import time
+import urllib.parse
+
+KEY = "gunicorn_expect.expectation"
+ROUTES = {}
+
+#: What tests and applications wait for: a name and the event of it.
+EVENTS = {}
+
+#: The request lines that reached an application.
+SEEN = []
+
+
+def app(environ, start_response):
+    SEEN.append(f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}")
+    return ROUTES[environ["PATH_INFO"]](environ, start_response)
+
+
+def route(path):
+    return functools.partial(ROUTES.setdefault, path)
+
+
+def answer(start_response, body, status="200 OK"):
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    start_response(status, [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def query(environ):
+    return dict(urllib.parse.parse_qsl(environ["QUERY_STRING"], keep_blank_values=True))
+
+
+def event(name):
+    return EVENTS.setdefault(name, threading.Event())
+
+
+@route("/seen")
+def seen(environ, start_response):
+    return answer(start_response, SEEN)
+
+
+@route("/set")
+def set_event(environ, start_response):
+    event(environ["QUERY_STRING"]).set()
+    return answer(start_response, b"")
+
+
+@route("/wait")
+def wait_for_event(environ, start_response):
+    return answer(start_response, event(environ["QUERY_STRING"]).wait(20))
+
+
+@route("/hello")
+def hello(environ, start_response):
+    return answer(start_response, b"hello")
+
+
+# Reading.
+
+
+@route("/read")
+def read(environ, start_response):
+    return answer(start_response, environ["wsgi.input"].read())
+
+
+@route("/read-by")
+def read_by(environ, start_response):
+    """Read all of the body by the named method only."""
+    body = environ["wsgi.input"]
+
+    def all_of(read):
+        return b"".join(iter(read, b""))
+
+    def readinto():
+        buffer = bytearray(4)
+        return bytes(buffer[: body.readinto(buffer)])
+
+    ways = {
+        "read": body.read,
+        "read-minus-one": lambda: body.read(-1),
+        "read-3": lambda: all_of(lambda: body.read(3)),
+        "readline": lambda: all_of(body.readline),
+        "readline-2": lambda: all_of(lambda: body.readline(2)),
+        "readlines": lambda: b"".join(body.readlines()),
+        "readlines-1": lambda: b"".join(body.readlines(1)),
+        "iteration": lambda: b"".join(body),
+        "next": lambda: next(body) + b"".join(body),
+        "readinto": lambda: all_of(readinto),
+    }
+    return answer(start_response, ways[environ["QUERY_STRING"]]())
+
+
+@route("/read-nothing")
+def read_nothing(environ, start_response):
+    body = environ["wsgi.input"]
+    nothing = [body.read(0), body.readline(0), body.readinto(bytearray())]
+    return answer(start_response, str(nothing).encode(), "403 Forbidden")
+
+
+@route("/read-some")
+def read_some(environ, start_response):
+    return answer(start_response, environ["wsgi.input"].read(int(environ["QUERY_STRING"])))
+
+
+@route("/read-after-event")
+def read_after_event(environ, start_response):
+    event("entered-" + environ["QUERY_STRING"]).set()
+    event(environ["QUERY_STRING"]).wait(20)
+    body = environ["wsgi.input"].read()
+    return answer(start_response, [body.decode(), str(environ[KEY])])
+
+
+@route("/start-then-read")
+def start_then_read(environ, start_response):
+    start_response("200 OK", [("Content-Length", "5"), ("X-Said", "first")])
+    return [environ["wsgi.input"].read()]
+
+
+@route("/read-while-yielding-nothing")
+def read_while_yielding_nothing(environ, start_response):
+    start_response("200 OK", [("Content-Length", "5")])
+    yield b""
+    yield environ["wsgi.input"].read(2)
+    yield b""
+    yield environ["wsgi.input"].read()
+
+
+# Answering.
+
+
+@route("/refuse")
+def refuse(environ, start_response):
+    start_response(query(environ).get("status", "401 Unauthorized"), [("Content-Length", "0")])
+    return []
+
+
+@route("/refuse-with-body")
+def refuse_with_body(environ, start_response):
+    return answer(start_response, b"too large", "413 Content Too Large")
+
+
+@route("/refuse-without-length")
+def refuse_without_length(environ, start_response):
+    start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer")])
+    how = environ["QUERY_STRING"]
+    if how == "generator":
+        return iter(())
+    if how == "empty-items":
+        return [b"", b""]
+    return []
+
+
+@route("/refuse-by-write")
+def refuse_by_write(environ, start_response):
+    write = start_response("403 Forbidden", [("Content-Length", "2")])
+    write(b"no")
+    environ["wsgi.input"].read(0)
+    return []
+
+
+@route("/write-then-read")
+def write_then_read(environ, start_response):
+    write = start_response("200 OK", [("Content-Length", "7")])
+    write(b"no")
+    return [environ["wsgi.input"].read()]
+
+
+@route("/yield-then-read")
+def yield_then_read(environ, start_response):
+    start_response("200 OK", [("Content-Length", "11")])
+    yield b"first "
+    yield environ["wsgi.input"].read()
+
+
+@route("/refuse-twice")
+def refuse_twice(environ, start_response):
+    """Change one's mind before the first byte, as error handlers do."""
+    start_response("200 OK", [("X-Said", "first")])
+    try:
+        raise LookupError
+    except LookupError as error:
+        start_response(
+            "503 Service Unavailable",
+            [("Content-Length", "0"), ("X-Said", "second")],
+            (LookupError, error, error.__traceback__),
+        )
+    return []
+
+
+@route("/start-twice")
+def start_twice(environ, start_response):
+    start_response("200 OK", [])
+    start_response("200 OK", [])
+    return []
+
+
+@route("/start")
+def start(environ, start_response):
+    start_response(environ["QUERY_STRING"].replace("+", " "), [("Content-Length", "0")])
+    return []
+
+
+@route("/keep-alive-please")
+def keep_alive_please(environ, start_response):
+    start_response(
+        "401 Unauthorized", [("Content-Length", "0"), ("Connection", environ["QUERY_STRING"])]
+    )
+    return []
+
+
+@route("/fail")
+def fail(environ, start_response):
+    raise LookupError("the application failed")
+
+
+@route("/fail-after-start")
+def fail_after_start(environ, start_response):
+    start_response("200 OK", [])
+    raise LookupError("the application failed")
+
+
+@route("/fail-after-first-byte")
+def fail_after_first_byte(environ, start_response):
+    start_response("200 OK", [("Content-Length", "10")])
+    yield b"first"
+    raise LookupError("the application failed")
+
+
+@route("/file")
+def file(environ, start_response):
+    opened = pathlib.Path(__file__).open("rb")  # noqa: SIM115  the server closes it
+    start_response("403 Forbidden", [])
+    return environ["wsgi.file_wrapper"](opened)
+
+
+@route("/memory-file")
+def memory_file(environ, start_response):
+    start_response("403 Forbidden", [("Content-Length", "6")])
+    return environ["wsgi.file_wrapper"](io.BytesIO(b"memory"))
+
+
+@route("/echo-file")
+def echo_file(environ, start_response):
+    start_response("200 OK", [("Content-Length", environ["CONTENT_LENGTH"])])
+    return environ["wsgi.file_wrapper"](environ["wsgi.input"])
+
+
+class Closing:
+    """An iterable that wants to be closed (PEP 3333)."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __iter__(self):
+        return iter([b"no"])
+
+    def close(self):
+        event(self.name).set()
+
+
+@route("/refuse-and-close")
+def refuse_and_close(environ, start_response):
+    start_response("403 Forbidden", [("Content-Length", "2")])
+    return Closing(environ["QUERY_STRING"])
+
+
+# The expectation.
+
+
+@route("/state")
+def state(environ, start_response):
+    expectation = environ[KEY]
+    states = [str(expectation), expectation.pending]
+    environ["wsgi.input"].read()
+    return answer(start_response, [*states, str(expectation), expectation.state.name])
+
+
+@route("/proceed")
+def proceed(environ, start_response):
+    environ[KEY].proceed([("X-Node", "7"), ("Location", "http://elsewhere/")])
+    environ[KEY].proceed()
+    return answer(start_response, environ["wsgi.input"].read())
+
+
+@route("/proceed-badly")
+def proceed_badly(environ, start_response):
+    try:
+        environ[KEY].proceed([("X-Good", "1"), (query(environ)["name"], query(environ)["value"])])
+    except ValueError as error:
+        return answer(start_response, [str(error), str(environ[KEY])], "400 Bad Request")
+    return answer(start_response, b"accepted")
+
+
+@route("/proceed-and-refuse")
+def proceed_and_refuse(environ, start_response):
+    environ[KEY].proceed()
+    return answer(start_response, b"no", "403 Forbidden")
+
+
+@route("/hints")
+def hints(environ, start_response):
+    environ["wsgi.early_hints"]([("Link", "</before>")])
+    body = environ["wsgi.input"].read()
+    environ["wsgi.early_hints"]([("Link", "</after>")])
+    return answer(start_response, body)
+
+
+@route("/hints-and-refuse")
+def hints_and_refuse(environ, start_response):
+    environ["wsgi.early_hints"]([("Link", "</before>")])
+    return answer(start_response, b"no", "403 Forbidden")
+
+
+@route("/nodelay")
+def nodelay(environ, start_response):
+    environ["wsgi.input"].read(1)
+    sock = environ["gunicorn.socket"]
+    return answer(start_response, bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+
+
+@route("/thread-reads-late")
+def thread_reads_late(environ, start_response):
+    """Answer, and read from another thread while the answer goes out."""
+    start_response("200 OK", [("Content-Length", "1000")])
+    reader = threading.Thread(target=environ["wsgi.input"].read, daemon=True)
+    for number in range(100):
+        yield b"%010d" % number
+        if number == 0:
+            reader.start()
+
+
+@route("/threads-race")
+def threads_race(environ, start_response):
+    """Read from four threads at once while the answer begins."""
+    barrier = threading.Barrier(5)
+
+    def read():
+        barrier.wait()
+        environ["wsgi.input"].read(1)
+
+    for _ in range(4):
+        threading.Thread(target=read, daemon=True).start()
+    start_response("200 OK", [("Content-Length", "4")])
+    barrier.wait()
+    for _ in range(int(environ["QUERY_STRING"])):
+        time.perf_counter()
+    yield b"body"
+
+
+# The ordinary.
+
+
+@route("/chunks")
+def chunks(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"one", b"", b"two"]
+
+
+@route("/no-content")
+def no_content(environ, start_response):
+    start_response("204 No Content", [])
+    return []
+
+
+@route("/early")
+def early(environ, start_response):
+    environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload")])
+    return answer(start_response, b"after hints")
+
+
+@route("/ordinary-read")
+def ordinary_read(environ, start_response):
+    return answer(start_response, [environ["wsgi.input"].read().decode(), str(environ[KEY])])

@@ -1,0 +1,74 @@
+"""Each room of the package knows only the rooms below it."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+from wire import CHECKOUT
+
+PACKAGE = CHECKOUT / "gunicorn_expect"
+
+#: From the leaves up: a room may import from the floors below its own.
+FLOORS = [
+    {"expectation", "body", "version"},
+    {"exchange", "gate"},
+    {"workers", "workers.thread"},
+    {""},
+]
+WITHOUT_GUNICORN = {"expectation", "body", "version", "gate"}
+
+
+def room(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+ROOMS = {room(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor(name):
+    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
+
+
+def test_every_room_has_a_floor():
+    assert set(ROOMS) == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize("name", sorted(ROOMS))
+def test_imports_go_down(name):
+    for imported in imports(ROOMS[name]):
+        if not imported.startswith("gunicorn_expect."):
+            continue
+        inside = imported.removeprefix("gunicorn_expect.")
+        target = max((other for other in ROOMS if f"{inside}.".startswith(f"{other}.")), key=len)
+        assert floor(target) < floor(name), f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_GUNICORN))
+def test_the_rooms_of_the_protocol_do_not_know_gunicorn(name):
+    assert not [x for x in imports(ROOMS[name]) if re.match(r"gunicorn(\.|$)", x)]
+
+
+def test_only_the_exchange_touches_private_parts_of_gunicorn():
+    private = re.compile(r"\b(?!self|cls)\w+\._[a-z]\w*")
+    found = {
+        name: private.findall(path.read_text("utf-8"))
+        for name, path in ROOMS.items()
+        if name != "exchange"
+    }
+    assert {name for name, names in found.items() if names} == set()
+
+
+def test_no_room_is_named_after_nothing():
+    names = {pathlib.PurePath(path).stem for path in ROOMS.values()}
+    assert not names & {"utils", "common", "base", "helpers", "core", "mixins", "compat"}

@@ -1,0 +1,220 @@
+"""A real gunicorn, and clients that say exactly what a test wants them to say."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+CHECKOUT = TESTS.parent
+
+#: Seconds after which a byte or a log line that a test waits for counts as never coming. It is
+#: the bound of a failure; nothing that succeeds takes this long.
+PATIENCE = 20
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def request(line, *fields):
+    """Give a request head: ``request("PUT /read", "Content-Length: 5")``."""
+    if " HTTP/" not in line:
+        line += " HTTP/1.1"
+    return "\r\n".join([line, "Host: test", *fields, "", ""]).encode("latin-1")
+
+
+def waiting(line, *fields):
+    """Give the head of a client that waits for a word."""
+    return request(line, "Expect: 100-continue", *fields)
+
+
+class Client:
+    """One connection, raw bytes both ways."""
+
+    def __init__(self, server):
+        self.socket = socket.create_connection(server.address, PATIENCE)
+        self.unread = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.socket.close()
+
+    def send(self, *pieces):
+        """Send these bytes by one call, so that they arrive together."""
+        self.socket.sendall(b"".join(pieces))
+
+    def receive(self, size):
+        """Receive this many bytes; fewer if the server closes."""
+        while len(self.unread) < size and self._more():
+            pass
+        data, self.unread = self.unread[:size], self.unread[size:]
+        return data
+
+    def receive_until(self, mark):
+        while mark not in self.unread and self._more():
+            pass
+        size = self.unread.find(mark) + len(mark) if mark in self.unread else len(self.unread)
+        return self.receive(size)
+
+    def receive_head(self):
+        return self.receive_until(b"\r\n\r\n")
+
+    def receive_response(self):
+        """Receive a final response with a Content-Length or chunked body; give head and body."""
+        head = self.receive_head()
+        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+        if length:
+            return head, self.receive(int(length[1]))
+        if b"Transfer-Encoding: chunked" in head:
+            body = b""
+            while size := int(self.receive_until(b"\r\n") or b"0", 16):
+                body += self.receive(size)
+                self.receive(2)
+            self.receive(2)
+            return head, body
+        return head, b""
+
+    def receive_all(self):
+        """Receive what comes until the server closes."""
+        while self._more():
+            pass
+        data, self.unread = self.unread, b""
+        return data
+
+    def _more(self):
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionResetError:
+            data = b""
+        self.unread += data
+        return bool(data)
+
+
+class Server:
+    """A gunicorn master and its worker, on a port of the system's choice."""
+
+    def __init__(self, *arguments, app="apps:app", gunicorn=None, worker="gunicorn_expect.Worker"):
+        path = [str(TESTS), str(CHECKOUT)]
+        if gunicorn is not None:
+            path.insert(0, str(gunicorn))
+        self.lines = []
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "gunicorn"),
+                *("-k", worker, "--threads", "8", "-b", "127.0.0.1:0", "--no-control-socket"),
+                *("--graceful-timeout", "2", "--access-logfile", "-"),
+                *("--access-logformat", "%(r)s -> %(s)s %({gunicorn_expect.expectation}e)s"),
+                *arguments,
+                app,
+            ],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._log_reader = threading.Thread(target=self._read_log, daemon=True)
+        self._log_reader.start()
+
+    def __enter__(self):
+        listening = self.wait_for_log(r"Listening at: https?://([\d.]+):(\d+)")
+        self.address = (listening[1], int(listening[2]))
+        return self
+
+    def __exit__(self, *exception):
+        self.process.terminate()
+        self.process.wait(PATIENCE)
+        self._log_reader.join(PATIENCE)
+        self.process.stdout.close()
+
+    def wait_for_log(self, pattern, start=0):
+        """Wait for a line of the log, the access log among it; give its match."""
+
+        def found():
+            return next(filter(None, (re.search(pattern, x) for x in self.lines[start:])), None)
+
+        with self._changed:
+            match = self._changed.wait_for(
+                lambda: found() or self.process.poll() is not None, PATIENCE
+            )
+            match = found() or match
+        if not isinstance(match, re.Match):
+            log = "\n".join(self.lines)
+            raise AssertionError(f"no line like {pattern!r} in the log:\n{log}")
+        return match
+
+    def get(self, path):
+        """Get the body of a path, on a connection of its own."""
+        with Client(self) as client:
+            client.send(request(f"GET {path}", "Connection: close"))
+            return client.receive_response()[1]
+
+    def _read_log(self):
+        for line in self.process.stdout:
+            with self._changed:
+                self.lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+
+class Relay:
+    """Stands between a client and a server, and counts the bytes that the client sent."""
+
+    def __init__(self, server):
+        self._target = server.address
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self._listener.getsockname()
+        self.received = []
+        self._threads = []
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+
+    def __enter__(self):
+        self._acceptor.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def sent_by_clients(self):
+        """Give all bytes of each connection; call it when the clients are done."""
+        for thread in list(self._threads):
+            thread.join(PATIENCE)
+        return self.received
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self._target, PATIENCE)
+            self.received.append(bytearray())
+            for pump in (
+                threading.Thread(
+                    target=self._pump, args=(client, server, self.received[-1]), daemon=True
+                ),
+                threading.Thread(
+                    target=self._pump, args=(server, client, bytearray()), daemon=True
+                ),
+            ):
+                self._threads.append(pump)
+                pump.start()
+
+    @staticmethod
+    def _pump(source, target, seen):
+        try:
+            while data := source.recv(65536):
+                seen += data
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            target.close()
