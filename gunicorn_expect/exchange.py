@@ -20,7 +20,6 @@ before its first byte is read; ``TConn.init()``, which makes its ``.parser``.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final
@@ -156,11 +155,8 @@ class Exchange:
         return bool(self._req.unreader.buf.getvalue())
 
 
-_NO_BODY: Final = contextlib.nullcontext()
-
-
-def opened(req: Any, sock: socket.socket) -> contextlib.AbstractContextManager[None]:  # noqa: ANN401  of any parser
-    """Open the exchange of a request, to be held open while gunicorn handles it.
+def opened(req: Any, sock: socket.socket) -> Exchange | None:  # noqa: ANN401  of any parser
+    """Open the exchange of a request that has a body; give None for one that has none.
 
     Raises:
         gunicorn.http.errors.ExpectationFailed: it expects what we don't know. gunicorn answers
@@ -168,19 +164,15 @@ def opened(req: Any, sock: socket.socket) -> contextlib.AbstractContextManager[N
 
     """
     if type(req) is not Request:
-        return _NO_BODY
-    expected = [value for name, value in req.headers if name == "EXPECT"]
-    has_body = getattr(req.body.reader, "length", None) != 0
-    if not expected and not has_body:
-        return _NO_BODY
+        return None
     try:
-        waits = expects_continue(expected)
+        waits = expects_continue(req.headers)
     except UnknownExpectationError as error:
         raise errors.ExpectationFailed(str(error)) from None
-    if not has_body:
+    if getattr(req.body.reader, "length", None) == 0:
         # "A server MAY omit sending a 100 (Continue) response [...] if the framing indicates
         # that there is no content" (RFC 9110 section 10.1.1). botocore does not wait for it.
-        return _NO_BODY
+        return None
     # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore
     # that expectation" (RFC 9110 section 10.1.1).
     return Exchange(req, sock, waits=waits and req.version >= (1, 1))

@@ -75,11 +75,11 @@ class UnknownExpectationError(ValueError):
     """The Expect field asks for something other than ``100-continue``."""
 
 
-def expects_continue(values: Iterable[str]) -> bool:
-    """Tell whether the Expect fields of a request ask for ``100 Continue``.
+def expects_continue(headers: Headers) -> bool:
+    """Tell whether the header of a request asks for ``100 Continue``.
 
     Args:
-        values: the value of each Expect field line, in order; none if there is no such field.
+        headers: pairs of field name, in upper case, and value.
 
     Raises:
         UnknownExpectationError: one of the expectations is not ``100-continue``.
@@ -90,14 +90,13 @@ def expects_continue(values: Iterable[str]) -> bool:
 
     """
     expected = False
-    for value in values:
-        for member in value.split(","):
-            expectation = member.strip(" \t")
-            if not expectation:
-                continue
-            if expectation.lower() != "100-continue":
-                raise UnknownExpectationError(value)
-            expected = True
+    for name, value in headers:
+        if name == "EXPECT":
+            for member in value.split(","):
+                expectation = member.strip(" \t")
+                if expectation and expectation.lower() != "100-continue":
+                    raise UnknownExpectationError(value)
+                expected = expected or bool(expectation)
     return expected
 
 

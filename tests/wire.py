@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -48,6 +49,10 @@ class Client:
     def send(self, *pieces):
         """Send these bytes by one call, so that they arrive together."""
         self.socket.sendall(b"".join(pieces))
+
+    def shut_down(self):
+        """Send no more."""
+        self.socket.shutdown(socket.SHUT_WR)
 
     def receive(self, size):
         """Receive this many bytes; fewer if the server closes."""
@@ -99,22 +104,38 @@ class Client:
 class Server:
     """A gunicorn master and its worker, on a port of the system's choice."""
 
-    def __init__(self, *arguments, app="apps:app", gunicorn=None, worker="gunicorn_expect.Worker"):
+    def __init__(
+        self, *arguments, app="apps:app", gunicorn=None, worker="gunicorn_expect.Worker", env=()
+    ):
         path = [str(TESTS), str(CHECKOUT)]
         if gunicorn is not None:
             path.insert(0, str(gunicorn))
+        self._start(
+            [sys.executable, "-m", "gunicorn", "-k", worker, "--threads", "8", *arguments, app],
+            {"PYTHONPATH": os.pathsep.join(path), **dict(env)},
+        )
+
+    @classmethod
+    def of(cls, command, *, env=(), cwd=None):
+        """Start a gunicorn by this command."""
+        server = cls.__new__(cls)
+        server._start(command, dict(env), cwd)  # noqa: SLF001  its own
+        return server
+
+    def _start(self, command, env, cwd=None):
+        arguments = [
+            *("--bind", "127.0.0.1:0", "--no-control-socket", "--graceful-timeout", "2"),
+            *("--access-logfile", "-"),
+            *("--access-logformat", "'%(r)s -> %(s)s %({gunicorn_expect.expectation}e)s'"),
+        ]
         self.lines = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "gunicorn"),
-                *("-k", worker, "--threads", "8", "-b", "127.0.0.1:0", "--no-control-socket"),
-                *("--graceful-timeout", "2", "--access-logfile", "-"),
-                *("--access-logformat", "%(r)s -> %(s)s %({gunicorn_expect.expectation}e)s"),
-                *arguments,
-                app,
-            ],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"},
+            command,
+            cwd=cwd,
+            env=os.environ
+            | {"PYTHONUNBUFFERED": "1", "GUNICORN_CMD_ARGS": " ".join(arguments)}
+            | env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -166,29 +187,34 @@ class Server:
 
 
 class Relay:
-    """Stands between a client and a server, and counts the bytes that the client sent."""
+    """Stands between clients and a server, and keeps the bytes that each client sent."""
 
     def __init__(self, server):
-        self._target = server.address
+        self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
-        self.received = []
+        self._sent = []
         self._threads = []
-        self._acceptor = threading.Thread(target=self._accept, daemon=True)
 
     def __enter__(self):
-        self._acceptor.start()
+        self._start(self._accept)
         return self
 
     def __exit__(self, *exception):
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for thread in self._threads:
+            thread.join(PATIENCE)
 
     def sent_by_clients(self):
-        """Give all bytes of each connection; call it when the clients are done."""
-        for thread in list(self._threads):
+        """Give the bytes of each connection; call it when the clients are done."""
+        for thread in self._threads[1:]:
             thread.join(PATIENCE)
-        return self.received
+        return self._sent
+
+    def _start(self, target, *arguments):
+        self._threads.append(threading.Thread(target=target, args=arguments, daemon=True))
+        self._threads[-1].start()
 
     def _accept(self):
         while True:
@@ -196,25 +222,20 @@ class Relay:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(self._target, PATIENCE)
-            self.received.append(bytearray())
-            for pump in (
-                threading.Thread(
-                    target=self._pump, args=(client, server, self.received[-1]), daemon=True
-                ),
-                threading.Thread(
-                    target=self._pump, args=(server, client, bytearray()), daemon=True
-                ),
-            ):
-                self._threads.append(pump)
-                pump.start()
+            self._sent.append(bytearray())
+            self._start(self._relay, client, self._sent[-1])
+
+    def _relay(self, client, sent):
+        with client, socket.create_connection(self._server.address, PATIENCE) as server:
+            back = threading.Thread(target=self._pump, args=(server, client, bytearray()))
+            back.start()
+            self._pump(client, server, sent)
+            back.join()
 
     @staticmethod
     def _pump(source, target, seen):
-        try:
+        with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 seen += data
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
-        except OSError:
-            target.close()

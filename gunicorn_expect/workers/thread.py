@@ -53,5 +53,8 @@ class Worker(gthread.ThreadWorker):
 
     def handle_request(self, req: Request, conn: gthread.TConn) -> bool:
         """Hold the exchange open while gunicorn handles the request (thread of the pool)."""
-        with exchange.opened(req, conn.sock):
+        opened = exchange.opened(req, conn.sock)
+        if opened is None:
+            return super().handle_request(req, conn)
+        with opened:
             return super().handle_request(req, conn)

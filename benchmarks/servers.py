@@ -1,0 +1,87 @@
+"""gunicorns to measure, one beside the other, on a core of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gunicorn
+
+import gunicorn_expect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HERE = Path(__file__).parent
+OURS = "gunicorn_expect.Worker"
+STOCK = "gthread"
+
+
+@contextlib.contextmanager
+def served(app: str, worker: str) -> Iterator[tuple[str, int]]:
+    """Serve an application of apps.py with one worker process and 8 threads; give its address."""
+    command = [
+        *(sys.executable, "-m", "gunicorn", "-k", worker, "--threads", "8", f"apps:{app}"),
+        *("--bind", "127.0.0.1:0", "--no-control-socket", "--graceful-timeout", "1"),
+        *("--backlog", "2048"),
+    ]
+    path = os.pathsep.join([str(HERE), str(HERE.parent)])
+    with subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                listening = re.search(r"Listening at: http://([\d.]+):(\d+)", line)
+                if listening:
+                    yield listening[1], int(listening[2])
+                    break
+        finally:
+            process.terminate()
+            process.stderr.read()
+
+
+@contextlib.contextmanager
+def both(app: str) -> Iterator[dict[str, tuple[str, int]]]:
+    """Serve it by ours and by stock gunicorn, on one core; the client gets the other one."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) > 1:
+        os.sched_setaffinity(0, cores[1:])  # the servers inherit it
+    with served(app, OURS) as ours, served(app, STOCK) as stock:
+        if len(cores) > 1:
+            os.sched_setaffinity(0, cores[:1])
+        yield {OURS: ours, STOCK: stock}
+
+
+def in_turn(
+    addresses: dict[str, tuple[str, int]],
+    measure: Callable[[tuple[str, int]], float],
+    rounds: int,
+) -> tuple[dict[str, float], list[float]]:
+    """Measure the two in turn; give the median of each, and our ratio to stock in each round.
+
+    The first to be measured changes from round to round, so that neither has the warmer machine.
+    """
+    results: dict[str, list[float]] = {name: [] for name in addresses}
+    for number in range(rounds):
+        names = list(addresses) if number % 2 else list(reversed(addresses))
+        for name in names:
+            results[name].append(measure(addresses[name]))
+    ratios = [ours / stock for ours, stock in zip(results[OURS], results[STOCK], strict=True)]
+    return {name: statistics.median(values) for name, values in results.items()}, ratios
+
+
+def print_machine() -> None:
+    """Say what is measured on what."""
+    print(
+        f"gunicorn_expect {gunicorn_expect.__version__}, gunicorn {gunicorn.__version__}, "
+        f"Python {platform.python_version()}, {platform.system()} {platform.release()}, "
+        f"{os.cpu_count()} cores; one worker, 8 threads"
+    )

@@ -1,0 +1,59 @@
+"""Files by PUT, refused before they are sent: ``make serve``.
+
+UPLOAD_FOLDER is where they go, UPLOAD_TOKEN who may send them, UPLOAD_LIMIT how large they may be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import tempfile
+from pathlib import Path
+
+from flask import Flask, Response, jsonify, request, url_for
+from werkzeug.utils import secure_filename
+
+FOLDER = Path(os.environ.get("UPLOAD_FOLDER", "uploads"))
+TOKEN = os.environ.get("UPLOAD_TOKEN", "letmein")
+LIMIT = int(os.environ.get("UPLOAD_LIMIT", str(5 * 1024**3)))
+PIECE = 64 * 1024
+
+app = Flask(__name__)
+
+
+@app.put("/files/<name>")
+def upload(name: str) -> Response:
+    """Store a file, or say why not. Nothing is read before the last refusal."""
+    # To refuse, answer.
+    given = request.headers.get("Authorization", "")
+    if not hmac.compare_digest(given.encode(), f"Bearer {TOKEN}".encode()):
+        return Response(status=401, headers={"WWW-Authenticate": "Bearer"})
+    if name != secure_filename(name):
+        return Response(status=400)
+    if (request.content_length or 0) > LIMIT:
+        return Response(status=413)
+
+    # To accept, read: the first piece asks the client for the body.
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    size = 0
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=FOLDER) as folder:
+        part = Path(folder, name)
+        with part.open("wb") as file:
+            while piece := request.stream.read(PIECE):
+                size += len(piece)
+                if size > LIMIT:  # a chunked body does not announce its length
+                    return Response(status=413)
+                digest.update(piece)
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        if request.content_length not in (None, size):  # the client left before the end
+            return Response(status=400)
+        part.replace(FOLDER / name)
+
+    response = jsonify(name=name, size=size, sha256=digest.hexdigest())
+    response.status_code = 201
+    response.headers["Location"] = url_for("upload", name=name)
+    return response

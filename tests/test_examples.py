@@ -1,0 +1,154 @@
+"""The examples, as a user would run them, with curl as the client."""
+
+import hashlib
+import json
+import os
+import subprocess
+
+import pytest
+from wire import Client, Relay, Server, request, waiting
+
+APPLICATIONS = ["examples.flask_upload:app", "examples.plain_wsgi:app"]
+TOKEN = "Authorization: Bearer letmein"
+
+
+@pytest.fixture(scope="module", params=APPLICATIONS)
+def example(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uploads")
+    with Server(
+        app=request.param, env={"UPLOAD_FOLDER": str(folder), "UPLOAD_LIMIT": "300000000"}
+    ) as server:
+        server.folder = folder if "flask" in request.param else None
+        yield server
+
+
+@pytest.fixture(scope="module")
+def big_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("big") / "big.iso"
+    path.write_bytes(os.urandom(1024) * 20_000)
+    return path
+
+
+def curl(*arguments):
+    """Run curl; give the status and what it received, interim responses included."""
+    return subprocess.run(
+        ["curl", "--silent", "--show-error", "--include", *arguments],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    ).stdout
+
+
+def url(server):
+    return "http://{}:{}/files/big.iso".format(*server.address)
+
+
+def stored(server):
+    return sorted(path.name for path in server.folder.rglob("*")) if server.folder else []
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_curl_without_a_token_sends_its_head_and_no_byte_more(example, big_file, chunked):
+    transfer = ["-H", "Transfer-Encoding: chunked"] if chunked else []
+    with Relay(example) as relay:
+        answer = curl(*transfer, "-T", big_file, url(relay))
+        [sent] = relay.sent_by_clients()
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"100 Continue" not in answer
+    assert b"\r\nExpect: 100-continue\r\n" in sent
+    head, body = sent.split(b"\r\n\r\n", 1)
+    assert head.startswith(b"PUT /files/big.iso HTTP/1.1\r\n")
+    assert len(body) == 0
+    assert stored(example) == []
+
+
+def test_curl_with_a_file_too_large_sends_its_head_and_no_byte_more(example, tmp_path):
+    too_large = tmp_path / "big.iso"
+    with too_large.open("wb") as file:
+        file.truncate(6 * 1024**3)
+    with Relay(example) as relay:
+        answer = curl("-H", TOKEN, "-T", too_large, url(relay))
+        [sent] = relay.sent_by_clients()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert sent.endswith(b"\r\n\r\n")
+    assert sent.count(b"\r\n\r\n") == 1
+    assert stored(example) == []
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_curl_with_a_token_is_told_to_go_on_and_uploads_all(example, big_file, chunked):
+    transfer = ["-H", "Transfer-Encoding: chunked"] if chunked else []
+    with Relay(example) as relay:
+        answer = curl(*transfer, "-H", TOKEN, "-T", big_file, url(relay))
+        [sent] = relay.sent_by_clients()
+    interim, final, body = answer.split(b"\r\n\r\n")
+    assert interim == b"HTTP/1.1 100 Continue"
+    assert final.startswith(b"HTTP/1.1 201 ")
+    assert hashlib.sha256(big_file.read_bytes()).hexdigest().encode() in body
+    if not chunked:
+        assert len(sent.split(b"\r\n\r\n", 1)[1]) == big_file.stat().st_size
+    if example.folder:
+        assert stored(example) == ["big.iso"]
+        uploaded = example.folder / "big.iso"
+        assert uploaded.read_bytes() == big_file.read_bytes()
+        uploaded.unlink()
+
+
+def test_curl_that_waits_for_ever_is_refused_all_the_same(example, big_file):
+    answer = curl("--expect100-timeout", "60", "-T", big_file, url(example))
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+def test_an_upload_that_is_cut_off_is_not_stored(example):
+    with Client(example) as client:
+        client.send(waiting("PUT /files/big.iso", TOKEN, "Content-Length: 100"))
+        assert client.receive_head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(b"only this")
+        client.shut_down()
+        assert b" 201 " not in client.receive_all()
+    assert stored(example) == []
+
+
+def test_a_chunked_upload_that_grows_too_large_is_not_stored(tmp_path):
+    with (
+        Server(
+            app="examples.flask_upload:app",
+            env={"UPLOAD_FOLDER": str(tmp_path), "UPLOAD_LIMIT": "10"},
+        ) as server,
+        Client(server) as client,
+    ):
+        client.send(
+            request("PUT /files/big.iso", TOKEN, "Transfer-Encoding: chunked"),
+            b"b\r\nhello world\r\n0\r\n\r\n",
+        )
+        assert client.receive_head().startswith(b"HTTP/1.1 413 ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["..", ".", "%2e%2e", "..%2fx", ".hidden", "a%00b"])
+def test_a_name_that_leads_elsewhere_is_not_stored(tmp_path, name):
+    folder = tmp_path / "uploads"
+    with (
+        Server(app="examples.flask_upload:app", env={"UPLOAD_FOLDER": str(folder)}) as server,
+        Client(server) as client,
+    ):
+        client.send(waiting(f"PUT /files/{name}", TOKEN, "Content-Length: 5"))
+        head = client.receive_head()
+    assert head.split()[1] in {b"400", b"404", b"308"}
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_answer_of_the_flask_example_is_json(tmp_path):
+    with (
+        Server(app="examples.flask_upload:app", env={"UPLOAD_FOLDER": str(tmp_path)}) as server,
+        Client(server) as client,
+    ):
+        client.send(request("PUT /files/a.txt", TOKEN, "Content-Length: 5"), b"hello")
+        head, body = client.receive_response()
+    assert b"\r\nLocation: /files/a.txt\r\n" in head
+    assert json.loads(body) == {
+        "name": "a.txt",
+        "size": 5,
+        "sha256": hashlib.sha256(b"hello").hexdigest(),
+    }
+    assert (tmp_path / "a.txt").read_bytes() == b"hello"

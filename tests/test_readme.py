@@ -1,0 +1,88 @@
+"""The README is true: its commands are run, its code is an example, its links lead somewhere."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+from wire import CHECKOUT, Server
+
+from gunicorn_expect import State
+
+README = CHECKOUT.joinpath("README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    """Give each command of the README and the output that it shows."""
+    for language, block in BLOCKS:
+        if language == "console":
+            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, _, output = part.partition("\n")
+                yield command, output
+
+
+COMMANDS = dict(commands())
+TRANSCRIPT = [command for command in COMMANDS if command.startswith(("truncate", "curl"))]
+GUNICORN = [command for command in COMMANDS if command.startswith("gunicorn")]
+
+
+def test_every_command_is_run_by_a_test():
+    installs = {"python -m pip install ."}  # by test_package.py
+    assert set(COMMANDS) == {"make serve", *installs, *TRANSCRIPT, *GUNICORN}
+    assert len(TRANSCRIPT) == 3
+    assert len(GUNICORN) == 2
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    uploads = tmp_path_factory.mktemp("uploads")
+    env = {"UPLOAD_FOLDER": str(uploads), "MAKEFLAGS": ""}
+    with Server.of(["make", "serve"], env=env, cwd=CHECKOUT) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.parametrize("command", TRANSCRIPT)
+def test_the_transcript_is_what_make_serve_answers(served, folder, command):
+    here = command.replace("127.0.0.1:8000", "{}:{}".format(*served.address))
+    output = subprocess.run(
+        shlex.split(here), cwd=folder, check=True, stdout=subprocess.PIPE, timeout=60
+    ).stdout
+
+    def masked(text):
+        return re.sub(r"(?m)^Date: .*$", "Date: -", text.replace("\r\n", "\n")).rstrip("\n")
+
+    assert masked(output.decode()) == masked(COMMANDS[command])
+
+
+@pytest.mark.parametrize("command", GUNICORN)
+def test_gunicorn_starts_by_the_command_that_is_shown(tmp_path, command):
+    tmp_path.joinpath("app.py").write_text(CHECKOUT.joinpath("examples/plain_wsgi.py").read_text())
+    program, *arguments = shlex.split(command)
+    with Server.of([CHECKOUT / ".venv/bin" / program, *arguments], cwd=tmp_path) as server:
+        start = len(server.lines)
+        server.get("/")
+        if "expectation" in command:
+            server.wait_for_log(r"^GET / HTTP/1.1 401 none$", start)
+
+
+def test_the_code_that_is_shown_is_an_example():
+    [code] = [block for language, block in BLOCKS if language == "python"]
+    assert code == CHECKOUT.joinpath("examples/plain_wsgi.py").read_text("utf-8")
+    assert len(code.splitlines()) <= 25
+
+
+def test_the_table_of_states_is_that_of_the_code():
+    table = re.findall(r"^\| `([A-Z]+)` \| (.*) \|$", README, re.MULTILINE)
+    assert table == [(state.name, state.value) for state in State]
+
+
+def test_links_lead_to_files():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert links
+    assert [link for link in links if not CHECKOUT.joinpath(link).exists()] == []
