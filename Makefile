@@ -1,5 +1,6 @@
 # make serve    set up, and serve the example: refuse and accept uploads
-# make test     set up, and run all tests
+# make test     set up, and run all tests, on some cells of the matrix of workers and transports
+# make test-all the same on every cell: it takes an hour
 # make check    lint and types
 # make bench    measure beside stock gunicorn
 
@@ -12,13 +13,22 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 OLDEST := $(shell sed -n 's/^ *gunicorn>=//p' setup.cfg)
 GUNICORNS := $(OLDEST:%=$(VENV)/gunicorns/%) $(VENV)/gunicorns/26.2.0 $(VENV)/gunicorns/23.0.0
 
-.PHONY: serve test check bench clean
+# The other Pythons of this machine: a server of each is tested too.
+FIND_PYTHON = for python in python3.$(1) $$HOME/.pyenv/versions/3.$(1).*/bin/python; do \
+    $$python -c 1 2>/dev/null && echo $$python && break; done
+PYTHONS := $(foreach minor,10 11 12 13 14 15,\
+    $(if $(shell $(call FIND_PYTHON,$(minor))),$(VENV)/pythons/3.$(minor)/ready))
+
+.PHONY: serve test test-all check bench clean
 
 serve: $(VENV)/examples
 	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 examples.flask_upload:app
 
-test: $(VENV)/dev $(GUNICORNS)
+test: $(VENV)/dev $(GUNICORNS) $(PYTHONS)
 	$(BIN)/pytest
+
+test-all: $(VENV)/dev $(GUNICORNS) $(PYTHONS)
+	$(BIN)/pytest --matrix full
 
 check: $(VENV)/dev
 	$(BIN)/ruff check
@@ -48,3 +58,9 @@ $(VENV)/dev: $(VENV)/examples
 
 $(VENV)/gunicorns/%: | $(BIN)/python
 	$(PIP) install --no-deps --target $@ gunicorn==$*
+
+$(VENV)/pythons/3.%/ready: setup.cfg | $(BIN)/python
+	"$$($(call FIND_PYTHON,$*))" -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    'gunicorn>=$(OLDEST)' gevent gunicorn_h1c h2
+	@touch $@

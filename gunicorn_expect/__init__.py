@@ -12,8 +12,22 @@ What happens to a request, and where::
       workers/     the exchange ends
 """
 
+from typing import TYPE_CHECKING
+
 from gunicorn_expect.expectation import Expectation, State
 from gunicorn_expect.version import __version__
 from gunicorn_expect.workers.thread import Worker
 
-__all__ = ["Expectation", "State", "Worker", "__version__"]
+if TYPE_CHECKING:
+    from gunicorn_expect.workers.gevent import Worker as GeventWorker
+
+__all__ = ["Expectation", "GeventWorker", "State", "Worker", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Load the gevent worker when it is asked for: gevent is an extra."""
+    if name == "GeventWorker":
+        from gunicorn_expect.workers.gevent import Worker as GeventWorker
+
+        return GeventWorker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,7 @@ class Source(Protocol):
         """Read all lines."""
 
 
-class Reader(Protocol):
+class Listener(Protocol):
     """Who is told that the application wants body bytes."""
 
     def on_read(self) -> None:
@@ -31,34 +31,34 @@ class Reader(Protocol):
 class Body:
     """The body of one request, as PEP 3333 describes ``wsgi.input``, and with ``readinto``.
 
-    It holds no bytes of its own. The source knows what is left of the body, and gunicorn, when it
-    discards what the application did not read, asks the same source.
+    It holds no bytes of its own: the source knows what is left. Every method that reads raises
+    OSError when the client is gone, and what gunicorn raises when the body's framing is broken.
     """
 
-    def __init__(self, source: Source, expectation: Reader) -> None:
+    def __init__(self, source: Source, expectation: Listener) -> None:
         """Read from this source, and tell the expectation before the first byte is wanted."""
         self._source = source
         self.expectation = expectation
 
     def read(self, size: int | None = None) -> bytes:
-        """Read up to ``size`` bytes; all that is left without a size. OSError: the client left."""
+        """Read up to ``size`` bytes; all that is left without a size."""
         if size != 0:
             self.expectation.on_read()
         return self._source.read(size)
 
     def readline(self, size: int | None = None) -> bytes:
-        """Read a line, or ``size`` bytes of it. OSError: the client left."""
+        """Read a line, or ``size`` bytes of it."""
         if size != 0:
             self.expectation.on_read()
         return self._source.readline(size)
 
     def readlines(self, hint: int | None = None) -> list[bytes]:
-        """Read all lines that are left; the hint is one. OSError: the client left."""
+        """Read all lines that are left; the hint is one."""
         self.expectation.on_read()
         return self._source.readlines(hint)
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  no name for it before Python 3.12
-        """Fill a writable buffer, and tell how many bytes it got. OSError: the client left."""
+    def readinto(self, buffer: Any) -> int:
+        """Fill a writable buffer, and tell how many bytes it got."""
         with memoryview(buffer).cast("B") as view:
             data = self.read(len(view))
             view[: len(data)] = data
@@ -69,13 +69,8 @@ class Body:
         return self
 
     def __next__(self) -> bytes:
-        """Give the next line. OSError: the client left."""
+        """Give the next line."""
         line = self.readline()
         if not line:
             raise StopIteration
         return line
-
-    @property
-    def failed(self) -> bool:
-        """Whether reading broke, so that nobody knows where the next request begins."""
-        return bool(getattr(self._source, "failed", False))

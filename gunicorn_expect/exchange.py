@@ -5,27 +5,41 @@ This is the only room that touches parts of gunicorn that are not documented for
 * ``RequestParser.mesg_class``, the class that a parser makes its requests of
 * ``Request._policy_expect_continue``: false leaves the Expect field to us. gunicorn neither
   answers it while it builds the environ nor refuses values that it does not know.
-* ``Request.headers``, ``.version``, ``.force_close()``: the head, and the end of the connection
-* ``Request.body``, whose ``reader.length`` is 0 when there is no body, and whose ``failed`` tells
-  ``Parser.finish_body()`` that the connection is lost
+* ``Request.set_body_reader()``, called when the head is known, ``.headers``, ``.version``
+* ``Request.force_close()``: the response says ``Connection: close``, and the connection ends
+* ``Request.body``, which becomes ``wsgi.input``; its ``reader.length`` is 0 when there is none
 * ``Request.unreader``: ``.buf`` holds bytes that came behind the head, ``.unread()`` adds to them
+* ``Body.failed``: gunicorn reads no further request behind a body whose framing broke
 * ``errors.ExpectationFailed``, which ``Worker.handle_error()`` answers with 417
+* of HTTP/2: ``HTTP2Request.stream`` with its ``.expect_continue``, ``.body_size`` and
+  ``.body_complete``; ``HTTP2ServerConnection.send_informational()`` and ``.send_error()``
 
-and, of the workers, in ``workers/``: ``Worker.load_wsgi()`` and ``Worker.handle_request()``,
-between which every request passes; ``ThreadWorker.enqueue_req()``, through which a connection goes
-before its first byte is read; ``TConn.init()``, which makes its ``.parser``.
+and in ``workers/`` and ``connection.py``, of the workers:
+
+* ``load_wsgi()``, which sets ``.wsgi``; ``handle_request()`` and ``handle_http2_request()``, in
+  which the application is called
+* gthread: ``enqueue_req()``, through which a connection goes before its first byte is read;
+  ``TConn(cfg, sock, client, server)`` with attributes of these names, ``.init()``, which makes its
+  ``.parser`` and is ``.initialized`` then, and ``.close()``; ``handle_h2c_upgrade()`` and
+  ``_keepalive_after()``
+* gevent and sync: ``handle()``, which serves a connection; ``timeout_ctx()``, ``handle_http2()``
+  and ``_try_h2c_upgrade()`` of gevent; ``http2.negotiation``
 
 `require_gunicorn` looks for each of them when gunicorn starts.
 """
 
 from __future__ import annotations
 
+import operator
+import pkgutil
+import select
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import gunicorn
-from gunicorn.http import body, errors, message, parser, unreader
+from gunicorn.config import Config
+from gunicorn.http import errors, message, parser, unreader
 
 from gunicorn_expect.body import Body
 from gunicorn_expect.expectation import (
@@ -37,46 +51,77 @@ from gunicorn_expect.expectation import (
 from gunicorn_expect.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+
+    from gunicorn.http2.connection import HTTP2ServerConnection
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 #: The most that is taken from the socket to see whether body bytes are here; gunicorn's own step.
 ARRIVAL_SIZE: Final = 8192
 
+#: Seconds that a read waits for a body that was not asked for. The patience of clients that send
+#: one all the same is 1 s (curl, Go) to 3 s; gunicorn's threads wait 5 s for the first bytes of
+#: a connection.
+UNINVITED_TIMEOUT: Final = 5.0
 
-def require_gunicorn(*hooks: tuple[type, str]) -> None:
+
+_RELIED_ON: Final = (
+    "gunicorn.http.parser:RequestParser.mesg_class",
+    "gunicorn.http.message:Request._policy_expect_continue",
+    "gunicorn.http.message:Request.set_body_reader",
+    "gunicorn.http.message:Request.force_close",
+    "gunicorn.http.unreader:Unreader.unread",
+    "gunicorn.http.errors:ExpectationFailed",
+    "gunicorn.http2.request:HTTP2Request",
+    "gunicorn.http2.stream:HTTP2Stream.body_complete",
+    "gunicorn.http2.connection:HTTP2ServerConnection.send_informational",
+    "gunicorn.http2.connection:HTTP2ServerConnection.send_error",
+    "gunicorn.http2.negotiation:read_preface_blocking",
+)
+_RELIED_ON_IN_A_REQUEST: Final = (
+    "headers",
+    "version",
+    "unreader.buf",
+    "body.failed",
+    "body.reader.length",
+)
+
+
+def require_gunicorn(*hooks: str) -> None:
     """Make sure that this gunicorn has what we rely on.
 
     Args:
-        hooks: what a worker relies on besides, as pairs of a class and an attribute of it.
+        hooks: what a worker relies on besides, as ``module:Class.attribute``.
 
     Raises:
         RuntimeError: it lacks something. gunicorn prints the message and exits.
 
     """
-    no_bytes = unreader.IterUnreader(())
-    no_body = body.Body(body.LengthReader(no_bytes, 0))
-    for owner, name in (
-        (parser.RequestParser, "mesg_class"),
-        (parser.RequestParser, "finish_body"),
-        (message.Request, "_policy_expect_continue"),
-        (message.Request, "force_close"),
-        (no_body, "failed"),
-        (no_body.reader, "length"),
-        (no_bytes, "buf"),
-        (no_bytes, "unread"),
-        (errors, "ExpectationFailed"),
-        *hooks,
-    ):
-        if not hasattr(owner, name):
-            where = getattr(owner, "__name__", type(owner).__name__)
-            raise RuntimeError(
-                f"gunicorn_expect {__version__} can't work with gunicorn {gunicorn.__version__}, "
-                f"which has no {where}.{name}; it needs gunicorn 27.0.0 or later"
-            )
+    try:
+        for name in (*_RELIED_ON, *hooks):
+            pkgutil.resolve_name(name)
+        head = unreader.IterUnreader((b"GET / HTTP/1.1\r\n\r\n",))
+        req = message.Request(Config(), head, ("", 0))
+        for name in _RELIED_ON_IN_A_REQUEST:
+            operator.attrgetter(name)(req)
+    except (ImportError, AttributeError) as error:
+        raise RuntimeError(
+            f"gunicorn_expect {__version__} can't work with gunicorn {gunicorn.__version__}, "
+            f"which has no {name}; it needs gunicorn 27.0.0 or later"
+        ) from error
 
 
 class Request(message.Request):
-    """gunicorn's request, with the Expect field left to us."""
+    """gunicorn's request, whose Expect field we read.
+
+    Raises:
+        gunicorn.http.errors.ExpectationFailed: it expects what we don't know. gunicorn answers
+            417 and closes the connection.
+
+    """
 
     _policy_expect_continue = False
 
@@ -84,29 +129,79 @@ class Request(message.Request):
     version: tuple[int, int]
     body: Any
 
+    def set_body_reader(self) -> None:
+        """Note whether the client waits for a word; gunicorn calls this when it has the head."""
+        super().set_body_reader()
+        try:
+            waits = expects_continue(self.headers)
+        except UnknownExpectationError as error:
+            raise errors.ExpectationFailed(str(error)) from None
+        # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore
+        # that expectation" (RFC 9110 section 10.1.1).
+        self.waits = waits and self.version >= (1, 1)
+
 
 def adopt(connection_parser: object) -> None:
     """Let this parser make requests of our class, if what it parses is HTTP/1."""
-    # Not a subclass: uWSGI's protocol has no 100 Continue.
-    if type(connection_parser) is parser.RequestParser:
+    if isinstance(connection_parser, parser.RequestParser):
         connection_parser.mesg_class = Request  # type: ignore[misc]  # of this one parser only
+
+
+def has_body(req: Any) -> bool:
+    """Tell whether the framing of an HTTP/1 request announces a body."""
+    return getattr(req.body.reader, "length", None) != 0
+
+
+def hold(
+    req: Any,
+    sock: socket.socket,
+    handle: Callable[_Arguments, _Result],
+    *args: _Arguments.args,
+    **kwargs: _Arguments.kwargs,
+) -> _Result:
+    """Let gunicorn handle an HTTP/1 request, with an exchange held open if it has a body."""
+    # "A server MAY omit sending a 100 (Continue) response [...] if the framing indicates that
+    # there is no content" (RFC 9110 section 10.1.1). botocore does not wait for it.
+    if not has_body(req) or not isinstance(req, Request):
+        return handle(*args, **kwargs)
+    with Exchange(req, ConnectionWire(req, sock) if req.waits else None):
+        return handle(*args, **kwargs)
+
+
+def hold_stream(
+    req: Any,
+    connection: HTTP2ServerConnection,
+    handle: Callable[_Arguments, None],
+    *args: _Arguments.args,
+    **kwargs: _Arguments.kwargs,
+) -> None:
+    """Let gunicorn handle an HTTP/2 request, with an exchange held open if it has a body."""
+    stream = req.stream
+    stream.expect_continue = False  # gunicorn's body would send a 100 of its own
+    try:
+        waits = expects_continue(req.headers)
+    except UnknownExpectationError as error:
+        connection.send_error(stream.stream_id, 417, str(errors.ExpectationFailed(str(error))))
+        return
+    if stream.body_complete and not stream.body_size:
+        handle(*args, **kwargs)
+        return
+    with Exchange(req, StreamWire(stream, connection) if waits else None):
+        handle(*args, **kwargs)
 
 
 class Exchange:
     """A request that has a body, from its head to the end of its response."""
 
-    def __init__(self, req: Request, sock: socket.socket, *, waits: bool) -> None:
-        """Put our input in the place of gunicorn's; the client waits on this socket, or not."""
+    def __init__(self, req: Any, wire: ConnectionWire | StreamWire | None) -> None:
+        """Open the expectation of a client that waits on this wire, or of one that does not."""
         self._req = req
-        self._sock = sock
-        self._expectation = Expectation(self if waits else None)
-        if self._buffered():
-            self._expectation.on_arrival()
-        # gunicorn hands it to the application, and discards through it what is left.
-        req.body = Body(req.body, self._expectation)
+        self._source = req.body
+        self._expectation = Expectation(wire)
 
     def __enter__(self) -> None:
-        """Begin: gunicorn builds the environ and calls the application."""
+        """Begin: gunicorn hands our input to the application."""
+        self._req.body = Body(self._source, self._expectation)
 
     def __exit__(
         self,
@@ -114,14 +209,23 @@ class Exchange:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End: from here on gunicorn drains, or answers an error; neither may send a 100."""
+        """End: gunicorn drains the body, or answers an error. Neither may send a 100."""
         self._expectation.on_respond()
+        self._req.body = self._source
 
-    # The wire, as the expectation knows it.
+
+class ConnectionWire:
+    """An HTTP/1 connection, as an expectation knows it."""
+
+    def __init__(self, req: Request, sock: socket.socket) -> None:
+        """Belong to this request, whose client is at the other end of the socket."""
+        self._req = req
+        self._sock = sock
+        self._came_uninvited = False
 
     def body_arrived(self) -> bool:
         """Look for body bytes without waiting; what comes is kept for the parser."""
-        if self._buffered():
+        if self._req.unreader.buf.getvalue():
             return True
         # Not MSG_PEEK: a TLS socket has none.
         timeout = self._sock.gettimeout()
@@ -140,6 +244,7 @@ class Exchange:
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
         if self._sock.family in (socket.AF_INET, socket.AF_INET6):
             # Nagle's algorithm would hold it back while the last response is not acknowledged.
+            # gunicorn asks for this on listening sockets; not every system hands it down.
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock.sendall(f"HTTP/1.1 100 Continue\r\n{fields}\r\n".encode("latin-1"))
 
@@ -151,28 +256,55 @@ class Exchange:
         """
         self._req.force_close()
 
-    def _buffered(self) -> bool:
-        return bool(self._req.unreader.buf.getvalue())
+    def await_uninvited(self) -> None:
+        """Wait for the first body bytes from a client that has its answer.
+
+        Raises:
+            TimeoutError: none came. Most clients don't send a body that was not asked for.
+
+        """
+        if self._came_uninvited:
+            return
+        if not self._req.unreader.buf.getvalue() and not _readable(self._sock, UNINVITED_TIMEOUT):
+            raise TimeoutError(
+                "the answer began before the body was asked for, and the client did not send it: "
+                "read wsgi.input, or call proceed(), before the first byte of the answer"
+            )
+        self._came_uninvited = True
 
 
-def opened(req: Any, sock: socket.socket) -> Exchange | None:  # noqa: ANN401  of any parser
-    """Open the exchange of a request that has a body; give None for one that has none.
+class StreamWire:
+    """An HTTP/2 stream, as an expectation knows it."""
 
-    Raises:
-        gunicorn.http.errors.ExpectationFailed: it expects what we don't know. gunicorn answers
-            417 and closes the connection.
+    def __init__(self, stream: Any, connection: HTTP2ServerConnection) -> None:
+        """Belong to the request of this stream."""
+        self._stream = stream
+        self._connection = connection
 
-    """
-    if type(req) is not Request:
-        return None
-    try:
-        waits = expects_continue(req.headers)
-    except UnknownExpectationError as error:
-        raise errors.ExpectationFailed(str(error)) from None
-    if getattr(req.body.reader, "length", None) == 0:
-        # "A server MAY omit sending a 100 (Continue) response [...] if the framing indicates
-        # that there is no content" (RFC 9110 section 10.1.1). botocore does not wait for it.
-        return None
-    # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore
-    # that expectation" (RFC 9110 section 10.1.1).
-    return Exchange(req, sock, waits=waits and req.version >= (1, 1))
+    def body_arrived(self) -> bool:
+        """Tell whether DATA frames came. Those on the socket are not seen: to read is to wait."""
+        return bool(self._stream.body_size or self._stream.body_complete)
+
+    def send_continue(self, headers: Headers) -> None:
+        """Send an informational HEADERS frame."""
+        self._connection.send_informational(self._stream.stream_id, 100, list(headers))
+
+    def close_after_response(self) -> None:
+        """Leave it to gunicorn: the stream ends, the connection lives.
+
+        "A server MAY request that the client abort transmission of a request without error by
+        sending a RST_STREAM with an error code of NO_ERROR after sending a complete response"
+        (RFC 9113 section 8.1), and gunicorn does so for every body that was not read to its end.
+        """
+
+    def await_uninvited(self) -> None:
+        """Leave it to gunicorn, which waits for frames no longer than its ``timeout``."""
+
+
+def _readable(sock: socket.socket, timeout: float) -> bool:
+    """Wait for bytes without touching the timeout of the socket: another thread may be sending."""
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(timeout * 1000))

@@ -103,8 +103,8 @@ def expects_continue(headers: Headers) -> bool:
 class Wire(Protocol):
     """What an expectation asks of its connection.
 
-    Every method is called with the expectation's lock held, and only while it is pending: nobody
-    else reads or writes this connection meanwhile.
+    The first three are called with the expectation's lock held and only while it is pending:
+    nobody else reads or writes this connection meanwhile.
     """
 
     def body_arrived(self) -> bool:
@@ -115,6 +115,9 @@ class Wire(Protocol):
 
     def close_after_response(self) -> None:
         """Make the response say ``Connection: close``, and the connection end with it."""
+
+    def await_uninvited(self) -> None:
+        """Wait for a body that was not asked for. TimeoutError: it does not come."""
 
 
 class Expectation:
@@ -131,6 +134,8 @@ class Expectation:
         self._lock = threading.Lock()
         self._wire = wire
         self._state = State.NONE if wire is None else State.PENDING
+        if wire is not None and wire.body_arrived():
+            self._happen(Event.ARRIVED)
 
     # What the application may use.
 
@@ -166,15 +171,10 @@ class Expectation:
         """Give the state, for a debugger."""
         return f"<Expectation {self}>"
 
-    # What happens to it. These are called for the application by its input and by the gate.
-
-    def on_arrival(self) -> None:
-        """Note that body bytes are here."""
-        with self._lock:
-            self._happen(Event.ARRIVED)
+    # What happens to it. These are called for the application, by its input and by the gate.
 
     def on_read(self) -> None:
-        """Say 100 if the client waits for it. OSError: the client is gone."""
+        """Say 100 if the client waits for it. OSError: the client is gone, or sends no body."""
         self._read(())
 
     def on_respond(self) -> None:
@@ -184,16 +184,19 @@ class Expectation:
                 self._happen(Event.RESPOND)
 
     def _read(self, headers: Headers) -> None:
-        # No lock for the reads after the first: nothing leads back to PENDING.
-        if self._wire is None or self._state is not State.PENDING:
+        if self._wire is None:
             return
-        with self._lock:
-            # "A server MAY omit sending a 100 (Continue) response if it has already received
-            # some or all of the content" (RFC 9110 section 10.1.1), and some clients break on
-            # one that they no longer wait for.
-            if self._state is State.PENDING and self._wire.body_arrived():
-                self._happen(Event.ARRIVED)
-            self._happen(Event.READ, headers)
+        # No lock for the reads after the first: nothing leads back to PENDING.
+        if self._state is State.PENDING:
+            with self._lock:
+                # "A server MAY omit sending a 100 (Continue) response if it has already received
+                # some or all of the content" (RFC 9110 section 10.1.1), and some clients break
+                # on one that they no longer wait for.
+                if self._state is State.PENDING and self._wire.body_arrived():
+                    self._happen(Event.ARRIVED)
+                self._happen(Event.READ, headers)
+        if self._state is State.DECLINED:
+            self._wire.await_uninvited()
 
     def _happen(self, event: Event, headers: Headers = ()) -> None:
         state = TRANSITIONS[self._state][event]
@@ -213,17 +216,23 @@ class Expectation:
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: RFC 9110 section 5.5: visible characters, obs-text, space and tab. No CR, no LF, no NUL.
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-#: "A server MUST NOT send" these in a 1xx (RFC 9110 section 8.6, RFC 9112 section 6.1).
-_FRAMING = frozenset({"content-length", "transfer-encoding"})
+#: "A server MUST NOT send" the first two in a 1xx (RFC 9110 section 8.6, RFC 9112 section 6.1), and
+#: the others are about a message that ends, which a 1xx is not.
+_NOT_IN_1XX = frozenset({"content-length", "transfer-encoding", "connection", "trailer"})
 
 
 def _checked(headers: Headers) -> list[tuple[str, str]]:
-    checked = list(headers)
-    for name, value in checked:
+    checked = []
+    for field in headers:
+        match field:
+            case (str(name), str(value)):
+                checked.append((name, value))
+            case _:
+                raise ValueError(f"a header field is a pair of name and value, not {field!r}")
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"{name!r} can't be the name of a header field of a 100 Continue")
-        if name.lower() in _FRAMING:
-            raise ValueError(f"a 100 Continue has no body, so it must not carry {name}")
+        if name.lower() in _NOT_IN_1XX:
+            raise ValueError(f"a 100 Continue has no body and no end, so it can't carry {name}")
         if not _FIELD_VALUE.fullmatch(value):
             # The name alone: the value may be a secret.
             raise ValueError(

@@ -44,10 +44,10 @@ class Gate:
             environ["wsgi.early_hints"] = _settled(expectation, environ["wsgi.early_hints"])
         answer = _Answer(expectation, start_response, environ["REQUEST_METHOD"])
         items = self._application(environ, answer.start)
-        if expectation.pending and not _is_file(items, environ.get("wsgi.file_wrapper")):
+        if answer.held and _is_file(items, environ.get("wsgi.file_wrapper")):
+            answer.begin()  # the server must get it as it is, to send it by sendfile
+        elif answer.held or expectation.pending:
             return _Items(items, answer)
-        # Settled already; or a file, which the server must get as it is to send it by sendfile.
-        answer.begin()
         return items
 
 
@@ -60,8 +60,9 @@ class _Answer:
         self._expectation = expectation
         self._start_response = start_response
         self._method = method
-        self._held: tuple[str, list[tuple[str, str]]] | None = None
         self._write: Callable[[bytes], object] | None = None
+        #: Status and header fields that the server does not have yet.
+        self.held: tuple[str, list[tuple[str, str]]] | None = None
         self.begun = False
 
     def start(
@@ -69,15 +70,14 @@ class _Answer:
         status: str,
         headers: list[tuple[str, str]],
         exc_info: OptExcInfo | None = None,
-        /,
     ) -> Callable[[bytes], object]:
         """Stand in for ``start_response`` (PEP 3333)."""
         self._check_final(status)
-        if self._held is None and not self._expectation.pending:
+        if self.held is None and not self._expectation.pending:
             return self._start_response(status, headers, exc_info)
-        if self._held is not None and exc_info is None:
+        if self.held is not None and exc_info is None:
             raise AssertionError("start_response was called a second time without exc_info")
-        self._held = (status, list(headers))
+        self.held = (status, list(headers))
         return self.write
 
     def write(self, data: bytes, /) -> None:
@@ -90,10 +90,10 @@ class _Answer:
         """Let go of the answer: what follows are its bytes, or nothing if it is empty."""
         self.begun = True
         self._expectation.on_respond()
-        if self._held is None:
+        if self.held is None:
             return
-        status, headers = self._held
-        self._held = None
+        status, headers = self.held
+        self.held = None
         if self._expectation.state is State.DECLINED:
             # The server says close, unless the application says upgrade.
             headers = [field for field in headers if field[0].lower() != "connection"]
@@ -149,7 +149,7 @@ def _settled(
 ) -> Callable[[Any], None]:
     """Keep 103 from a client that waits: boto3 takes it for success and never sends the body."""
 
-    def send_early_hints(headers: Any) -> None:  # noqa: ANN401  the server's own
+    def send_early_hints(headers: Any) -> None:
         if expectation.state not in (State.PENDING, State.DECLINED):
             early_hints(headers)
 
@@ -157,12 +157,15 @@ def _settled(
 
 
 def _is_file(items: object, file_wrapper: type | None) -> bool:
-    """Tell whether the server can send this by sendfile, so that it reads nothing of ours."""
-    return (
-        file_wrapper is not None
-        and isinstance(items, file_wrapper)
-        and hasattr(getattr(items, "filelike", None), "fileno")
-    )
+    """Tell whether this is a file that the server can send without reading from our input."""
+    if file_wrapper is None or not isinstance(items, file_wrapper):
+        return False
+    try:
+        # gunicorn's name for what it wraps. What only looks like a file has no number.
+        items.filelike.fileno()  # type: ignore[attr-defined]
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _has_length(headers: list[tuple[str, str]]) -> bool:

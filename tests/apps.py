@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import os
 import pathlib
 import socket
 import threading
@@ -11,9 +12,6 @@ import urllib.parse
 
 KEY = "gunicorn_expect.expectation"
 ROUTES = {}
-
-#: What tests and applications wait for: a name and the event of it.
-EVENTS = {}
 
 #: The request lines that reached an application.
 SEEN = []
@@ -39,24 +37,17 @@ def query(environ):
     return dict(urllib.parse.parse_qsl(environ["QUERY_STRING"], keep_blank_values=True))
 
 
-def event(name):
-    return EVENTS.setdefault(name, threading.Event())
+def tell(what):
+    """Tell the test that something happened, or wait until the test says that it did."""
+    host, port = os.environ["SWITCHBOARD"].split(":")
+    with socket.create_connection((host, int(port))) as board:
+        board.sendall(what.encode() + b"\n")
+        board.recv(1)
 
 
 @route("/seen")
 def seen(environ, start_response):
     return answer(start_response, SEEN)
-
-
-@route("/set")
-def set_event(environ, start_response):
-    event(environ["QUERY_STRING"]).set()
-    return answer(start_response, b"")
-
-
-@route("/wait")
-def wait_for_event(environ, start_response):
-    return answer(start_response, event(environ["QUERY_STRING"]).wait(20))
 
 
 @route("/hello")
@@ -113,8 +104,8 @@ def read_some(environ, start_response):
 
 @route("/read-after-event")
 def read_after_event(environ, start_response):
-    event("entered-" + environ["QUERY_STRING"]).set()
-    event(environ["QUERY_STRING"]).wait(20)
+    tell("set entered-" + environ["QUERY_STRING"])
+    tell("wait " + environ["QUERY_STRING"])
     body = environ["wsgi.input"].read()
     return answer(start_response, [body.decode(), str(environ[KEY])])
 
@@ -254,6 +245,37 @@ def echo_file(environ, start_response):
     return environ["wsgi.file_wrapper"](environ["wsgi.input"])
 
 
+@route("/echo-buffered")
+def echo_buffered(environ, start_response):
+    """Give what looks like a file, has no file number, and reads the input."""
+
+    class Raw(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            return environ["wsgi.input"].readinto(buffer)
+
+    start_response("200 OK", [("Content-Length", environ["CONTENT_LENGTH"])])
+    return environ["wsgi.file_wrapper"](io.BufferedReader(Raw()))
+
+
+@route("/keywords")
+def keywords(environ, start_response):
+    start_response(status="403 Forbidden", headers=[("Content-Length", "0")], exc_info=None)
+    return []
+
+
+@route("/read-broken")
+def read_broken(environ, start_response):
+    """Answer what reading raised."""
+    try:
+        environ["wsgi.input"].read()
+    except Exception as error:  # noqa: BLE001
+        return answer(start_response, type(error).__name__.encode())
+    return answer(start_response, b"whole")
+
+
 class Closing:
     """An iterable that wants to be closed (PEP 3333)."""
 
@@ -264,7 +286,7 @@ class Closing:
         return iter([b"no"])
 
     def close(self):
-        event(self.name).set()
+        tell("set " + self.name)
 
 
 @route("/refuse-and-close")
@@ -324,6 +346,8 @@ def hints_and_refuse(environ, start_response):
 def nodelay(environ, start_response):
     environ["wsgi.input"].read(1)
     sock = environ["gunicorn.socket"]
+    if sock.family == socket.AF_UNIX:
+        return answer(start_response, True)
     return answer(start_response, bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
 
 

@@ -1,46 +1,170 @@
+"""Which gunicorns the tests talk to.
+
+A cell of the matrix is a worker on a transport, with a parser, a gunicorn and a Python. The quick
+choice has each value of each axis in some cell; ``--matrix full`` has every cell.
+"""
+
+import dataclasses
+import itertools
 import os
 import pathlib
+import ssl
+import sys
 
 import pytest
+import trustme
 from wire import CHECKOUT, Client, Server
 
-#: Where `make` puts the oldest gunicorn that setup.cfg allows, and one that is older still.
-GUNICORNS = CHECKOUT / ".venv" / "gunicorns"
+WORKERS = {
+    "thread": ("gunicorn_expect.Worker", "gthread"),
+    "gevent": ("gunicorn_expect.GeventWorker", "gevent"),
+    "sync": ("gunicorn_expect.workers.sync.Worker", "sync"),
+}
+TRANSPORTS = ["tcp", "unix", "tls", "proxy-v1", "proxy-v2"]
+PARSERS = ["python", "fast"]
+GUNICORNS = ["newest", "oldest"]
+
+#: Where `make` puts other gunicorns and other Pythons.
+INSTALLED = CHECKOUT / ".venv"
+
+
+def other_pythons():
+    """Give the version and the interpreter of each other Python that `make` has set up."""
+    return {
+        folder.name: folder / "bin" / "python"
+        for folder in sorted(INSTALLED.joinpath("pythons").glob("3.*"))
+        if folder.joinpath("ready").exists()
+        if folder.name != "{}.{}".format(*sys.version_info)
+    }
+
+
+PYTHONS = {"current": pathlib.Path(sys.executable), **other_pythons()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    worker: str = "thread"
+    transport: str = "tcp"
+    parser: str = "python"
+    gunicorn: str = "newest"
+    python: str = "current"
+
+    def __str__(self):
+        return "-".join(dataclasses.astuple(self))
+
+
+QUICK = [
+    Cell("thread", "tcp"),
+    Cell("gevent", "tcp"),
+    Cell("sync", "tcp"),
+    Cell("thread", "tls", gunicorn="oldest"),
+    Cell("gevent", "tls", "fast"),
+    Cell("sync", "tls"),
+    Cell("thread", "unix", "fast"),
+    Cell("gevent", "unix", gunicorn="oldest"),
+    Cell("sync", "proxy-v1", "fast", "oldest"),
+    Cell("thread", "proxy-v2"),
+    *(
+        Cell(worker, transport, python=python)
+        for python, worker, transport in zip(
+            [python for python in PYTHONS if python != "current"],
+            itertools.cycle(["gevent", "thread", "sync"]),
+            itertools.cycle(["tls", "tcp"]),
+            strict=False,
+        )
+    ),
+]
+FULL = list(
+    itertools.starmap(Cell, itertools.product(WORKERS, TRANSPORTS, PARSERS, GUNICORNS, PYTHONS))
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--matrix", choices=["quick", "full"], default="quick")
+
+
+def pytest_generate_tests(metafunc):
+    if "cell" in metafunc.fixturenames:
+        cells = FULL if metafunc.config.getoption("matrix") == "full" else QUICK
+        if metafunc.definition.get_closest_marker("keeps_alive"):
+            cells = [cell for cell in cells if cell.worker != "sync"]  # it closes every connection
+        metafunc.parametrize("cell", cells, ids=str, scope="session", indirect=True)
+
+
+def missing(what):
+    """Skip a test that this machine has no means for; CI must not go without it."""
+    if "CI" in os.environ:
+        pytest.fail(f"{what} is not installed")
+    pytest.skip(f"{what} is not installed: run make test")
 
 
 def gunicorn_at(version):
-    """Give the folder of a gunicorn; CI must not go without it."""
-    folder = GUNICORNS / version
-    if not folder.exists() and "CI" not in os.environ:
-        pytest.skip(f"gunicorn {version} is not installed: run make")
+    """Give the folder of another gunicorn."""
+    folder = INSTALLED / "gunicorns" / version
+    if not folder.exists():
+        missing(f"gunicorn {version}")
     return folder
 
 
 def oldest_gunicorn():
     requirement = next(
         line.strip()
-        for line in pathlib.Path(CHECKOUT / "setup.cfg").read_text("utf-8").splitlines()
+        for line in CHECKOUT.joinpath("setup.cfg").read_text("utf-8").splitlines()
         if line.strip().startswith("gunicorn>=")
     )
     return requirement.removeprefix("gunicorn>=")
 
 
-@pytest.fixture(scope="session", params=["newest", "oldest"])
-def gunicorn(request):
-    """Where gunicorn is: the installed one, or the oldest one that we support."""
-    return None if request.param == "newest" else gunicorn_at(oldest_gunicorn())
+class Certificates:
+    """A certificate for localhost, and those who trust it."""
+
+    def __init__(self, folder):
+        self._authority = trustme.CA()
+        issued = self._authority.issue_cert("localhost", "127.0.0.1")
+        self.certificate = str(folder / "certificate.pem")
+        self.key = str(folder / "key.pem")
+        issued.cert_chain_pems[0].write_to_path(self.certificate)
+        issued.private_key_pem.write_to_path(self.key)
+
+    def trust(self, *protocols):
+        context = ssl.create_default_context()
+        self._authority.configure_trust(context)
+        if protocols:
+            context.set_alpn_protocols(protocols)
+        return context
 
 
 @pytest.fixture(scope="session")
-def server(gunicorn):
-    with Server(gunicorn=gunicorn) as server:
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def cell(request):
+    return request.param
+
+
+def serve(cell, certificates, worker):
+    return Server(
+        *("--http-parser", cell.parser),
+        worker=worker,
+        transport=cell.transport,
+        python=PYTHONS[cell.python],
+        gunicorn=gunicorn_at(oldest_gunicorn()) if cell.gunicorn == "oldest" else None,
+        certificates=certificates,
+    )
+
+
+@pytest.fixture(scope="session")
+def server(cell, certificates):
+    with serve(cell, certificates, WORKERS[cell.worker][0]) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def stock(gunicorn):
-    """The same applications on gunicorn's own threaded worker."""
-    with Server(gunicorn=gunicorn, worker="gthread") as server:
+def stock(cell, certificates):
+    """The same applications on gunicorn's own worker of that kind."""
+    with serve(cell, certificates, WORKERS[cell.worker][1]) as server:
         yield server
 
 

@@ -42,6 +42,9 @@ class Notes:
     def close_after_response(self):
         self.closing = True
 
+    def await_uninvited(self):
+        self.sent.append("awaited")
+
 
 def test_every_event_has_an_outcome_in_every_state():
     assert set(TRANSITIONS) == set(State)
@@ -65,7 +68,6 @@ def test_only_pending_changes_and_nothing_leads_back_to_it():
 def test_without_a_wire_nobody_waits():
     expectation = Expectation()
     expectation.on_read()
-    expectation.on_arrival()
     expectation.on_respond()
     expectation.proceed([("X-Node", "7")])
     assert expectation.state is State.NONE
@@ -86,6 +88,14 @@ def test_proceed_sends_its_fields_once():
     assert wire.sent == [["100", ("X-Node", "7")]]
 
 
+@pytest.mark.parametrize(
+    "headers", [{"X-Node": "7"}, ["X-Node"], [("X-Node",)], [(b"X-Node", b"7")], [("X-Node", 7)]]
+)
+def test_proceed_says_what_a_header_field_is(headers):
+    with pytest.raises(ValueError, match="a header field is a pair of name and value"):
+        Expectation().proceed(headers)
+
+
 def test_proceed_checks_its_fields_even_if_nobody_waits():
     with pytest.raises(ValueError, match="X-Token") as caught:
         Expectation().proceed([("X-Token", "secret\r\n")])
@@ -103,9 +113,12 @@ def test_a_100_that_could_not_be_sent_is_not_sent_again():
     assert expectation.state is State.CONTINUED
 
 
-def test_bytes_that_arrived_waive_the_100():
-    wire = Notes(arrived=True)
+@pytest.mark.parametrize("when", ["with the head", "later"])
+def test_bytes_that_arrived_waive_the_100(when):
+    wire = Notes(arrived=when == "with the head")
     expectation = Expectation(wire)
+    assert expectation.pending == (when == "later")
+    wire.arrived = True
     expectation.on_read()
     expectation.on_respond()
     assert expectation.state is State.WAIVED
@@ -145,7 +158,6 @@ STEPS = {
     "read": lambda expectation, wire: expectation.on_read(),
     "proceed": lambda expectation, wire: expectation.proceed(),
     "client sends": lambda expectation, wire: setattr(wire, "arrived", True),
-    "head has body": lambda expectation, wire: expectation.on_arrival(),
     "respond": lambda expectation, wire: (expectation.on_respond(), wire.sent.append(FINAL)),
 }
 STEP_LISTS = st.lists(st.sampled_from(sorted(STEPS)))
@@ -161,9 +173,9 @@ def check(expectation, wire):
     assert wire.closing == (expectation.state is State.DECLINED)
 
 
-@given(STEP_LISTS)
-def test_no_order_of_events_sends_two_100s_or_one_after_the_response(steps):
-    wire = Notes()
+@given(STEP_LISTS, st.booleans())
+def test_no_order_of_events_sends_two_100s_or_one_after_the_response(steps, arrived):
+    wire = Notes(arrived=arrived)
     expectation = Expectation(wire)
     for step in steps:
         STEPS[step](expectation, wire)
@@ -218,3 +230,27 @@ def test_the_response_waits_for_a_100_that_is_being_sent():
     reader.join()
     responder.join()
     assert wire.sent == [["100"], FINAL]
+
+
+def test_a_second_reader_does_not_look_at_the_socket_after_the_100():
+    wire = Slow()
+    looks = []
+    wire.body_arrived = lambda: bool(looks.append(1))
+    expectation = Expectation(wire)
+    readers = [threading.Thread(target=expectation.on_read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    assert wire.sending.wait(20)
+    wire.go_on.set()
+    for reader in readers:
+        reader.join()
+    assert wire.sent == [["100"]]
+    assert len(looks) == 2  # at the beginning, and before the 100
+
+
+def test_a_read_after_the_response_waits_for_an_uninvited_body_and_sends_nothing():
+    wire = Notes()
+    expectation = Expectation(wire)
+    expectation.on_respond()
+    expectation.on_read()
+    assert wire.sent == ["awaited"]

@@ -1,9 +1,12 @@
 """What the Expect field may look like, and what each form of it means."""
 
+import importlib.metadata
 import json
 
 import pytest
 from wire import CONTINUE, Client, request, waiting
+
+FAST_PARSER = tuple(map(int, importlib.metadata.version("gunicorn_h1c").split(".")))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +37,7 @@ def test_100_continue_in_any_form_is_one_expectation(client, fields):
 def test_an_empty_field_is_no_expectation(client, value):
     client.send(request("PUT /ordinary-read", f"Expect:{value}", "Content-Length: 5"), b"hello")
     head, body = client.receive_response()
-    assert b"\r\nConnection: keep-alive\r\n" in head
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert json.loads(body) == ["hello", "none"]
 
 
@@ -74,6 +77,7 @@ def test_nothing_that_follows_a_417_is_read_as_a_request(server, client):
         request("GET /hello?smuggled-behind-417"),
     )
     assert client.receive_all().count(b"HTTP/1.1") == 1
+    client.close()
     assert b"smuggled-behind-417" not in server.get("/seen")
 
 
@@ -88,20 +92,17 @@ def test_an_unknown_expectation_is_escaped_where_it_is_shown(server, client):
     assert line == r"'<b>x\x9b2J</b>'"
 
 
+LINE = b"PUT /read HTTP/1.1\r\nHost: x\r\n"
+
+
 @pytest.mark.parametrize(
     "head",
     [
-        b"PUT /read HTTP/1.1\r\nHost: x\r\nExpect : 100-continue\r\nContent-Length: 5\r\n\r\n",
-        b"PUT /read HTTP/1.1\r\nHost: x\r\nExpect\t: 100-continue\r\nContent-Length: 5\r\n\r\n",
-        b"PUT /read HTTP/1.1\r\nHost: x\r\nExpect:\r\n 100-continue\r\nContent-Length: 5\r\n\r\n",
-        b"PUT /read HTTP/1.1\r\nHost: x\r\nExpect: 100-\r\n\tcontinue\r\nContent-Length: 5\r\n\r\n",
-        b"PUT /read HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\nContent-Length: 5\r\n\r\n",
-        b"PUT /read HTTP/1.1\r\nHost: x\r\nX: y\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
-        b"PUT /read HTTP/1.1\nHost: x\nExpect: 100-continue\nContent-Length: 5\n\n",
-        b"PUT /read HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\n\n",
-        b"PUT /read HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\x00\r\nContent-Length: 5\r\n\r\n",
-        b"PUT /read HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5, 5\r\n\r\n",
-        b"PUT /read HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: -5\r\n\r\n",
+        LINE + b"Expect : 100-continue\r\nContent-Length: 5\r\n\r\n",
+        LINE + b"Expect\t: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        LINE + b"Expect: 100-continue\x00\r\nContent-Length: 5\r\n\r\n",
+        LINE + b"Expect: 100-continue\r\nContent-Length: 5, 5\r\n\r\n",
+        LINE + b"Expect: 100-continue\r\nContent-Length: -5\r\n\r\n",
     ],
     ids=repr,
 )
@@ -112,6 +113,29 @@ def test_a_malformed_head_is_a_400_and_no_100(client, head):
     assert answer.count(b"HTTP/1.1") == 1
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        LINE + b"Expect:\r\n 100-continue\r\nContent-Length: 5\r\n\r\n",
+        LINE + b"Expect: 100-\r\n\tcontinue\r\nContent-Length: 5\r\n\r\n",
+        LINE + b"Expect: 100-continue\nContent-Length: 5\r\n\r\n",
+        LINE + b"X: y\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        b"PUT /read HTTP/1.1\nHost: x\nExpect: 100-continue\nContent-Length: 5\n\n",
+        LINE + b"Expect: 100-continue\r\nContent-Length: 5\n\n",
+    ],
+    ids=repr,
+)
+def test_a_folded_line_and_a_bare_lf_are_a_400_and_no_100(cell, client, head):
+    if cell.parser == "fast" and FAST_PARSER < (0, 6, 14):
+        # gunicorn 27.0.1 asks for 0.6.14 in its extra, but also runs with older ones.
+        pytest.skip("gunicorn_h1c before 0.6.14 takes folded lines and bare LF")
+    client.send(head)
+    answer = client.receive_all()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.keeps_alive
 def test_an_expectation_in_a_trailer_is_none(client):
     client.send(
         request("PUT /ordinary-read", "Transfer-Encoding: chunked", "Trailer: Expect"),
@@ -122,6 +146,7 @@ def test_an_expectation_in_a_trailer_is_none(client):
     assert client.receive_response()[1] == b"hello"
 
 
+@pytest.mark.keeps_alive
 def test_an_unknown_expectation_in_a_trailer_is_none(client):
     client.send(
         waiting("PUT /read", "Transfer-Encoding: chunked"),

@@ -3,6 +3,8 @@
 import ast
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 from wire import CHECKOUT
@@ -11,12 +13,13 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 
 #: From the leaves up: a room may import from the floors below its own.
 FLOORS = [
-    {"expectation", "body", "version"},
+    {"expectation", "body", "linger", "version"},
     {"exchange", "gate"},
-    {"workers", "workers.thread"},
+    {"connection"},
+    {"workers", "workers.thread", "workers.gevent", "workers.sync"},
     {""},
 ]
-WITHOUT_GUNICORN = {"expectation", "body", "version", "gate"}
+WITHOUT_GUNICORN = {"expectation", "body", "linger", "version", "gate"}
 
 
 def room(path):
@@ -60,13 +63,25 @@ def test_the_rooms_of_the_protocol_do_not_know_gunicorn(name):
 
 
 def test_only_the_exchange_touches_private_parts_of_gunicorn():
-    private = re.compile(r"\b(?!self|cls)\w+\._[a-z]\w*")
-    found = {
-        name: private.findall(path.read_text("utf-8"))
+    private = {
+        name: {
+            ast.unparse(node)
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr)
+            if ast.unparse(node.value) != "self"
+        }
         for name, path in ROOMS.items()
         if name != "exchange"
     }
-    assert {name for name, names in found.items() if names} == set()
+    assert {name: found for name, found in private.items() if found} == {}
+
+
+def test_gevent_is_loaded_only_when_asked_for():
+    code = (
+        "import sys, gunicorn_expect; assert 'gevent' not in sys.modules; "
+        "gunicorn_expect.GeventWorker; assert 'gevent' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT, timeout=60)
 
 
 def test_no_room_is_named_after_nothing():

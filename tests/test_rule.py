@@ -55,7 +55,6 @@ def test_an_application_may_call_start_response_and_then_read(client):
     client.send(b"hello")
     head, body = client.receive_response()
     assert head.count(b"X-Said: first\r\n") == 1
-    assert b"Connection: keep-alive\r\n" in head
     assert body == b"hello"
 
 
@@ -66,8 +65,9 @@ def test_an_item_without_bytes_does_not_begin_the_answer(client):
     assert client.receive_response()[1] == b"hello"
 
 
-def test_a_file_wrapper_around_the_input_reads_it(client):
-    client.send(waiting("PUT /echo-file", "Content-Length: 5"))
+@pytest.mark.parametrize("path", ["/echo-file", "/echo-buffered"])
+def test_a_file_wrapper_around_the_input_reads_it(client, path):
+    client.send(waiting(f"PUT {path}", "Content-Length: 5"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"hello")
     assert client.receive_response()[1] == b"hello"
@@ -137,7 +137,7 @@ def test_a_refusal_may_be_a_file(client):
 def test_the_items_of_a_refusal_are_closed(server, client):
     client.send(waiting("PUT /refuse-and-close?refusal-closed", "Content-Length: 5"))
     assert client.receive_all().endswith(b"\r\n\r\nno")
-    assert server.get("/wait?refusal-closed") == b"true"
+    server.board.wait("refusal-closed")
 
 
 @pytest.mark.parametrize("how", ["list", "generator", "empty-items"])
@@ -157,6 +157,11 @@ def test_a_204_to_a_waiting_client_has_no_length(client):
     assert answer.startswith(b"HTTP/1.1 204 No Content\r\n")
 
 
+def test_start_response_may_be_called_with_keywords(client):
+    client.send(waiting("PUT /keywords", "Content-Length: 5"))
+    assert client.receive_all().startswith(b"HTTP/1.1 403 Forbidden\r\n")
+
+
 @pytest.mark.parametrize("option", ["keep-alive", "upgrade"])
 def test_an_application_cannot_keep_alive_what_it_refused(client, option):
     client.send(waiting(f"PUT /keep-alive-please?{option}", "Content-Length: 5"))
@@ -173,6 +178,7 @@ def test_nothing_that_follows_a_refusal_is_read_as_a_request(server, client):
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # closed, as it should be
         client.send(request("GET /hello?smuggled-after-the-answer"))
     client.receive_all()
+    client.close()
     assert b"smuggled" not in server.get("/seen")
 
 
@@ -183,6 +189,7 @@ def test_nothing_sent_after_a_refusal_is_read_as_a_request(server, client):
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         client.send(request("GET /hello?smuggled-by-a-waiting-client"))
     assert client.receive_all() == b""
+    client.close()
     assert b"smuggled-by-a-waiting-client" not in server.get("/seen")
 
 
@@ -191,6 +198,19 @@ def test_an_error_handler_may_change_the_answer_before_it_begins(client):
     answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert re.findall(rb"X-Said: (\w+)", answer) == [b"second"]
+
+
+@pytest.mark.parametrize("head", [request, waiting], ids=["at once", "waiting"])
+def test_nothing_that_follows_a_broken_body_is_read_as_a_request(server, client, head):
+    client.send(
+        head("PUT /read-broken", "Transfer-Encoding: chunked"),
+        b"5\r\nhelloXY\r\n",
+        request("GET /hello?smuggled-behind-a-broken-chunk"),
+    )
+    answer = client.receive_all()
+    assert answer.endswith(b"\r\n\r\nChunkMissingTerminator")
+    client.close()
+    assert b"smuggled-behind-a-broken-chunk" not in server.get("/seen")
 
 
 # Failing.
@@ -232,8 +252,8 @@ def test_a_1xx_is_not_a_final_status_for_an_upload_that_does_not_wait(server, cl
 def test_a_client_that_leaves_while_it_waits_harms_nobody(server):
     with Client(server) as client:
         client.send(waiting("PUT /read-after-event?left", "Content-Length: 5"))
-        server.get("/wait?entered-left")
-    server.get("/set?left")
+        server.board.wait("entered-left")
+    server.board.set("left")
     assert server.get("/hello") == b"hello"
 
 
@@ -293,6 +313,7 @@ def test_no_100_for_a_client_that_must_not_get_one(client, head):
     assert json.loads(body) == ["hello", "none"]
 
 
+@pytest.mark.keeps_alive
 @pytest.mark.parametrize(
     "head",
     [
@@ -327,15 +348,14 @@ def test_no_100_when_body_bytes_came_with_the_head(client, framing, body):
         client.send(b"ello" if body == b"h" else b"\r\nhello\r\n0\r\n\r\n")
     head, states = client.receive_response()
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"\r\nConnection: keep-alive\r\n" in head
     assert json.loads(states) == ["waived", False, "waived", "WAIVED"]
 
 
 def test_no_100_when_body_bytes_came_before_the_application_reads(server, client):
     client.send(waiting("PUT /read-after-event?impatient", "Content-Length: 5"))
-    server.get("/wait?entered-impatient")
+    server.board.wait("entered-impatient")
     client.send(b"hel")
-    server.get("/set?impatient")
+    server.board.set("impatient")
     client.send(b"lo")
     head, body = client.receive_response()
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -345,6 +365,7 @@ def test_no_100_when_body_bytes_came_before_the_application_reads(server, client
 # The connection afterwards.
 
 
+@pytest.mark.keeps_alive
 def test_a_continued_request_keeps_its_connection(client):
     for number in range(3):
         client.send(waiting("PUT /read", "Content-Length: 5"))
@@ -355,6 +376,7 @@ def test_a_continued_request_keeps_its_connection(client):
         assert body == b"body%d" % number
 
 
+@pytest.mark.keeps_alive
 def test_what_is_left_of_a_continued_body_is_drained_without_another_100(client):
     client.send(waiting("PUT /read-some?2", "Content-Length: 5"))
     assert client.receive(len(CONTINUE)) == CONTINUE
@@ -366,6 +388,7 @@ def test_what_is_left_of_a_continued_body_is_drained_without_another_100(client)
     assert client.receive_response()[1] == b"hello"
 
 
+@pytest.mark.keeps_alive
 def test_a_body_that_came_with_the_head_is_drained_without_a_100(client):
     client.send(waiting("PUT /refuse-with-body", "Content-Length: 5"), b"hello")
     head, body = client.receive_response()
@@ -376,6 +399,7 @@ def test_a_body_that_came_with_the_head_is_drained_without_a_100(client):
     assert client.receive_response()[1] == b"hello"
 
 
+@pytest.mark.keeps_alive
 def test_a_request_with_an_expectation_and_no_body_does_not_confuse_the_next_one(client):
     client.send(waiting("PUT /refuse", "Content-Length: 0"))
     assert client.receive_response()[0].startswith(b"HTTP/1.1 401 Unauthorized\r\n")
@@ -385,6 +409,7 @@ def test_a_request_with_an_expectation_and_no_body_does_not_confuse_the_next_one
     assert client.receive_response()[1] == b"hello"
 
 
+@pytest.mark.keeps_alive
 def test_pipelined_requests_are_answered_in_order(client):
     client.send(
         request("GET /hello"),

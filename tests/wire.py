@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import re
 import socket
+import ssl
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -37,7 +41,7 @@ class Client:
     """One connection, raw bytes both ways."""
 
     def __init__(self, server):
-        self.socket = socket.create_connection(server.address, PATIENCE)
+        self.socket = server.connect()
         self.unread = b""
 
     def __enter__(self):
@@ -51,8 +55,11 @@ class Client:
         self.socket.sendall(b"".join(pieces))
 
     def shut_down(self):
-        """Send no more."""
+        """Send no more; over TLS, leave without a word."""
         self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self.socket.close()
 
     def receive(self, size):
         """Receive this many bytes; fewer if the server closes."""
@@ -95,24 +102,85 @@ class Client:
     def _more(self):
         try:
             data = self.socket.recv(65536)
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLEOFError):
             data = b""
         self.unread += data
         return bool(data)
 
 
+class Switchboard:
+    """Where tests and applications wait for each other, each event under its name."""
+
+    def __init__(self):
+        self._events = collections.defaultdict(threading.Event)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "{}:{}".format(*self._listener.getsockname())
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def set(self, name):
+        self._events[name].set()
+
+    def wait(self, name):
+        assert self._events[name].wait(PATIENCE), f"{name} did not happen"
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(PATIENCE)
+
+    def _accept(self):
+        while True:
+            try:
+                application, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(application,), daemon=True).start()
+
+    def _answer(self, application):
+        with application, application.makefile() as lines:
+            verb, name = lines.readline().split()
+            if verb == "set":
+                self._events[name].set()
+            else:
+                self._events[name].wait(PATIENCE)
+            application.sendall(b".")
+
+
 class Server:
-    """A gunicorn master and its worker, on a port of the system's choice."""
+    """A gunicorn master and its worker, on an address of the system's choice.
+
+    Transports: ``tcp``; ``unix``; ``tls``, with the certificates given; ``proxy-v1`` and
+    ``proxy-v2``, TCP behind something that speaks the PROXY protocol.
+    """
 
     def __init__(
-        self, *arguments, app="apps:app", gunicorn=None, worker="gunicorn_expect.Worker", env=()
+        self,
+        *arguments,
+        app="apps:app",
+        worker="gunicorn_expect.Worker",
+        transport="tcp",
+        python=sys.executable,
+        gunicorn=None,
+        certificates=None,
+        env=(),
     ):
         path = [str(TESTS), str(CHECKOUT)]
         if gunicorn is not None:
             path.insert(0, str(gunicorn))
+        if transport == "tls":
+            arguments = (
+                *("--certfile", certificates.certificate, "--keyfile", certificates.key),
+                *arguments,
+            )
+        elif transport.startswith("proxy"):
+            arguments = ("--proxy-protocol", transport.removeprefix("proxy-"), *arguments)
+        threads = () if worker.endswith("sync.Worker") or worker == "sync" else ("--threads", "8")
         self._start(
-            [sys.executable, "-m", "gunicorn", "-k", worker, "--threads", "8", *arguments, app],
+            [python, "-m", "gunicorn", "-k", worker, *threads, *arguments, app],
             {"PYTHONPATH": os.pathsep.join(path), **dict(env)},
+            transport=transport,
+            certificates=certificates,
         )
 
     @classmethod
@@ -122,19 +190,28 @@ class Server:
         server._start(command, dict(env), cwd)  # noqa: SLF001  its own
         return server
 
-    def _start(self, command, env, cwd=None):
+    def _start(self, command, env, cwd=None, transport="tcp", certificates=None):
+        self._transport = transport
+        self._certificates = certificates
+        self._folder = tempfile.TemporaryDirectory(prefix="wire-")
+        unix = f"unix:{self._folder.name}/socket"
         arguments = [
-            *("--bind", "127.0.0.1:0", "--no-control-socket", "--graceful-timeout", "2"),
-            *("--access-logfile", "-"),
+            *("--bind", unix if transport == "unix" else "127.0.0.1:0"),
+            *("--no-control-socket", "--graceful-timeout", "2", "--access-logfile", "-"),
             *("--access-logformat", "'%(r)s -> %(s)s %({gunicorn_expect.expectation}e)s'"),
         ]
+        self.board = Switchboard()
         self.lines = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
             env=os.environ
-            | {"PYTHONUNBUFFERED": "1", "GUNICORN_CMD_ARGS": " ".join(arguments)}
+            | {
+                "PYTHONUNBUFFERED": "1",
+                "SWITCHBOARD": self.board.address,
+                "GUNICORN_CMD_ARGS": " ".join(arguments),
+            }
             | env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -145,8 +222,12 @@ class Server:
         self._log_reader.start()
 
     def __enter__(self):
-        listening = self.wait_for_log(r"Listening at: https?://([\d.]+):(\d+)")
-        self.address = (listening[1], int(listening[2]))
+        listening = self.wait_for_log(r"Listening at: (?:https?|unix):(?://)?(\S+)")[1]
+        if self._transport == "unix":
+            self.address = listening
+        else:
+            host, port = listening.split(",")[0].rsplit(":", 1)
+            self.address = (host, int(port))
         return self
 
     def __exit__(self, *exception):
@@ -154,6 +235,28 @@ class Server:
         self.process.wait(PATIENCE)
         self._log_reader.join(PATIENCE)
         self.process.stdout.close()
+        self.board.close()
+        self._folder.cleanup()
+
+    def connect(self):
+        """Connect as a client of this transport does."""
+        if self._transport == "unix":
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(PATIENCE)
+            sock.connect(self.address)
+            return sock
+        sock = socket.create_connection(self.address, PATIENCE)
+        # What a test has sent is on its way when the call returns.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._transport == "tls":
+            return self._certificates.trust().wrap_socket(sock, server_hostname="localhost")
+        if self._transport == "proxy-v1":
+            sock.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 56789 443\r\n")
+        elif self._transport == "proxy-v2":
+            addresses = bytes([203, 0, 113, 7, 192, 0, 2, 1]) + struct.pack("!HH", 56789, 443)
+            head = b"\r\n\r\n\0\r\nQUIT\n\x21\x11"
+            sock.sendall(head + struct.pack("!H", len(addresses)) + addresses)
+        return sock
 
     def wait_for_log(self, pattern, start=0):
         """Wait for a line of the log, the access log among it; give its match."""

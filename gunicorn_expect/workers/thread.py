@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers import gthread
 
-from gunicorn_expect import exchange
+from gunicorn_expect import exchange, linger
 from gunicorn_expect.gate import Gate
 
 if TYPE_CHECKING:
@@ -19,10 +19,15 @@ class Connection(gthread.TConn):
     """A connection whose requests leave their expectation to us."""
 
     def init(self) -> None:
-        """Make the parser, once; it reads nothing yet."""
+        """Make the parser, once; it reads nothing yet (thread of the pool)."""
         if not self.initialized:
             super().init()
             exchange.adopt(self.parser)
+
+    def close(self, graceful: bool = False) -> None:
+        """Close, and say so first where the transport has a word for it (main thread)."""
+        linger.close_notify(self.sock)
+        super().close(graceful)
 
 
 class Worker(gthread.ThreadWorker):
@@ -32,10 +37,13 @@ class Worker(gthread.ThreadWorker):
     def check_config(cls, cfg: Config, log: Logger) -> None:
         """Refuse a gunicorn that we can't work with, before a worker boots (master)."""
         exchange.require_gunicorn(
-            (gthread.ThreadWorker, "load_wsgi"),
-            (gthread.ThreadWorker, "handle_request"),
-            (gthread.ThreadWorker, "enqueue_req"),
-            (gthread.TConn, "init"),
+            "gunicorn.workers.gthread:ThreadWorker.load_wsgi",
+            "gunicorn.workers.gthread:ThreadWorker.enqueue_req",
+            "gunicorn.workers.gthread:ThreadWorker.handle_request",
+            "gunicorn.workers.gthread:ThreadWorker.handle_http2_request",
+            "gunicorn.workers.gthread:ThreadWorker.handle_h2c_upgrade",
+            "gunicorn.workers.gthread:ThreadWorker._keepalive_after",
+            "gunicorn.workers.gthread:TConn.init",
         )
         super().check_config(cfg, log)
 
@@ -52,9 +60,16 @@ class Worker(gthread.ThreadWorker):
         super().enqueue_req(conn)
 
     def handle_request(self, req: Request, conn: gthread.TConn) -> bool:
-        """Hold the exchange open while gunicorn handles the request (thread of the pool)."""
-        opened = exchange.opened(req, conn.sock)
-        if opened is None:
-            return super().handle_request(req, conn)
-        with opened:
-            return super().handle_request(req, conn)
+        """Handle an HTTP/1 request (thread of the pool)."""
+        return exchange.hold(req, conn.sock, super().handle_request, req, conn)
+
+    def handle_http2_request(self, req: Any, conn: gthread.TConn, h2_conn: Any) -> None:
+        """Handle a request on a stream (thread of the pool)."""
+        exchange.hold_stream(req, h2_conn, super().handle_http2_request, req, conn, h2_conn)
+
+    def handle_h2c_upgrade(self, conn: gthread.TConn, req: Request, settings: Any) -> Any:
+        """Upgrade to HTTP/2, unless the request has a body: then it is answered as it came."""
+        if exchange.has_body(req):
+            keepalive = self.handle_request(req, conn)
+            return self._keepalive_after(conn, keepalive)  # type: ignore[attr-defined]
+        return super().handle_h2c_upgrade(conn, req, settings)

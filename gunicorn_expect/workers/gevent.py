@@ -1,0 +1,77 @@
+"""The worker on gevent: ``gunicorn -k gunicorn_expect.GeventWorker``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.workers import ggevent
+
+from gunicorn_expect import connection, exchange
+from gunicorn_expect.gate import Gate
+
+if TYPE_CHECKING:
+    import socket
+
+    from gunicorn.config import Config
+    from gunicorn.glogging import Logger
+    from gunicorn.http.message import Request
+
+
+class Worker(ggevent.GeventWorker):
+    """gunicorn's gevent worker, for applications that take uploads."""
+
+    @classmethod
+    def check_config(cls, cfg: Config, log: Logger) -> None:  # noqa: ARG003  gunicorn's
+        """Refuse a gunicorn that we can't work with, before a worker boots (master)."""
+        exchange.require_gunicorn(
+            "gunicorn.workers.ggevent:GeventWorker.load_wsgi",
+            "gunicorn.workers.ggevent:GeventWorker.handle",
+            "gunicorn.workers.ggevent:GeventWorker.handle_request",
+            "gunicorn.workers.ggevent:GeventWorker.handle_http2",
+            "gunicorn.workers.ggevent:GeventWorker.handle_http2_request",
+            "gunicorn.workers.ggevent:GeventWorker._try_h2c_upgrade",
+            "gunicorn.workers.ggevent:GeventWorker.timeout_ctx",
+        )
+
+    def load_wsgi(self) -> None:
+        """Put the gate before the application (worker, at boot)."""
+        super().load_wsgi()
+        # the stubs of gunicorn don't know the exc_info of start_response
+        self.wsgi = Gate(self.wsgi)  # type: ignore[arg-type,assignment]
+
+    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        """Serve a connection (greenlet of the pool)."""
+        name = listener.getsockname()
+
+        def handle(req: Request, sock: socket.socket) -> bool:
+            # It raises StopIteration when it was the last.
+            self.handle_request(name, req, sock, addr)
+            return True
+
+        client.setblocking(True)
+        connection.serve(
+            self,
+            client,
+            addr,
+            handle,
+            http2=partial(self.handle_http2, listener),
+            upgrade=partial(self._try_h2c_upgrade, listener),  # type: ignore[attr-defined]
+            patience=self.timeout_ctx,  # type: ignore[arg-type]
+        )
+
+    def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:
+        """Handle an HTTP/1 request (greenlet of the connection)."""
+        return exchange.hold(req, sock, super().handle_request, listener_name, req, sock, addr)
+
+    def handle_http2_request(
+        self,
+        listener_name: Any,
+        req: Any,
+        sock: Any,
+        addr: Any,
+        h2_conn: Any,
+    ) -> None:
+        """Handle a request on a stream (greenlet of the connection)."""
+        handle = super().handle_http2_request
+        exchange.hold_stream(req, h2_conn, handle, listener_name, req, sock, addr, h2_conn)

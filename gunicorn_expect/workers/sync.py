@@ -1,0 +1,55 @@
+"""The worker that does one thing at a time: ``gunicorn -k gunicorn_expect.workers.sync.Worker``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.workers import sync
+
+from gunicorn_expect import connection, exchange
+from gunicorn_expect.gate import Gate
+
+if TYPE_CHECKING:
+    import socket
+
+    from gunicorn.config import Config
+    from gunicorn.glogging import Logger
+    from gunicorn.http.message import Request
+
+
+class Worker(sync.SyncWorker):
+    """gunicorn's sync worker, for applications that take uploads."""
+
+    @classmethod
+    def check_config(cls, cfg: Config, log: Logger) -> None:  # noqa: ARG003  gunicorn's
+        """Refuse what we can't work with, before a worker boots (master)."""
+        exchange.require_gunicorn(
+            "gunicorn.workers.sync:SyncWorker.load_wsgi",
+            "gunicorn.workers.sync:SyncWorker.handle",
+            "gunicorn.workers.sync:SyncWorker.handle_request",
+        )
+        # gunicorn itself would run its threaded worker instead, without ours and in silence.
+        if cfg.threads > 1:
+            raise RuntimeError(
+                f"gunicorn_expect.workers.sync.Worker serves one request at a time, and threads "
+                f"is {cfg.threads}: use -k gunicorn_expect.Worker, or threads 1"
+            )
+
+    def load_wsgi(self) -> None:
+        """Put the gate before the application (worker, at boot)."""
+        super().load_wsgi()
+        # the stubs of gunicorn don't know the exc_info of start_response
+        self.wsgi = Gate(self.wsgi)  # type: ignore[arg-type,assignment]
+
+    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        """Serve a connection."""
+
+        def handle(req: Request, sock: socket.socket) -> bool:
+            self.handle_request(listener, req, sock, addr)
+            return False
+
+        connection.serve(self, client, addr, handle)
+
+    def handle_request(self, listener: Any, req: Request, client: Any, addr: Any) -> bool:
+        """Handle an HTTP/1 request."""
+        return exchange.hold(req, client, super().handle_request, listener, req, client, addr)
