@@ -62,5 +62,5 @@ $(VENV)/gunicorns/%: | $(BIN)/python
 $(VENV)/pythons/3.%/ready: setup.cfg | $(BIN)/python
 	"$$($(call FIND_PYTHON,$*))" -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
-	    'gunicorn>=$(OLDEST)' gevent gunicorn_h1c h2
+	    'gunicorn[gevent,http2]>=$(OLDEST)' gunicorn_h1c
 	@touch $@

@@ -11,9 +11,14 @@ import pathlib
 import ssl
 import sys
 
+import hypothesis
 import pytest
 import trustme
 from wire import CHECKOUT, Client, Server
+
+# A slow machine is no failure.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 WORKERS = {
     "thread": ("gunicorn_expect.Worker", "gthread"),
