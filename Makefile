@@ -38,6 +38,7 @@ check: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/ordinary_path.py
 	$(BIN)/python benchmarks/refuse.py
+	$(BIN)/python benchmarks/waiting.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info uploads

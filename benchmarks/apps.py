@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,3 +19,25 @@ def refuse(_environ: WSGIEnvironment, start_response: StartResponse) -> list[byt
     """Refuse an upload."""
     start_response("403 Forbidden", [("Content-Length", "0")])
     return []
+
+
+class Wait:
+    """An application that keeps its uploads waiting, and tells a GET how many there are."""
+
+    def __init__(self) -> None:
+        """Nobody waits yet."""
+        self._waiting = 0
+        self._never = threading.Event()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        """Wait, or tell."""
+        if environ["REQUEST_METHOD"] == "GET":
+            answer = str(self._waiting).encode()
+            start_response("200 OK", [("Content-Length", str(len(answer)))])
+            return [answer]
+        self._waiting += 1
+        self._never.wait()
+        return []
+
+
+wait = Wait()

@@ -25,12 +25,15 @@ STOCK = "gthread"
 
 
 @contextlib.contextmanager
-def served(app: str, worker: str) -> Iterator[tuple[str, int]]:
-    """Serve an application of apps.py with one worker process and 8 threads; give its address."""
+def served(app: str, worker: str) -> Iterator[tuple[tuple[str, int], int]]:
+    """Serve an application of apps.py with one worker process and, if it has threads, 8 of them.
+
+    Give its address and the process id of the master.
+    """
     command = [
         *(sys.executable, "-m", "gunicorn", "-k", worker, "--threads", "8", f"apps:{app}"),
         *("--bind", "127.0.0.1:0", "--no-control-socket", "--graceful-timeout", "1"),
-        *("--backlog", "2048"),
+        *("--backlog", "2048", "--worker-connections", "2000"),
     ]
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
     with subprocess.Popen(
@@ -41,7 +44,7 @@ def served(app: str, worker: str) -> Iterator[tuple[str, int]]:
             for line in process.stderr:
                 listening = re.search(r"Listening at: http://([\d.]+):(\d+)", line)
                 if listening:
-                    yield listening[1], int(listening[2])
+                    yield (listening[1], int(listening[2])), process.pid
                     break
         finally:
             process.terminate()
@@ -54,7 +57,7 @@ def both(app: str) -> Iterator[dict[str, tuple[str, int]]]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) > 1:
         os.sched_setaffinity(0, cores[1:])  # the servers inherit it
-    with served(app, OURS) as ours, served(app, STOCK) as stock:
+    with served(app, OURS) as (ours, _), served(app, STOCK) as (stock, _):
         if len(cores) > 1:
             os.sched_setaffinity(0, cores[:1])
         yield {OURS: ours, STOCK: stock}
@@ -83,5 +86,5 @@ def print_machine() -> None:
     print(
         f"gunicorn_expect {gunicorn_expect.__version__}, gunicorn {gunicorn.__version__}, "
         f"Python {platform.python_version()}, {platform.system()} {platform.release()}, "
-        f"{os.cpu_count()} cores; one worker, 8 threads"
+        f"{os.cpu_count()} cores; one worker process, 8 threads if it has any"
     )

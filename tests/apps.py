@@ -110,6 +110,18 @@ def read_after_event(environ, start_response):
     return answer(start_response, [body.decode(), str(environ[KEY])])
 
 
+@functools.cache
+def barrier(parties):
+    return threading.Barrier(parties)
+
+
+@route("/read-together")
+def read_together(environ, start_response):
+    """Read when as many clients as the query says are waiting."""
+    barrier(int(environ["QUERY_STRING"])).wait(60)
+    return answer(start_response, environ["wsgi.input"].read())
+
+
 @route("/start-then-read")
 def start_then_read(environ, start_response):
     start_response("200 OK", [("Content-Length", "5"), ("X-Said", "first")])

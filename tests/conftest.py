@@ -1,7 +1,8 @@
 """Which gunicorns the tests talk to.
 
 A cell of the matrix is a worker on a transport, with a parser, a gunicorn and a Python. The quick
-choice has each value of each axis in some cell; ``--matrix full`` has every cell.
+choice has each value of each axis in some cell; ``--matrix wide``, which CI runs, has every cell of
+one Python and some of the others; ``--matrix full`` has every cell.
 """
 
 import dataclasses
@@ -79,18 +80,27 @@ QUICK = [
         )
     ),
 ]
-FULL = list(
-    itertools.starmap(Cell, itertools.product(WORKERS, TRANSPORTS, PARSERS, GUNICORNS, PYTHONS))
-)
+FULL = [
+    Cell(*values) for values in itertools.product(WORKERS, TRANSPORTS, PARSERS, GUNICORNS, PYTHONS)
+]
+WIDE = [
+    cell
+    for cell in FULL
+    if cell.python == "current"
+    or (cell.transport, cell.parser, cell.gunicorn) == ("tls", "python", "newest")
+]
+MATRICES = {"quick": QUICK, "wide": WIDE, "full": FULL}
 
 
 def pytest_addoption(parser):
-    parser.addoption("--matrix", choices=["quick", "full"], default="quick")
+    parser.addoption(
+        "--matrix", choices=MATRICES, default="wide" if "CI" in os.environ else "quick"
+    )
 
 
 def pytest_generate_tests(metafunc):
     if "cell" in metafunc.fixturenames:
-        cells = FULL if metafunc.config.getoption("matrix") == "full" else QUICK
+        cells = MATRICES[metafunc.config.getoption("matrix")]
         if metafunc.definition.get_closest_marker("keeps_alive"):
             cells = [cell for cell in cells if cell.worker != "sync"]  # it closes every connection
         metafunc.parametrize("cell", cells, ids=str, scope="session", indirect=True)

@@ -4,19 +4,20 @@ import subprocess
 import sys
 
 import pytest
-from conftest import gunicorn_at
+from conftest import WORKERS, gunicorn_at
 from wire import CHECKOUT, Server
 
 import gunicorn_expect
 
 
 @pytest.mark.parametrize("version", ["23.0.0", "26.2.0"])
-def test_a_gunicorn_that_is_too_old_is_refused_with_one_line(version):
+@pytest.mark.parametrize("worker", [ours for ours, _ in WORKERS.values()])
+def test_a_gunicorn_that_is_too_old_is_refused_with_one_line(version, worker):
     path = f"{gunicorn_at(version)}:{CHECKOUT}:{CHECKOUT / 'tests'}"
     result = subprocess.run(
         [
             *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0"),
-            *("-k", "gunicorn_expect.Worker", "--threads", "2", "apps:app"),
+            *("-k", worker, "apps:app"),
         ],
         env={"PYTHONPATH": path},
         capture_output=True,
@@ -30,6 +31,23 @@ def test_a_gunicorn_that_is_too_old_is_refused_with_one_line(version):
         f"Error: gunicorn_expect {gunicorn_expect.__version__} can't work with gunicorn {version}"
     )
     assert line.endswith("it needs gunicorn 27.0.0 or later")
+
+
+def test_the_gevent_worker_without_gevent_says_what_to_install(tmp_path):
+    tmp_path.joinpath("gevent.py").write_text("raise ImportError('there is no gevent')")
+    result = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "-k", "gunicorn_expect.GeventWorker", "apps:app"],
+        env={"PYTHONPATH": f"{tmp_path}:{CHECKOUT}:{CHECKOUT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines() == [
+        "Error: gunicorn_expect.GeventWorker needs the extra gunicorn-expect[gevent]: "
+        "gevent worker requires gevent 24.10.1 or higher"
+    ]
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.workers import ggevent
-
 from gunicorn_expect import connection, exchange
 from gunicorn_expect.gate import Gate
+
+try:
+    from gunicorn.workers import ggevent
+except (ImportError, RuntimeError) as error:
+    raise RuntimeError(
+        f"gunicorn_expect.GeventWorker needs the extra gunicorn-expect[gevent]: {error}"
+    ) from error
 
 if TYPE_CHECKING:
     import socket
@@ -57,7 +63,8 @@ class Worker(ggevent.GeventWorker):
             handle,
             http2=partial(self.handle_http2, listener),
             upgrade=partial(self._try_h2c_upgrade, listener),  # type: ignore[attr-defined]
-            patience=self.timeout_ctx,  # type: ignore[arg-type]
+            # gunicorn's time to keep alive; it is for a first request, too, but never none at all.
+            patience=self.timeout_ctx if self.cfg.keepalive else nullcontext,  # type: ignore[arg-type]
         )
 
     def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:

@@ -1,0 +1,183 @@
+"""The gate alone: it is plain WSGI, so a plain WSGI server stands on its other side."""
+
+import io
+import sys
+
+import pytest
+
+from gunicorn_expect import Expectation, State
+from gunicorn_expect.gate import KEY, Gate
+
+
+class Wire:
+    """A wire on which nothing arrives."""
+
+    def body_arrived(self):
+        return False
+
+    def send_continue(self, headers):
+        pass
+
+    def close_after_response(self):
+        pass
+
+    def await_uninvited(self):
+        raise TimeoutError
+
+
+class Input:
+    """A body that somebody waits to send."""
+
+    def __init__(self):
+        self.expectation = Expectation(Wire())
+
+    def read(self, size=-1):
+        self.expectation.on_read()
+        return b"body"
+
+
+class Response:
+    """What a server knows of the answer, when it knows it."""
+
+    def __init__(self):
+        self.starts = []
+        self.written = []
+
+    def start_response(self, status, headers, exc_info=None):
+        self.starts.append((status, headers))
+        return self.written.append
+
+
+def call(application, method="PUT", **environ):
+    response = Response()
+    environ = {
+        "REQUEST_METHOD": method,
+        "wsgi.input": Input(),
+        "wsgi.file_wrapper": io.BytesIO,
+        **environ,
+    }
+    items = Gate(application)(environ, response.start_response)
+    return response, items, environ[KEY]
+
+
+def answering(status, headers=(), items=()):
+    def application(environ, start_response):
+        start_response(status, list(headers))
+        return items
+
+    return application
+
+
+def test_the_answer_is_held_until_its_first_byte():
+    response, items, expectation = call(answering("200 OK", items=[b"", b"one", b"", b"two"]))
+    assert response.starts == []
+    assert expectation.pending
+    assert next(items) == b"one"
+    assert response.starts == [("200 OK", [])]
+    assert expectation.state is State.DECLINED
+    assert list(items) == [b"", b"two"]
+
+
+def test_the_answer_is_passed_on_as_it_is_when_nobody_waits():
+    items = [b"one"]
+
+    def application(environ, start_response):
+        environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return items
+
+    response, answered, _ = call(application)
+    assert answered is items
+    assert response.starts == [("200 OK", [])]
+
+
+def test_header_fields_are_those_of_the_call():
+    headers = [("X-One", "1")]
+    response, items, _ = call(answering("200 OK", headers, [b"x"]))
+    headers.clear()
+    next(items)
+    assert response.starts == [("200 OK", [("X-One", "1")])]
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "length"),
+    [
+        ("PUT", "401 Unauthorized", [("Content-Length", "0")]),
+        ("PUT", "204 No Content", []),
+        ("PUT", "304 Not Modified", []),
+        ("HEAD", "200 OK", []),
+    ],
+)
+def test_an_answer_without_a_body_says_so_where_it_could_have_one(method, status, length):
+    response, items, _ = call(answering(status), method)
+    assert list(items) == []
+    assert response.starts == [(status, length)]
+
+
+def test_an_answer_without_a_body_keeps_the_length_that_it_has():
+    response, items, _ = call(answering("200 OK", [("content-length", "7")]))
+    assert list(items) == []
+    assert response.starts == [("200 OK", [("content-length", "7")])]
+
+
+def test_a_file_reaches_the_server_as_it_is():
+    with open(__file__, "rb") as file:  # noqa: PTH123
+
+        class FileWrapper:
+            filelike = file
+
+        wrapped = FileWrapper()
+        response, items, expectation = call(
+            answering("200 OK", items=wrapped), **{"wsgi.file_wrapper": FileWrapper}
+        )
+    assert items is wrapped
+    assert expectation.state is State.DECLINED
+    assert response.starts == [("200 OK", [])]
+
+
+def test_the_answer_of_an_error_handler_replaces_what_was_said():
+    def application(environ, start_response):
+        start_response("200 OK", [("X-Said", "first")])
+        try:
+            raise LookupError
+        except LookupError:
+            start_response("500 Internal Server Error", [], sys.exc_info())
+        return [b"sorry"]
+
+    response, items, _ = call(application)
+    assert list(items) == [b"sorry"]
+    assert response.starts == [("500 Internal Server Error", [])]
+
+
+@pytest.mark.parametrize("settle", ["refused", "asked"])
+def test_early_hints_go_out_only_when_the_body_was_asked_for(settle):
+    hints = []
+
+    def application(environ, start_response):
+        environ["wsgi.early_hints"]([("Link", "</1>")])
+        if settle == "asked":
+            environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        yield b"one"
+        environ["wsgi.early_hints"]([("Link", "</2>")])
+
+    _, items, _ = call(application, **{"wsgi.early_hints": hints.append})
+    assert list(items) == [b"one"]
+    assert hints == ([] if settle == "refused" else [[("Link", "</2>")]])
+
+
+def test_the_items_are_closed_when_a_header_field_cannot_be_sent():
+    closed = []
+
+    class Items(list):
+        def close(self):
+            closed.append(True)
+
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        environ["wsgi.input"].read()
+        return Items([b"one"])
+
+    _, items, _ = call(application)
+    items.close()
+    assert closed == [True]
