@@ -18,7 +18,7 @@ class Source(Protocol):
         """Read a line, or ``size`` bytes of it."""
 
     def readlines(self, hint: int | None = None, /) -> list[bytes]:
-        """Read all lines."""
+        """Read the lines that are left."""
 
 
 class Listener(Protocol):
@@ -53,7 +53,7 @@ class Body:
         return self._source.readline(size)
 
     def readlines(self, hint: int | None = None) -> list[bytes]:
-        """Read all lines that are left; the hint is one."""
+        """Read the lines that are left; the source may stop where the hint says."""
         self.expectation.on_read()
         return self._source.readlines(hint)
 

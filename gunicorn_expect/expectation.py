@@ -216,9 +216,9 @@ class Expectation:
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: RFC 9110 section 5.5: visible characters, obs-text, space and tab. No CR, no LF, no NUL.
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-#: "A server MUST NOT send" the first two in a 1xx (RFC 9110 section 8.6, RFC 9112 section 6.1), and
-#: the others are about a message that ends, which a 1xx is not.
-_NOT_IN_1XX = frozenset({"content-length", "transfer-encoding", "connection", "trailer"})
+#: "A server MUST NOT send" the first two in a 1xx (RFC 9110 section 8.6, RFC 9112 section 6.1).
+#: The next two are about a message that ends, which a 1xx is not; TE is a request's, and h2 breaks.
+_NOT_IN_1XX = frozenset({"content-length", "transfer-encoding", "connection", "trailer", "te"})
 
 
 def _checked(headers: Headers) -> list[tuple[str, str]]:

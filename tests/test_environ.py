@@ -77,6 +77,9 @@ def test_an_application_may_proceed_and_then_refuse(client):
         ("", "a"),
         ("Content-Length", "5"),
         ("transfer-encoding", "chunked"),
+        ("Connection", "close"),
+        ("Trailer", "X-Hash"),
+        ("TE", "5"),
     ],
     ids=repr,
 )

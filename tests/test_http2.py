@@ -1,0 +1,412 @@
+"""The rule over HTTP/2: on each stream, among other streams, and where HTTP/1 may turn into it."""
+
+import collections
+import contextlib
+import functools
+import itertools
+import socket
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+from conftest import WORKERS, gunicorn_at, oldest_gunicorn
+from hyperframe.frame import DataFrame
+from test_rule import WAYS_TO_READ
+from wire import CONTINUE, PATIENCE, Server, request, waiting
+
+WAITS = ("expect", "100-continue")
+NO_MORE = "reset NO_ERROR"
+
+#: How each way into HTTP/2 is switched on; one of them with gunicorn's other parser.
+WAYS_IN = {
+    "alpn": ("--http-protocols", "h1,h2"),
+    "prior-knowledge": ("--http-protocols", "h1,h2", "--http2-cleartext", "prior-knowledge"),
+    "both": ("--http-protocols", "h1,h2", "--http2-cleartext", "both", "--http-parser", "fast"),
+    "upgrade": ("--http-protocols", "h1,h2", "--http2-cleartext", "upgrade"),
+}
+
+
+def cells(*ways_in):
+    """Give each kind of worker with each way into HTTP/2, and the gunicorn to try it on."""
+    return [" ".join(cell) for cell in itertools.product(["thread", "gevent"], ways_in)]
+
+
+def on(*ways_in):
+    return pytest.mark.parametrize("server", cells(*ways_in), indirect=True)
+
+
+@pytest.fixture(scope="module")
+def servers(certificates):
+    """Give the server of a cell, which is started when it is first asked for."""
+    started = []
+
+    @functools.cache
+    def server_of(cell):
+        worker, way_in, version = cell.split()
+        server = Server(
+            *("--keep-alive", "20", *WAYS_IN[way_in]),
+            worker=WORKERS[worker][0],
+            transport="tls" if way_in == "alpn" else "tcp",
+            gunicorn=gunicorn_at(oldest_gunicorn()) if version == "oldest" else None,
+            certificates=certificates,
+        )
+        started.append(stack.enter_context(server))
+        return server
+
+    with contextlib.ExitStack() as stack:
+        yield server_of
+        for server in started:
+            server.process.terminate()  # all of them, then wait for each
+
+
+@pytest.fixture
+def server(request, servers):
+    return servers(request.param)
+
+
+@pytest.fixture(params=cells("alpn newest", "alpn oldest", "both newest", "prior-knowledge oldest"))
+def http2(request, servers, certificates):
+    server = servers(request.param)
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.create_connection(server.address, PATIENCE))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if "alpn" in request.param:
+            sock = certificates.trust("h2").wrap_socket(sock, server_hostname="localhost")
+            stack.enter_context(sock)
+            assert sock.selected_alpn_protocol() == "h2"
+        connection = new_connection()
+        connection.initiate_connection()
+        yield Http2(server, sock, connection)
+
+
+def new_connection():
+    return h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="latin-1"))
+
+
+def head_of(line):
+    method, path = line.split()
+    return [(":method", method), (":path", path), (":scheme", "http"), (":authority", "test")]
+
+
+class Http2:
+    """A connection, and what was heard on each of its streams, in order.
+
+    That is the status of each HEADERS frame, the bytes of its DATA frames in one, "end", and
+    "reset" with the name of the error code.
+    """
+
+    def __init__(self, server, sock, connection):
+        self.server = server
+        self.socket = sock
+        self.heard = collections.defaultdict(list)
+        self.fields = collections.defaultdict(list)
+        self._settled = False
+        self._h2 = connection
+        self._flush()
+
+    def open(self, line, *fields, data=b"", end=False):
+        """Open a stream; data, and an end, are sent together with the HEADERS frame."""
+        stream = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(stream, [*head_of(line), *fields], end_stream=end and not data)
+        if data:
+            self._h2.send_data(stream, data, end_stream=end)
+        self._flush()
+        return stream
+
+    def send(self, stream, data, *, end=True):
+        self._h2.send_data(stream, data, end_stream=end)
+        self._flush()
+
+    def first(self, stream):
+        """Give what is heard first."""
+        while not self.heard[stream] and self.receive():
+            pass
+        return self.heard[stream][:1]
+
+    def answer(self, stream):
+        """Give all that is heard, what comes behind the end among it."""
+        while not self._is_over(stream) and self.receive():
+            pass
+        # What the server sent before its answer to this has come when the answer comes.
+        self._settled = False
+        self._h2.ping(b"settled?")
+        self._flush()
+        while not self._settled and self.receive():
+            pass
+        assert self._settled, "the connection did not live on"
+        return self.heard[stream]
+
+    def get(self, path):
+        return self.answer(self.open(f"GET {path}", end=True))
+
+    def receive(self, data=b""):
+        """Receive what comes next, or what has been received already."""
+        data = data or self.socket.recv(65536)
+        for event in self._h2.receive_data(data):
+            heard = self.heard[getattr(event, "stream_id", None)]
+            match event:
+                case h2.events.PingAckReceived():
+                    self._settled = True
+                case h2.events.StreamEnded():
+                    heard.append("end")
+                case h2.events.StreamReset():
+                    heard.append(f"reset {event.error_code.name}")
+                case h2.events.DataReceived(data=bytes(piece)) if piece:
+                    heard.append((heard.pop() if isinstance(heard[-1], bytes) else b"") + piece)
+                case h2.events.InformationalResponseReceived() | h2.events.ResponseReceived():
+                    self.fields[event.stream_id].append(dict(event.headers))
+                    heard.append(dict(event.headers)[":status"])
+        self._flush()
+        return data
+
+    def _is_over(self, stream):
+        return any(word == "end" or str(word).startswith("reset") for word in self.heard[stream])
+
+    def _flush(self):
+        self.socket.sendall(self._h2.data_to_send())
+
+
+# Reading.
+
+
+def test_no_100_where_nobody_waits(http2):
+    assert http2.get("/ordinary-read") == ["200", b'["", "none"]', "end"]
+    stream = http2.open("POST /ordinary-read", WAITS, end=True)
+    assert http2.answer(stream) == ["200", b'["", "none"]', "end"]
+    stream = http2.open("POST /ordinary-read")
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == ["200", b'["hello", "none"]', "end"]
+
+
+def test_reading_sends_a_100(http2):
+    stream = http2.open("PUT /state", WAITS)
+    assert http2.first(stream) == ["100"]
+    http2.send(stream, b"hello")
+    states = b'["pending", true, "continued", "CONTINUED"]'
+    assert http2.answer(stream) == ["100", "200", states, "end"]
+    assert http2.fields[stream][0] == {":status": "100"}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_READ)
+def test_every_way_to_read_sends_one_100(http2, way):
+    stream = http2.open(f"PUT /read-by?{way}", WAITS)
+    assert http2.first(stream) == ["100"]
+    http2.send(stream, b"one\ntwo\nlast")
+    # Over HTTP/2, gunicorn takes the hint of readlines.
+    body = b"one\n" if way == "readlines-1" else b"one\ntwo\nlast"
+    assert http2.answer(stream) == ["100", "200", body, "end"]
+
+
+def test_proceed_sends_header_fields_once(http2):
+    stream = http2.open("PUT /proceed", WAITS)
+    assert http2.first(stream) == ["100"]
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == ["100", "200", b"hello", "end"]
+    fields = {":status": "100", "x-node": "7", "location": "http://elsewhere/"}
+    assert http2.fields[stream][0] == fields
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "TE"])
+def test_a_field_that_proceed_cannot_send_harms_nobody(http2, name):
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+    stream = http2.open(f"PUT /proceed-badly?name={name}&value=5", WAITS)
+    status, _, *rest = http2.answer(stream)
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+    assert [status, *rest] == ["400", "end", NO_MORE]
+
+
+def test_early_hints_wait_until_the_expectation_is_settled(http2):
+    stream = http2.open("PUT /hints", WAITS)
+    assert http2.first(stream) == ["100"]
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == ["100", "103", "200", b"hello", "end"]
+    assert http2.fields[stream][1]["link"] == "</after>"
+
+
+# Refusing.
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/refuse", ["401"]),
+        ("/refuse-with-body", ["413", b"too large"]),
+        ("/read-nothing", ["403", b"[b'', b'', 0]"]),
+        ("/hints-and-refuse", ["403", b"no"]),
+    ],
+)
+def test_a_refusal_is_all_that_is_sent_and_the_connection_lives_on(http2, path, answer):
+    assert http2.answer(http2.open(f"PUT {path}", WAITS)) == [*answer, "end", NO_MORE]
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+    http2.server.wait_for_log(rf"PUT {path.split('?')[0]}.* -> {answer[0]} declined")
+
+
+def test_data_that_was_under_way_when_it_was_refused_harms_nobody(http2):
+    stream = http2.open("PUT /refuse", WAITS)
+    assert http2.answer(stream) == ["401", "end", NO_MORE]
+    # In all, more than a connection's window that nobody opens again.
+    http2.socket.sendall(DataFrame(stream, b"late" * 4096).serialize() * 8)
+    stream = http2.open("PUT /read", WAITS)
+    assert http2.first(stream) == ["100"]
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == ["100", "200", b"hello", "end"]
+
+
+def test_streams_do_not_disturb_each_other(http2):
+    before = http2.open("PUT /read", WAITS)
+    assert http2.first(before) == ["100"]
+    refused = http2.open("PUT /refuse-with-body", WAITS)
+    http2.send(before, b"one ", end=False)
+    small = http2.open("GET /hello", end=True)
+    unknown = http2.open("PUT /hello", ("expect", "x"))
+    after = http2.open("PUT /read", WAITS)
+    http2.send(before, b"two")
+    assert http2.first(after) == ["100"]
+    assert http2.heard[before] == ["100", "200", b"one two", "end"]
+    assert http2.heard[refused] == ["413", b"too large", "end", NO_MORE]
+    assert http2.heard[small] == ["200", b"hello", "end"]
+    assert http2.heard[unknown][0] == "417"
+    http2.send(after, b"three")
+    assert http2.answer(after) == ["100", "200", b"three", "end"]
+
+
+# The order of the first bytes.
+
+
+@pytest.mark.parametrize("path", ["/yield-then-read", "/write-then-read"])
+def test_no_100_after_the_first_byte_of_the_answer(http2, path):
+    stream = http2.open(f"PUT {path}", WAITS)
+    assert http2.first(stream) == ["200"]
+    http2.send(stream, b"hello")
+    body = b"first hello" if path == "/yield-then-read" else b"nohello"
+    assert http2.answer(stream) == ["200", body, "end"]
+
+
+@pytest.mark.parametrize("data", [b"hello", b"h"])
+def test_no_100_when_data_came_with_the_head(http2, data):
+    stream = http2.open("PUT /state", WAITS, data=data, end=data == b"hello")
+    if data == b"h":
+        http2.send(stream, b"ello")
+    states = b'["waived", false, "waived", "WAIVED"]'
+    assert http2.answer(stream) == ["200", states, "end"]
+
+
+# What is no expectation, and what is no answer.
+
+
+@pytest.mark.parametrize("value", ["x", "100-continue, x"])
+@pytest.mark.parametrize(("end", "reset"), [(False, [NO_MORE]), (True, [])])
+def test_an_unknown_expectation_is_a_417_without_the_application(http2, value, end, reset):
+    stream = http2.open("PUT /hello?unknown-expectation", ("expect", value), end=end)
+    status, _, *rest = http2.answer(stream)
+    assert [status, *rest] == ["417", "end", *reset]
+    assert b"unknown-expectation" not in http2.get("/seen")[1]
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
+@pytest.mark.parametrize("expect", [[WAITS], []], ids=["waiting", "at once"])
+def test_a_1xx_is_not_a_final_status(http2, status, expect):
+    stream = http2.open(f"PUT /start?{status.replace(' ', '+')}", *expect)
+    status, _, *rest = http2.answer(stream)
+    assert [status, *rest] == ["500", "end", NO_MORE]
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+# Where HTTP/1 may turn into HTTP/2.
+
+
+def upgrading(head, line, *fields):
+    """Give a head that asks for HTTP/2, and the connection that it may become."""
+    connection = new_connection()
+    settings = connection.initiate_upgrade_connection().decode()
+    asking = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", f"HTTP2-Settings: {settings}"]
+    return head(line, *asking, *fields), connection
+
+
+def smuggled(path):
+    """Give what a client sends when it speaks HTTP/2, a request among it."""
+    connection = new_connection()
+    connection.initiate_upgrade_connection()
+    connection.send_headers(3, head_of(f"GET {path}"), end_stream=True)
+    return connection.data_to_send()
+
+
+def assert_it_can_be_upgraded(server, client):
+    head, connection = upgrading(waiting, "PUT /ordinary-read")
+    client.send(request("GET /hello"), head)
+    assert client.receive_response()[1] == b"hello"
+    assert client.receive_head().startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    http2 = Http2(server, client.socket, connection)
+    if client.unread:
+        http2.receive(client.unread)
+    assert http2.answer(1) == ["200", b'["", "none"]', "end"]
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+@on("both newest", "upgrade oldest")
+@pytest.mark.parametrize(("path", "status"), [("/read", b"200"), ("/refuse", b"401")])
+@pytest.mark.parametrize("framing", ["Content-Length: %d", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("cut", [30, None], ids=["in two", "with the head"])
+def test_the_body_of_an_upgrade_is_never_http_2(server, client, path, status, framing, cut):
+    body = smuggled("/hello?smuggled-in-an-upgrade")
+    sent = body if "%d" in framing else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    head, _ = upgrading(request, f"PUT {path}", framing.replace("%d", str(len(body))))
+    client.send(head, sent[:cut])
+    if cut:
+        client.send(sent[cut:])
+    head, answer = client.receive_response()
+    assert head.startswith(b"HTTP/1.1 " + status)
+    assert answer == (body if path == "/read" else b"")
+    assert_it_can_be_upgraded(server, client)
+    assert b"smuggled-in-an-upgrade" not in server.get("/seen")
+
+
+@on("both newest", "upgrade oldest")
+def test_reading_the_body_of_an_upgrade_sends_a_100_over_http_1(server, client):
+    head, _ = upgrading(waiting, "PUT /read", "Content-Length: 5")
+    client.send(head)
+    assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(b"hello")
+    assert client.receive_response()[1] == b"hello"
+    assert_it_can_be_upgraded(server, client)
+
+
+@on("both newest", "upgrade oldest")
+def test_nothing_sent_after_a_refused_upgrade_is_http_2(server, client):
+    head, _ = upgrading(waiting, "PUT /refuse", "Content-Length: 5000")
+    client.send(head)
+    head = client.receive_head()
+    assert head.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert b"\r\nConnection: close\r\n" in head
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # closed, as it should be
+        client.send(smuggled("/hello?smuggled-behind-a-refusal"))
+    assert client.receive_all() == b""
+    assert b"smuggled-behind-a-refusal" not in server.get("/seen")
+
+
+@on("both newest", "upgrade oldest")
+@pytest.mark.parametrize("framing", [[], ["Content-Length: 5"]], ids=["no body", "body"])
+def test_an_upgrade_with_an_unknown_expectation_is_a_417(client, framing):
+    client.send(upgrading(request, "PUT /read", "Expect: x", *framing)[0])
+    answer = client.receive_all()
+    assert answer.startswith(b"HTTP/1.1 417 Expectation Failed\r\n")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+@on("prior-knowledge oldest")
+def test_http_1_is_an_error_where_http_2_is_presumed(client):
+    client.send(waiting("PUT /read", "Content-Length: 5"))
+    assert client.receive_all().startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+@on("alpn newest", "alpn oldest", "both newest", "upgrade oldest")
+def test_a_client_that_does_not_choose_http_2_gets_the_rule_of_http_1(client):
+    client.send(waiting("PUT /read", "Content-Length: 5"))
+    assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(b"hello")
+    assert client.receive_response()[1] == b"hello"
+    client.send(waiting("PUT /refuse", "Content-Length: 5"))
+    answer = client.receive_all()
+    assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert b"\r\nConnection: close\r\n" in answer
