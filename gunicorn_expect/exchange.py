@@ -35,6 +35,7 @@ import pkgutil
 import select
 import socket
 import ssl
+import types
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import gunicorn
@@ -52,7 +53,6 @@ from gunicorn_expect.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from gunicorn.http2.connection import HTTP2ServerConnection
 
@@ -76,7 +76,6 @@ _RELIED_ON: Final = (
     "gunicorn.http.unreader:Unreader.unread",
     "gunicorn.http.errors:ExpectationFailed",
     "gunicorn.http2.request:HTTP2Request",
-    "gunicorn.http2.stream:HTTP2Stream.body_complete",
     "gunicorn.http2.connection:HTTP2ServerConnection.send_informational",
     "gunicorn.http2.connection:HTTP2ServerConnection.send_error",
     "gunicorn.http2.negotiation:read_preface_blocking",
@@ -88,6 +87,7 @@ _RELIED_ON_IN_A_REQUEST: Final = (
     "body.failed",
     "body.reader.length",
 )
+_RELIED_ON_IN_A_STREAM: Final = ("expect_continue", "body_size", "body_complete")
 
 
 def require_gunicorn(*hooks: str) -> None:
@@ -107,6 +107,10 @@ def require_gunicorn(*hooks: str) -> None:
         req = message.Request(Config(), head, ("", 0))
         for name in _RELIED_ON_IN_A_REQUEST:
             operator.attrgetter(name)(req)
+        of_no_connection = types.SimpleNamespace(initial_window_size=0)
+        stream = pkgutil.resolve_name("gunicorn.http2.stream:HTTP2Stream")(1, of_no_connection)
+        for name in _RELIED_ON_IN_A_STREAM:
+            operator.attrgetter(name)(stream)
     except (ImportError, AttributeError) as error:
         raise RuntimeError(
             f"gunicorn_expect {__version__} can't work with gunicorn {gunicorn.__version__}, "
@@ -207,7 +211,7 @@ class Exchange:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        trace: types.TracebackType | None,
     ) -> None:
         """End: gunicorn drains the body, or answers an error. Neither may send a 100."""
         self._expectation.on_respond()
@@ -292,7 +296,7 @@ class StreamWire:
     def close_after_response(self) -> None:
         """Leave it to gunicorn: the stream ends, the connection lives.
 
-        "A server MAY request that the client abort transmission of a request without error by
+        "a server MAY request that the client abort transmission of a request without error by
         sending a RST_STREAM with an error code of NO_ERROR after sending a complete response"
         (RFC 9113 section 8.1), and gunicorn does so for every body that was not read to its end.
         """
