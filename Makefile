@@ -1,6 +1,6 @@
 # make serve    set up, and serve the example: refuse and accept uploads
 # make test     set up, and run all tests, on some cells of the matrix of workers and transports
-# make test-all the same on every cell: it takes an hour
+# make test-all the same on every cell of it: it takes half an hour
 # make check    lint and types
 # make bench    measure beside stock gunicorn
 
@@ -15,7 +15,7 @@ GUNICORNS := $(OLDEST:%=$(VENV)/gunicorns/%) $(VENV)/gunicorns/26.2.0 $(VENV)/gu
 
 # The other Pythons of this machine: a server of each is tested too.
 FIND_PYTHON = for python in python3.$(1) $$HOME/.pyenv/versions/3.$(1).*/bin/python; do \
-    $$python -c 1 2>/dev/null && echo $$python && break; done
+    $$python -c 'import ensurepip, venv' 2>/dev/null && echo $$python && break; done
 PYTHONS := $(foreach minor,10 11 12 13 14 15,\
     $(if $(shell $(call FIND_PYTHON,$(minor))),$(VENV)/pythons/3.$(minor)/ready))
 

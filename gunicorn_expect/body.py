@@ -32,7 +32,8 @@ class Body:
     """The body of one request, as PEP 3333 describes ``wsgi.input``, and with ``readinto``.
 
     It holds no bytes of its own: the source knows what is left. Every method that reads raises
-    OSError when the client is gone, and what gunicorn raises when the body's framing is broken.
+    OSError when the client is gone (over HTTP/2 gunicorn's HTTP2Error), and what gunicorn raises
+    when the framing of the body is broken.
     """
 
     def __init__(self, source: Source, expectation: Listener) -> None:

@@ -38,6 +38,7 @@ def serve(
     http2: Callable[..., object] | None = None,
     upgrade: Callable[[Request, Parser, socket.socket, Any], bool] | None = None,
     patience: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+    close: Callable[[socket.socket], object] | None = None,
 ) -> None:
     """Handle the requests of a connection in order, and close it.
 
@@ -45,12 +46,16 @@ def serve(
         worker: who has the configuration and the log, and answers what goes wrong.
         client: the connection, blocking; it becomes a TLS one if the configuration says so.
         address: the peer's.
-        handle: answers a request, and tells whether another one may follow.
+        handle: answers a request, and tells whether another one may follow. It may also raise
+            StopIteration to say that none may, as gunicorn's gevent worker does.
         http2: serves the connection if it turns out to speak HTTP/2, given the bytes it has sent
             as ``preface``. None: it can't.
         upgrade: takes the connection over if an HTTP/1 request asks for HTTP/2, or tells that
             it does not.
         patience: held while a request is waited for; it may end the wait.
+        close: closes the connection if its last request had no body. Otherwise some of it may be
+            on its way, and what comes is read for a while, so that the answer is not lost. None:
+            that is done in any case.
 
     """
     req: Request | None = None
@@ -83,16 +88,22 @@ def serve(
     except (StopIteration, errors.NoMoreData) as error:
         worker.log.debug("Closing connection. %s", error)
     except ssl.SSLError as error:
+        worker.log.debug("Error processing SSL request. %s", error)
         if error.args[0] != ssl.SSL_ERROR_EOF:
             worker.handle_error(req, client, address, error)
     except OSError as error:
-        if error.errno not in _GONE:
+        if error.errno in _GONE:
+            worker.log.debug("Ignoring a client that is gone. %s", error)
+        else:
             worker.log.exception("Socket error processing request.")
-    except (Exception, SystemExit) as error:  # noqa: BLE001  gunicorn answers and logs them all
+    except BaseException as error:  # noqa: BLE001  as gunicorn does: gevent.Timeout is one, too
         worker.handle_error(req, client, address, error)
     finally:
         linger.close_notify(client)
-        util.close_graceful(client)
+        if close is None or req is None or exchange.has_body(req):
+            util.close_graceful(client)
+        else:
+            close(client)
 
 
 def _preface(

@@ -1,6 +1,7 @@
 """One request on one connection: its expectation is opened here, and takes its effect here.
 
-This is the only room that touches parts of gunicorn that are not documented for others. They are:
+This room, ``connection.py`` and ``workers/`` touch parts of gunicorn that are not documented for
+others, and no other room does. Of its requests, and only in this room:
 
 * ``RequestParser.mesg_class``, the class that a parser makes its requests of
 * ``Request._policy_expect_continue``: false leaves the Expect field to us. gunicorn neither
@@ -11,10 +12,11 @@ This is the only room that touches parts of gunicorn that are not documented for
 * ``Request.unreader``: ``.buf`` holds bytes that came behind the head, ``.unread()`` adds to them
 * ``Body.failed``: gunicorn reads no further request behind a body whose framing broke
 * ``errors.ExpectationFailed``, which ``Worker.handle_error()`` answers with 417
-* of HTTP/2: ``HTTP2Request.stream`` with its ``.expect_continue``, ``.body_size`` and
-  ``.body_complete``; ``HTTP2ServerConnection.send_informational()`` and ``.send_error()``
+* of HTTP/2: ``HTTP2Request.content_length``, ``.stream`` with its ``.expect_continue``,
+  ``.body_size`` and ``.body_complete``; ``HTTP2ServerConnection.send_informational()`` and
+  ``.send_error()``
 
-and in ``workers/`` and ``connection.py``, of the workers:
+Of its workers:
 
 * ``load_wsgi()``, which sets ``.wsgi``; ``handle_request()`` and ``handle_http2_request()``, in
   which the application is called
@@ -23,7 +25,10 @@ and in ``workers/`` and ``connection.py``, of the workers:
   ``.parser`` and is ``.initialized`` then, and ``.close()``; ``handle_h2c_upgrade()`` and
   ``_keepalive_after()``
 * gevent and sync: ``handle()``, which serves a connection; ``timeout_ctx()``, ``handle_http2()``
-  and ``_try_h2c_upgrade()`` of gevent; ``http2.negotiation``
+  and ``_try_h2c_upgrade()`` of gevent
+* in ``connection.py``, what their ``handle()`` is made of: ``http.get_parser()``,
+  ``sock.ssl_wrap_socket()``, ``sock.is_http2_negotiated()``, ``http2.negotiation``,
+  ``Worker.handle_error()``, ``util.close()`` and ``util.close_graceful()``
 
 `require_gunicorn` looks for each of them when gunicorn starts.
 """
@@ -75,10 +80,18 @@ _RELIED_ON: Final = (
     "gunicorn.http.message:Request.force_close",
     "gunicorn.http.unreader:Unreader.unread",
     "gunicorn.http.errors:ExpectationFailed",
-    "gunicorn.http2.request:HTTP2Request",
+    "gunicorn.http2.request:HTTP2Request.content_length",
     "gunicorn.http2.connection:HTTP2ServerConnection.send_informational",
     "gunicorn.http2.connection:HTTP2ServerConnection.send_error",
+    "gunicorn.http2.negotiation:prior_knowledge_allowed",
     "gunicorn.http2.negotiation:read_preface_blocking",
+    "gunicorn.http2.negotiation:mismatch_is_error",
+    "gunicorn.http:get_parser",
+    "gunicorn.sock:ssl_wrap_socket",
+    "gunicorn.sock:is_http2_negotiated",
+    "gunicorn.util:close",
+    "gunicorn.util:close_graceful",
+    "gunicorn.workers.base:Worker.handle_error",
 )
 _RELIED_ON_IN_A_REQUEST: Final = (
     "headers",
@@ -187,7 +200,7 @@ def hold_stream(
     except UnknownExpectationError as error:
         connection.send_error(stream.stream_id, 417, str(errors.ExpectationFailed(str(error))))
         return
-    if stream.body_complete and not stream.body_size:
+    if req.content_length == 0 or (stream.body_complete and not stream.body_size):
         handle(*args, **kwargs)
         return
     with Exchange(req, StreamWire(stream, connection) if waits else None):

@@ -158,7 +158,7 @@ class Expectation:
 
         Raises:
             ValueError: a name or a value that can't be sent. Nothing was sent.
-            OSError: the client is gone.
+            OSError: the client is gone; over HTTP/2 that is gunicorn's HTTP2Error.
 
         """
         self._read(_checked(headers))
@@ -214,11 +214,23 @@ class Expectation:
 
 #: RFC 9110 section 5.6.2
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-#: RFC 9110 section 5.5: visible characters, obs-text, space and tab. No CR, no LF, no NUL.
-_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+#: RFC 9110 section 5.5: "field values are usually constrained to the range of US-ASCII characters";
+#: beyond it HTTP/1 and HTTP/2 would not carry the same bytes. No CR, no LF, no NUL.
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e]*")
 #: "A server MUST NOT send" the first two in a 1xx (RFC 9110 section 8.6, RFC 9112 section 6.1).
-#: The next two are about a message that ends, which a 1xx is not; TE is a request's, and h2 breaks.
-_NOT_IN_1XX = frozenset({"content-length", "transfer-encoding", "connection", "trailer", "te"})
+#: The others are about the connection, or a message's end; HTTP/2 drops them, and breaks on TE.
+_NOT_IN_1XX = frozenset(
+    {
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "upgrade",
+    }
+)
 
 
 def _checked(headers: Headers) -> list[tuple[str, str]]:
@@ -237,6 +249,6 @@ def _checked(headers: Headers) -> list[tuple[str, str]]:
             # The name alone: the value may be a secret.
             raise ValueError(
                 f"the value of {name} can't be sent in a 100 Continue: "
-                "it has a control character (CR, LF, NUL) or one outside ISO-8859-1"
+                "it has a control character (CR, LF, NUL) or one outside ASCII"
             )
     return checked

@@ -225,6 +225,17 @@ def fail(environ, start_response):
     raise LookupError("the application failed")
 
 
+@route("/fail-badly")
+def fail_badly(environ, start_response):
+    """Fail as gevent.Timeout and asyncio.CancelledError do, which are no Exception."""
+    raise BaseException("the application failed badly")
+
+
+@route("/exit")
+def exit_(environ, start_response):
+    raise SystemExit
+
+
 @route("/fail-after-start")
 def fail_after_start(environ, start_response):
     start_response("200 OK", [])

@@ -80,6 +80,8 @@ def test_an_application_may_proceed_and_then_refuse(client):
         ("Connection", "close"),
         ("Trailer", "X-Hash"),
         ("TE", "5"),
+        ("Upgrade", "h2c"),
+        ("X-Bad", "caf\xe9"),
     ],
     ids=repr,
 )

@@ -276,6 +276,24 @@ def test_a_body_that_was_not_asked_for_is_not_waited_for_without_end(start, work
             assert server.lines.index(hello) < server.lines.index(gave_up)  # nobody else waited
 
 
+@pytest.mark.parametrize("worker", ["gevent", "sync"], indirect=True)
+def test_a_failure_that_is_no_exception_is_a_500_and_the_worker_lives(start):
+    with start() as server:
+        with Client(server) as client:
+            client.send(waiting("PUT /fail-badly", "Content-Length: 5"))
+            assert client.receive_all().startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+        server.wait_for_log("BaseException: the application failed badly")
+        check_the_rule(server)
+        assert len([line for line in server.lines if "Booting worker" in line]) == 1
+
+
+@pytest.mark.parametrize("worker", ["gevent"], indirect=True)
+def test_a_server_that_keeps_nothing_alive_closes_when_the_application_exits(start):
+    with start("--keep-alive", "0") as server, Client(server) as client:
+        client.send(request("GET /exit"))
+        assert client.receive_all() == b""
+
+
 @pytest.mark.parametrize("worker", ["thread", "gevent"], indirect=True)
 def test_a_server_that_keeps_nothing_alive_waits_for_the_first_request(start):
     with start("--keep-alive", "0") as server, Client(server) as early:

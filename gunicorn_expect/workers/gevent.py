@@ -6,6 +6,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gunicorn import util
+
 from gunicorn_expect import connection, exchange
 from gunicorn_expect.gate import Gate
 
@@ -50,21 +52,21 @@ class Worker(ggevent.GeventWorker):
         """Serve a connection (greenlet of the pool)."""
         name = listener.getsockname()
 
-        def handle(req: Request, sock: socket.socket) -> bool:
-            # It raises StopIteration when it was the last.
+        def answer(req: Request, sock: socket.socket) -> bool:
             self.handle_request(name, req, sock, addr)
-            return True
+            return bool(self.cfg.keepalive)
 
         client.setblocking(True)
         connection.serve(
             self,
             client,
             addr,
-            handle,
+            answer,
             http2=partial(self.handle_http2, listener),
             upgrade=partial(self._try_h2c_upgrade, listener),  # type: ignore[attr-defined]
             # gunicorn's time to keep alive; it is for a first request, too, but never none at all.
             patience=self.timeout_ctx if self.cfg.keepalive else nullcontext,  # type: ignore[arg-type]
+            close=util.close,
         )
 
     def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:

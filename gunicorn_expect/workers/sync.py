@@ -44,11 +44,11 @@ class Worker(sync.SyncWorker):
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """Serve a connection."""
 
-        def handle(req: Request, sock: socket.socket) -> bool:
+        def answer(req: Request, sock: socket.socket) -> bool:
             self.handle_request(listener, req, sock, addr)
             return False
 
-        connection.serve(self, client, addr, handle)
+        connection.serve(self, client, addr, answer)
 
     def handle_request(self, listener: Any, req: Request, client: Any, addr: Any) -> bool:
         """Handle an HTTP/1 request."""

@@ -44,6 +44,7 @@ class Worker(gthread.ThreadWorker):
             "gunicorn.workers.gthread:ThreadWorker.handle_h2c_upgrade",
             "gunicorn.workers.gthread:ThreadWorker._keepalive_after",
             "gunicorn.workers.gthread:TConn.init",
+            "gunicorn.workers.gthread:TConn.close",
         )
         super().check_config(cfg, log)
 
