@@ -142,6 +142,9 @@ class Request(message.Request):
 
     _policy_expect_continue = False
 
+    #: Whether the client waits for a word before it sends a body.
+    waits = False
+
     # Set by the time we see it.
     version: tuple[int, int]
     body: Any
@@ -149,6 +152,11 @@ class Request(message.Request):
     def set_body_reader(self) -> None:
         """Note whether the client waits for a word; gunicorn calls this when it has the head."""
         super().set_body_reader()
+        for name, _ in self.headers:
+            if name == "EXPECT":
+                break
+        else:
+            return  # as most requests do: they pay for this loop, and no more
         try:
             waits = expects_continue(self.headers)
         except UnknownExpectationError as error:
@@ -165,7 +173,12 @@ def adopt(connection_parser: object) -> None:
 
 
 def has_body(req: Any) -> bool:
-    """Tell whether the framing of an HTTP/1 request announces a body."""
+    """Tell whether the framing of an HTTP/1 request announces a body.
+
+    If not, nothing is to be done: "A server MAY omit sending a 100 (Continue) response [...] if
+    the framing indicates that there is no content" (RFC 9110 section 10.1.1), and botocore, which
+    sends an expectation with an empty body, does not wait.
+    """
     return getattr(req.body.reader, "length", None) != 0
 
 
@@ -176,10 +189,8 @@ def hold(
     *args: _Arguments.args,
     **kwargs: _Arguments.kwargs,
 ) -> _Result:
-    """Let gunicorn handle an HTTP/1 request, with an exchange held open if it has a body."""
-    # "A server MAY omit sending a 100 (Continue) response [...] if the framing indicates that
-    # there is no content" (RFC 9110 section 10.1.1). botocore does not wait for it.
-    if not has_body(req) or not isinstance(req, Request):
+    """Let gunicorn handle an HTTP/1 request that has a body, with an exchange held open."""
+    if not isinstance(req, Request):  # of uWSGI's protocol
         return handle(*args, **kwargs)
     with Exchange(req, ConnectionWire(req, sock) if req.waits else None):
         return handle(*args, **kwargs)

@@ -73,11 +73,10 @@ def test_the_end_of_the_exchange_settles_the_expectation(parser, pair):
     assert req.should_close()
 
 
-def test_a_request_without_a_body_is_left_alone(parser, pair):
-    pair[1].sendall(waiting("GET /"))
-    req = next(parser)
-    body = req.body
-    assert exchange.hold(req, pair[0], lambda: req.body) is body
+@pytest.mark.parametrize("framing", ["X-No: framing", "Content-Length: 0"])
+def test_a_request_without_a_body_is_known_by_its_framing(parser, pair, framing):
+    pair[1].sendall(waiting("PUT /", framing))
+    assert not exchange.has_body(next(parser))
 
 
 def test_nothing_of_an_exchange_is_left_to_the_garbage_collector(parser, pair):

@@ -71,6 +71,8 @@ class Worker(ggevent.GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:
         """Handle an HTTP/1 request (greenlet of the connection)."""
+        if not exchange.has_body(req):
+            return super().handle_request(listener_name, req, sock, addr)
         return exchange.hold(req, sock, super().handle_request, listener_name, req, sock, addr)
 
     def handle_http2_request(

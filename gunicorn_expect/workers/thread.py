@@ -62,6 +62,8 @@ class Worker(gthread.ThreadWorker):
 
     def handle_request(self, req: Request, conn: gthread.TConn) -> bool:
         """Handle an HTTP/1 request (thread of the pool)."""
+        if not exchange.has_body(req):
+            return super().handle_request(req, conn)
         return exchange.hold(req, conn.sock, super().handle_request, req, conn)
 
     def handle_http2_request(self, req: Any, conn: gthread.TConn, h2_conn: Any) -> None:
