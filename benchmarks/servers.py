@@ -60,7 +60,11 @@ def both(app: str) -> Iterator[dict[str, tuple[str, int]]]:
     with served(app, OURS) as (ours, _), served(app, STOCK) as (stock, _):
         if len(cores) > 1:
             os.sched_setaffinity(0, cores[:1])
-        yield {OURS: ours, STOCK: stock}
+        try:
+            yield {OURS: ours, STOCK: stock}
+        finally:
+            if cores:
+                os.sched_setaffinity(0, cores)  # for the next start
 
 
 def in_turn(
