@@ -20,6 +20,10 @@ class Source(Protocol):
     def readlines(self, hint: int | None = None, /) -> list[bytes]:
         """Read the lines that are left."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether its end can't be found any more."""
+
 
 class Listener(Protocol):
     """Who is told that the application wants body bytes."""
@@ -40,6 +44,11 @@ class Body:
         """Read from this source, and tell the expectation before the first byte is wanted."""
         self._source = source
         self.expectation = expectation
+
+    @property
+    def failed(self) -> bool:
+        """Whether reading it raised, so that nobody knows where the next request begins."""
+        return self._source.failed
 
     def read(self, size: int | None = None) -> bytes:
         """Read up to ``size`` bytes; all that is left without a size."""

@@ -62,8 +62,7 @@ def serve(
     try:
         if worker.cfg.is_ssl and not isinstance(client, ssl.SSLSocket):
             client = gunicorn_sock.ssl_wrap_socket(client, worker.cfg)
-        parser = http.get_parser(worker.cfg, client, address)
-        exchange.adopt(parser)
+        parser = exchange.Parser.instead_of(http.get_parser(worker.cfg, client, address))
         if http2 is not None:
             speaks_http2, preface = _preface(worker, client, address)
             if speaks_http2:

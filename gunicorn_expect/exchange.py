@@ -3,13 +3,16 @@
 This room, ``connection.py`` and ``workers/`` touch parts of gunicorn that are not documented for
 others, and no other room does. Of its requests, and only in this room:
 
-* ``RequestParser.mesg_class``, the class that a parser makes its requests of
+* ``RequestParser.mesg_class``, the class that a parser makes its requests of; ``.mesg``, the last
+  one; ``.finish_body()``, which discards what is left of its body; ``.cfg``, ``.source_addr`` and
+  ``.unreader``
 * ``Request._policy_expect_continue``: false leaves the Expect field to us. gunicorn neither
   answers it while it builds the environ nor refuses values that it does not know.
 * ``Request.set_body_reader()``, called when the head is known, ``.headers``, ``.version``
 * ``Request.force_close()``: the response says ``Connection: close``, and the connection ends
 * ``Request.body``, which becomes ``wsgi.input``; its ``reader.length`` is 0 when there is none
-* ``Request.unreader``: ``.buf`` holds bytes that came behind the head, ``.unread()`` adds to them
+* ``Request.unreader``: ``.buf`` holds bytes that came behind the head, ``.unread()`` adds to them,
+  ``.sock`` is the connection
 * ``Body.failed``: gunicorn reads no further request behind a body whose framing broke
 * ``errors.ExpectationFailed``, which ``Worker.handle_error()`` answers with 417
 * of HTTP/2: ``HTTP2Request.content_length``, ``.stream`` with its ``.expect_continue``,
@@ -18,14 +21,14 @@ others, and no other room does. Of its requests, and only in this room:
 
 Of its workers:
 
-* ``load_wsgi()``, which sets ``.wsgi``; ``handle_request()`` and ``handle_http2_request()``, in
-  which the application is called
+* ``load_wsgi()``, which sets ``.wsgi``; ``handle_http2_request()``, in which the application is
+  called
 * gthread: ``enqueue_req()``, through which a connection goes before its first byte is read;
   ``TConn(cfg, sock, client, server)`` with attributes of these names, ``.init()``, which makes its
   ``.parser`` and is ``.initialized`` then, and ``.close()``; ``handle_h2c_upgrade()`` and
   ``_keepalive_after()``
-* gevent and sync: ``handle()``, which serves a connection; ``timeout_ctx()``, ``handle_http2()``
-  and ``_try_h2c_upgrade()`` of gevent
+* gevent and sync: ``handle()``, which serves a connection, and ``handle_request()``;
+  ``timeout_ctx()``, ``handle_http2()`` and ``_try_h2c_upgrade()`` of gevent
 * in ``connection.py``, what their ``handle()`` is made of: ``http.get_parser()``,
   ``sock.ssl_wrap_socket()``, ``sock.is_http2_negotiated()``, ``http2.negotiation``,
   ``Worker.handle_error()``, ``util.close()`` and ``util.close_graceful()``
@@ -41,7 +44,7 @@ import select
 import socket
 import ssl
 import types
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import gunicorn
 from gunicorn.config import Config
@@ -57,12 +60,7 @@ from gunicorn_expect.expectation import (
 from gunicorn_expect.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gunicorn.http2.connection import HTTP2ServerConnection
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
 
 #: The most that is taken from the socket to see whether body bytes are here; gunicorn's own step.
 ARRIVAL_SIZE: Final = 8192
@@ -75,6 +73,7 @@ UNINVITED_TIMEOUT: Final = 5.0
 
 _RELIED_ON: Final = (
     "gunicorn.http.parser:RequestParser.mesg_class",
+    "gunicorn.http.parser:RequestParser.finish_body",
     "gunicorn.http.message:Request._policy_expect_continue",
     "gunicorn.http.message:Request.set_body_reader",
     "gunicorn.http.message:Request.force_close",
@@ -132,7 +131,7 @@ def require_gunicorn(*hooks: str) -> None:
 
 
 class Request(message.Request):
-    """gunicorn's request, whose Expect field we read.
+    """gunicorn's request, whose Expect field and whose body are ours.
 
     Raises:
         gunicorn.http.errors.ExpectationFailed: it expects what we don't know. gunicorn answers
@@ -142,113 +141,91 @@ class Request(message.Request):
 
     _policy_expect_continue = False
 
-    #: Whether the client waits for a word before it sends a body.
-    waits = False
-
     # Set by the time we see it.
     version: tuple[int, int]
     body: Any
+    unreader: Any
 
     def set_body_reader(self) -> None:
-        """Note whether the client waits for a word; gunicorn calls this when it has the head."""
+        """Open the exchange, if there is a body; gunicorn calls this when it has the head."""
         super().set_body_reader()
+        waits = False
         for name, _ in self.headers:
             if name == "EXPECT":
+                # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST
+                # ignore that expectation" (RFC 9110 section 10.1.1).
+                waits = _expects_continue(self.headers) and self.version >= (1, 1)
                 break
-        else:
-            return  # as most requests do: they pay for this loop, and no more
-        try:
-            waits = expects_continue(self.headers)
-        except UnknownExpectationError as error:
-            raise errors.ExpectationFailed(str(error)) from None
-        # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore
-        # that expectation" (RFC 9110 section 10.1.1).
-        self.waits = waits and self.version >= (1, 1)
+        # "A server MAY omit sending a 100 (Continue) response [...] if the framing indicates that
+        # there is no content" (RFC 9110 section 10.1.1), and botocore, which sends an expectation
+        # with an empty body, does not wait.
+        if getattr(self.body.reader, "length", None) != 0:
+            self.body = Body(self.body, Expectation(ConnectionWire(self) if waits else None))
 
 
-def adopt(connection_parser: object) -> None:
-    """Let this parser make requests of our class, if what it parses is HTTP/1."""
-    if isinstance(connection_parser, parser.RequestParser):
-        connection_parser.mesg_class = Request  # type: ignore[misc]  # of this one parser only
+class Parser(parser.RequestParser):
+    """gunicorn's parser of a connection's requests, which makes them of our class."""
+
+    mesg_class = Request
+
+    @classmethod
+    def instead_of(cls, other: Any) -> Any:
+        """Give a parser that goes on where this one is; the same one if it is not for HTTP/1."""
+        if not isinstance(other, parser.RequestParser):
+            return other
+        ours = cls(other.cfg, (), other.source_addr)
+        ours.unreader = other.unreader
+        return ours
+
+    # the stubs of gunicorn know a finish_body that gives nothing
+    def finish_body(  # type: ignore[override]
+        self, deadline: float | None = None, max_bytes: int | None = None
+    ) -> bool:
+        """Discard what is left of the body of the last request; True: another one may follow."""
+        # Most requests have none: they are not to pay for the looking.
+        if self.mesg is None or not has_body(self.mesg):
+            return True
+        return bool(super().finish_body(deadline, max_bytes))
 
 
 def has_body(req: Any) -> bool:
-    """Tell whether the framing of an HTTP/1 request announces a body.
+    """Tell whether an HTTP/1 request has a body, and so an exchange."""
+    return isinstance(req.body, Body)
 
-    If not, nothing is to be done: "A server MAY omit sending a 100 (Continue) response [...] if
-    the framing indicates that there is no content" (RFC 9110 section 10.1.1), and botocore, which
-    sends an expectation with an empty body, does not wait.
+
+def _expects_continue(headers: Headers) -> bool:
+    try:
+        return expects_continue(headers)
+    except UnknownExpectationError as error:
+        raise errors.ExpectationFailed(str(error)) from None
+
+
+def open_stream(req: Any, connection: HTTP2ServerConnection) -> bool:
+    """Open the exchange of an HTTP/2 request, if it has a body.
+
+    Tell whether the request is to be handled. If not it has been answered: it expects what we
+    don't know.
     """
-    return getattr(req.body.reader, "length", None) != 0
-
-
-def hold(
-    req: Any,
-    sock: socket.socket,
-    handle: Callable[_Arguments, _Result],
-    *args: _Arguments.args,
-    **kwargs: _Arguments.kwargs,
-) -> _Result:
-    """Let gunicorn handle an HTTP/1 request that has a body, with an exchange held open."""
-    if not isinstance(req, Request):  # of uWSGI's protocol
-        return handle(*args, **kwargs)
-    with Exchange(req, ConnectionWire(req, sock) if req.waits else None):
-        return handle(*args, **kwargs)
-
-
-def hold_stream(
-    req: Any,
-    connection: HTTP2ServerConnection,
-    handle: Callable[_Arguments, None],
-    *args: _Arguments.args,
-    **kwargs: _Arguments.kwargs,
-) -> None:
-    """Let gunicorn handle an HTTP/2 request, with an exchange held open if it has a body."""
     stream = req.stream
     stream.expect_continue = False  # gunicorn's body would send a 100 of its own
     try:
-        waits = expects_continue(req.headers)
-    except UnknownExpectationError as error:
-        connection.send_error(stream.stream_id, 417, str(errors.ExpectationFailed(str(error))))
-        return
-    if req.content_length == 0 or (stream.body_complete and not stream.body_size):
-        handle(*args, **kwargs)
-        return
-    with Exchange(req, StreamWire(stream, connection) if waits else None):
-        handle(*args, **kwargs)
-
-
-class Exchange:
-    """A request that has a body, from its head to the end of its response."""
-
-    def __init__(self, req: Any, wire: ConnectionWire | StreamWire | None) -> None:
-        """Open the expectation of a client that waits on this wire, or of one that does not."""
-        self._req = req
-        self._source = req.body
-        self._expectation = Expectation(wire)
-
-    def __enter__(self) -> None:
-        """Begin: gunicorn hands our input to the application."""
-        self._req.body = Body(self._source, self._expectation)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        """End: gunicorn drains the body, or answers an error. Neither may send a 100."""
-        self._expectation.on_respond()
-        self._req.body = self._source
+        waits = _expects_continue(req.headers)
+    except errors.ExpectationFailed as error:
+        connection.send_error(stream.stream_id, 417, str(error))
+        return False
+    if req.content_length != 0 and not (stream.body_complete and not stream.body_size):
+        wire = StreamWire(stream, connection) if waits else None
+        req.body = Body(req.body, Expectation(wire))
+    return True
 
 
 class ConnectionWire:
     """An HTTP/1 connection, as an expectation knows it."""
 
-    def __init__(self, req: Request, sock: socket.socket) -> None:
-        """Belong to this request, whose client is at the other end of the socket."""
+    def __init__(self, req: Request) -> None:
+        """Belong to this request."""
         self._req = req
-        self._sock = sock
+        self._sock = req.unreader.sock
         self._came_uninvited = False
 
     def body_arrived(self) -> bool:

@@ -43,7 +43,11 @@ class Gate:
         if expectation.pending and "wsgi.early_hints" in environ:
             environ["wsgi.early_hints"] = _settled(expectation, environ["wsgi.early_hints"])
         answer = _Answer(expectation, start_response, environ["REQUEST_METHOD"])
-        items = self._application(environ, answer.start)
+        try:
+            items = self._application(environ, answer.start)
+        except BaseException:
+            answer.settle()  # the server answers in its place
+            raise
         if answer.held and _is_file(items, environ.get("wsgi.file_wrapper")):
             answer.begin()  # the server must get it as it is, to send it by sendfile
         elif answer.held or expectation.pending:
@@ -86,10 +90,14 @@ class _Answer:
         assert self._write is not None  # noqa: S101  only start() hands out this method
         self._write(data)
 
-    def begin(self, *, empty: bool = False) -> None:
-        """Let go of the answer: what follows are its bytes, or nothing if it is empty."""
+    def settle(self) -> None:
+        """Note that the next byte sent is the first of the answer, this one or the server's."""
         self.begun = True
         self._expectation.on_respond()
+
+    def begin(self, *, empty: bool = False) -> None:
+        """Let go of the answer: what follows are its bytes, or nothing if it is empty."""
+        self.settle()
         if self.held is None:
             return
         status, headers = self.held
@@ -131,11 +139,15 @@ class _Items:
     def __next__(self) -> bytes:
         if self._answer.begun:
             return next(self._iterator)
-        for item in self._iterator:
-            if item:
-                self._answer.begin()
-                return item
-        self._answer.begin(empty=True)
+        try:
+            for item in self._iterator:
+                if item:
+                    self._answer.begin()
+                    return item
+            self._answer.begin(empty=True)
+        except BaseException:
+            self._answer.settle()  # the server answers in its place
+            raise
         raise StopIteration
 
     def close(self) -> None:

@@ -1,6 +1,5 @@
 """One request on one connection, with gunicorn's own parser and a pair of sockets."""
 
-import gc
 import socket
 
 import pytest
@@ -23,14 +22,12 @@ def pair():
 
 @pytest.fixture
 def parser(pair):
-    parser = RequestParser(Config(), pair[0], ("127.0.0.1", 1))
-    exchange.adopt(parser)
-    return parser
+    return exchange.Parser.instead_of(RequestParser(Config(), pair[0], ("127.0.0.1", 1)))
 
 
 def wire_of(parser, pair):
     pair[1].sendall(HEAD)
-    return exchange.ConnectionWire(next(parser), pair[0])
+    return exchange.ConnectionWire(next(parser))
 
 
 def test_looking_for_the_body_leaves_the_timeout_of_the_socket(parser, pair):
@@ -53,43 +50,10 @@ def test_a_client_that_sends_no_more_did_not_send_a_body(parser, pair):
     assert not wire.body_arrived()
 
 
-def test_the_end_of_the_exchange_settles_the_expectation(parser, pair):
-    pair[1].sendall(HEAD)
-    req = next(parser)
-
-    def fail():
-        raise LookupError
-
-    body = None
-
-    def keep():
-        nonlocal body
-        body = req.body
-        fail()
-
-    with pytest.raises(LookupError):
-        exchange.hold(req, pair[0], keep)
-    assert str(body.expectation) == "declined"
-    assert req.should_close()
-
-
 @pytest.mark.parametrize("framing", ["X-No: framing", "Content-Length: 0"])
 def test_a_request_without_a_body_is_known_by_its_framing(parser, pair, framing):
     pair[1].sendall(waiting("PUT /", framing))
     assert not exchange.has_body(next(parser))
-
-
-def test_nothing_of_an_exchange_is_left_to_the_garbage_collector(parser, pair):
-    pair[1].sendall(HEAD)
-    req = next(parser)
-    gc.collect()
-    gc.disable()
-    try:
-        exchange.hold(req, pair[0], lambda: None)
-        assert [x for x in gc.get_objects() if isinstance(x, exchange.Exchange)] == []
-        assert [x for x in gc.get_objects() if isinstance(x, exchange.ConnectionWire)] == []
-    finally:
-        gc.enable()
 
 
 def test_what_a_gunicorn_lacks_is_named():

@@ -181,3 +181,26 @@ def test_the_items_are_closed_when_a_header_field_cannot_be_sent():
     _, items, _ = call(application)
     items.close()
     assert closed == [True]
+
+
+def test_an_application_that_fails_has_declined_the_body():
+    def application(environ, start_response):
+        environ["kept"] = environ[KEY]
+        raise LookupError
+
+    environ = {"REQUEST_METHOD": "PUT", "wsgi.input": Input()}
+    with pytest.raises(LookupError):
+        Gate(application)(environ, Response().start_response)
+    assert environ["kept"].state is State.DECLINED
+
+
+def test_an_application_that_fails_before_its_first_byte_has_declined_the_body():
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        yield b""
+        raise LookupError
+
+    _, items, expectation = call(application)
+    with pytest.raises(LookupError):
+        next(items)
+    assert expectation.state is State.DECLINED

@@ -69,12 +69,6 @@ class Worker(ggevent.GeventWorker):
             close=util.close,
         )
 
-    def handle_request(self, listener_name: Any, req: Request, sock: Any, addr: Any) -> bool:
-        """Handle an HTTP/1 request (greenlet of the connection)."""
-        if not exchange.has_body(req):
-            return super().handle_request(listener_name, req, sock, addr)
-        return exchange.hold(req, sock, super().handle_request, listener_name, req, sock, addr)
-
     def handle_http2_request(
         self,
         listener_name: Any,
@@ -84,5 +78,5 @@ class Worker(ggevent.GeventWorker):
         h2_conn: Any,
     ) -> None:
         """Handle a request on a stream (greenlet of the connection)."""
-        handle = super().handle_http2_request
-        exchange.hold_stream(req, h2_conn, handle, listener_name, req, sock, addr, h2_conn)
+        if exchange.open_stream(req, h2_conn):
+            super().handle_http2_request(listener_name, req, sock, addr, h2_conn)

@@ -49,9 +49,3 @@ class Worker(sync.SyncWorker):
             return False
 
         connection.serve(self, client, addr, answer)
-
-    def handle_request(self, listener: Any, req: Request, client: Any, addr: Any) -> bool:
-        """Handle an HTTP/1 request."""
-        if not exchange.has_body(req):
-            return super().handle_request(listener, req, client, addr)
-        return exchange.hold(req, client, super().handle_request, listener, req, client, addr)

@@ -22,7 +22,7 @@ class Connection(gthread.TConn):
         """Make the parser, once; it reads nothing yet (thread of the pool)."""
         if not self.initialized:
             super().init()
-            exchange.adopt(self.parser)
+            self.parser = exchange.Parser.instead_of(self.parser)
 
     def close(self, graceful: bool = False) -> None:
         """Close, and say so first where the transport has a word for it (main thread)."""
@@ -60,15 +60,10 @@ class Worker(gthread.ThreadWorker):
             conn = Connection(conn.cfg, conn.sock, conn.client, conn.server)
         super().enqueue_req(conn)
 
-    def handle_request(self, req: Request, conn: gthread.TConn) -> bool:
-        """Handle an HTTP/1 request (thread of the pool)."""
-        if not exchange.has_body(req):
-            return super().handle_request(req, conn)
-        return exchange.hold(req, conn.sock, super().handle_request, req, conn)
-
     def handle_http2_request(self, req: Any, conn: gthread.TConn, h2_conn: Any) -> None:
         """Handle a request on a stream (thread of the pool)."""
-        exchange.hold_stream(req, h2_conn, super().handle_http2_request, req, conn, h2_conn)
+        if exchange.open_stream(req, h2_conn):
+            super().handle_http2_request(req, conn, h2_conn)
 
     def handle_h2c_upgrade(self, conn: gthread.TConn, req: Request, settings: Any) -> Any:
         """Upgrade to HTTP/2, unless the request has a body: then it is answered as it came."""
