@@ -11,7 +11,7 @@ import errno
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from gunicorn import http, util
+from gunicorn import http
 from gunicorn import sock as gunicorn_sock
 from gunicorn.http import errors
 
@@ -34,11 +34,11 @@ def serve(
     client: socket.socket,
     address: Any,
     handle: Callable[[Request, socket.socket], bool],
+    lingering: linger.LingerThread,
     *,
     http2: Callable[..., object] | None = None,
     upgrade: Callable[[Request, Parser, socket.socket, Any], bool] | None = None,
     patience: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
-    close: Callable[[socket.socket], object] | None = None,
 ) -> None:
     """Handle the requests of a connection in order, and close it.
 
@@ -48,14 +48,12 @@ def serve(
         address: the peer's.
         handle: answers a request, and tells whether another one may follow. It may also raise
             StopIteration to say that none may, as gunicorn's gevent worker does.
+        lingering: reads on when the connection is to close and body bytes may be on their way.
         http2: serves the connection if it turns out to speak HTTP/2, given the bytes it has sent
             as ``preface``. None: it can't.
         upgrade: takes the connection over if an HTTP/1 request asks for HTTP/2, or tells that
             it does not.
         patience: held while a request is waited for; it may end the wait.
-        close: closes the connection if its last request had no body. Otherwise some of it may be
-            on its way, and what comes is read for a while, so that the answer is not lost. None:
-            that is done in any case.
 
     """
     req: Request | None = None
@@ -98,11 +96,10 @@ def serve(
     except BaseException as error:  # noqa: BLE001  as gunicorn does: gevent.Timeout is one, too
         worker.handle_error(req, client, address, error)
     finally:
-        linger.close_notify(client)
-        if close is None or req is None or exchange.has_body(req):
-            util.close_graceful(client)
+        if req is None or exchange.has_body(req):
+            lingering.close(client)
         else:
-            close(client)
+            linger.close(client)
 
 
 def _preface(

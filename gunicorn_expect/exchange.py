@@ -21,9 +21,10 @@ others, and no other room does. Of its requests, and only in this room:
 
 Of its workers:
 
-* ``load_wsgi()``, which sets ``.wsgi``; ``handle_http2_request()``, in which the application is
-  called
-* gthread: ``enqueue_req()``, through which a connection goes before its first byte is read;
+* ``load_wsgi()``, which sets ``.wsgi``; ``run()``, the main loop, and ``handle_exit()``, which ends
+  it; ``notify()``; ``handle_http2_request()``, in which the application is called
+* gthread: ``.poller``, and ``wait_for_and_dispatch_events()``, a turn of its loop;
+  ``enqueue_req()``, through which a connection goes before its first byte is read;
   ``TConn(cfg, sock, client, server)`` with attributes of these names, ``.init()``, which makes its
   ``.parser`` and is ``.initialized`` then, and ``.close()``; ``handle_h2c_upgrade()`` and
   ``_keepalive_after()``
@@ -31,7 +32,7 @@ Of its workers:
   ``timeout_ctx()``, ``handle_http2()`` and ``_try_h2c_upgrade()`` of gevent
 * in ``connection.py``, what their ``handle()`` is made of: ``http.get_parser()``,
   ``sock.ssl_wrap_socket()``, ``sock.is_http2_negotiated()``, ``http2.negotiation``,
-  ``Worker.handle_error()``, ``util.close()`` and ``util.close_graceful()``
+  ``Worker.handle_error()``
 
 `require_gunicorn` looks for each of them when gunicorn starts.
 """
@@ -88,8 +89,6 @@ _RELIED_ON: Final = (
     "gunicorn.http:get_parser",
     "gunicorn.sock:ssl_wrap_socket",
     "gunicorn.sock:is_http2_negotiated",
-    "gunicorn.util:close",
-    "gunicorn.util:close_graceful",
     "gunicorn.workers.base:Worker.handle_error",
 )
 _RELIED_ON_IN_A_REQUEST: Final = (

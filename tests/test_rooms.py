@@ -13,7 +13,7 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 
 #: From the leaves up: a room may import from the floors below its own.
 FLOORS = [
-    {"expectation", "body", "linger", "version"},
+    {"expectation", "body", "linger", "settings", "version"},
     {"exchange", "gate"},
     {"connection"},
     {"workers", "workers.thread", "workers.gevent", "workers.sync"},

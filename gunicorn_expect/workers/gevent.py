@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gunicorn import util
-
-from gunicorn_expect import connection, exchange
+from gunicorn_expect import connection, exchange, linger, settings
 from gunicorn_expect.gate import Gate
 
 try:
@@ -20,6 +19,7 @@ except (ImportError, RuntimeError) as error:
 
 if TYPE_CHECKING:
     import socket
+    from types import FrameType
 
     from gunicorn.config import Config
     from gunicorn.glogging import Logger
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 class Worker(ggevent.GeventWorker):
     """gunicorn's gevent worker, for applications that take uploads."""
+
+    _lingering: linger.LingerThread
+    _grace_ends: float | None = None
 
     @classmethod
     def check_config(cls, cfg: Config, log: Logger) -> None:  # noqa: ARG003  gunicorn's
@@ -41,12 +44,30 @@ class Worker(ggevent.GeventWorker):
             "gunicorn.workers.ggevent:GeventWorker._try_h2c_upgrade",
             "gunicorn.workers.ggevent:GeventWorker.timeout_ctx",
         )
+        settings.load(cfg)
 
     def load_wsgi(self) -> None:
         """Put the gate before the application (worker, at boot)."""
         super().load_wsgi()
         # the stubs of gunicorn don't know the exc_info of start_response
         self.wsgi = Gate(self.wsgi)  # type: ignore[arg-type,assignment]
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note when the grace ends (main thread, in a signal handler)."""
+        self._grace_ends = time.monotonic() + self.cfg.graceful_timeout
+        super().handle_exit(sig, frame)
+
+    def run(self) -> None:
+        """Be the main loop; closing connections have one of their own."""
+        limits = settings.load(self.cfg)
+        self._lingering = linger.LingerThread(
+            linger.Linger(
+                limits.expect_linger, limits.expect_linger_idle, self.cfg.worker_connections
+            )
+        )
+        super().run()
+        grace_ends = self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
+        self._lingering.finish(grace_ends, self.notify)
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """Serve a connection (greenlet of the pool)."""
@@ -62,11 +83,11 @@ class Worker(ggevent.GeventWorker):
             client,
             addr,
             answer,
+            self._lingering,
             http2=partial(self.handle_http2, listener),
             upgrade=partial(self._try_h2c_upgrade, listener),  # type: ignore[attr-defined]
             # gunicorn's time to keep alive; it is for a first request, too, but never none at all.
             patience=self.timeout_ctx if self.cfg.keepalive else nullcontext,  # type: ignore[arg-type]
-            close=util.close,
         )
 
     def handle_http2_request(

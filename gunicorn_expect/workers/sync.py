@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers import sync
 
-from gunicorn_expect import connection, exchange
+from gunicorn_expect import connection, exchange, linger, settings
 from gunicorn_expect.gate import Gate
 
 if TYPE_CHECKING:
     import socket
+    from types import FrameType
 
     from gunicorn.config import Config
     from gunicorn.glogging import Logger
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 class Worker(sync.SyncWorker):
     """gunicorn's sync worker, for applications that take uploads."""
 
+    _lingering: linger.LingerThread
+    _grace_ends: float | None = None
+
     @classmethod
     def check_config(cls, cfg: Config, log: Logger) -> None:  # noqa: ARG003  gunicorn's
         """Refuse what we can't work with, before a worker boots (master)."""
@@ -28,6 +33,7 @@ class Worker(sync.SyncWorker):
             "gunicorn.workers.sync:SyncWorker.handle",
             "gunicorn.workers.sync:SyncWorker.handle_request",
         )
+        settings.load(cfg)
         # gunicorn itself would run its threaded worker instead, without ours and in silence.
         if cfg.threads > 1:
             raise RuntimeError(
@@ -41,6 +47,23 @@ class Worker(sync.SyncWorker):
         # the stubs of gunicorn don't know the exc_info of start_response
         self.wsgi = Gate(self.wsgi)  # type: ignore[arg-type,assignment]
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note when the grace ends (main thread, in a signal handler)."""
+        self._grace_ends = time.monotonic() + self.cfg.graceful_timeout
+        super().handle_exit(sig, frame)
+
+    def run(self) -> None:
+        """Be the main loop; closing connections have one of their own."""
+        limits = settings.load(self.cfg)
+        self._lingering = linger.LingerThread(
+            linger.Linger(
+                limits.expect_linger, limits.expect_linger_idle, self.cfg.worker_connections
+            )
+        )
+        super().run()
+        grace_ends = self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
+        self._lingering.finish(grace_ends, self.notify)
+
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """Serve a connection."""
 
@@ -48,4 +71,4 @@ class Worker(sync.SyncWorker):
             self.handle_request(listener, req, sock, addr)
             return False
 
-        connection.serve(self, client, addr, answer)
+        connection.serve(self, client, addr, answer, self._lingering)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import selectors
+import time
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers import gthread
 
-from gunicorn_expect import exchange, linger
+from gunicorn_expect import exchange, linger, settings
 from gunicorn_expect.gate import Gate
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from gunicorn.config import Config
     from gunicorn.glogging import Logger
     from gunicorn.http.message import Request
 
 
 class Connection(gthread.TConn):
-    """A connection whose requests leave their expectation to us."""
+    """A connection whose requests are ours, and which is closed in order."""
+
+    def __init__(self, conn: gthread.TConn, lingering: linger.Linger) -> None:
+        """Take over a connection that nothing was read from (main thread)."""
+        super().__init__(conn.cfg, conn.sock, conn.client, conn.server)
+        self._lingering = lingering
 
     def init(self) -> None:
         """Make the parser, once; it reads nothing yet (thread of the pool)."""
@@ -25,27 +34,36 @@ class Connection(gthread.TConn):
             self.parser = exchange.Parser.instead_of(self.parser)
 
     def close(self, graceful: bool = False) -> None:
-        """Close, and say so first where the transport has a word for it (main thread)."""
-        linger.close_notify(self.sock)
-        super().close(graceful)
+        """Close; if that is to be graceful, in order. It does not wait (main thread)."""
+        if graceful:
+            self._lingering.close(self.sock)
+        else:
+            self._lingering.stop_discarding(self.sock)
+            linger.close_notify(self.sock)
+            super().close()
 
 
 class Worker(gthread.ThreadWorker):
     """gunicorn's threaded worker, for applications that take uploads."""
+
+    _lingering: linger.Linger
+    _grace_ends: float | None = None
 
     @classmethod
     def check_config(cls, cfg: Config, log: Logger) -> None:
         """Refuse a gunicorn that we can't work with, before a worker boots (master)."""
         exchange.require_gunicorn(
             "gunicorn.workers.gthread:ThreadWorker.load_wsgi",
+            "gunicorn.workers.gthread:ThreadWorker.run",
+            "gunicorn.workers.gthread:ThreadWorker.wait_for_and_dispatch_events",
             "gunicorn.workers.gthread:ThreadWorker.enqueue_req",
-            "gunicorn.workers.gthread:ThreadWorker.handle_request",
             "gunicorn.workers.gthread:ThreadWorker.handle_http2_request",
             "gunicorn.workers.gthread:ThreadWorker.handle_h2c_upgrade",
             "gunicorn.workers.gthread:ThreadWorker._keepalive_after",
             "gunicorn.workers.gthread:TConn.init",
             "gunicorn.workers.gthread:TConn.close",
         )
+        settings.load(cfg)
         super().check_config(cfg, log)
 
     def load_wsgi(self) -> None:
@@ -54,10 +72,34 @@ class Worker(gthread.ThreadWorker):
         # the stubs of gunicorn don't know the exc_info of start_response
         self.wsgi = Gate(self.wsgi)  # type: ignore[arg-type,assignment]
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note when the grace ends (main thread, in a signal handler)."""
+        self._grace_ends = time.monotonic() + self.cfg.graceful_timeout
+        super().handle_exit(sig, frame)
+
+    def run(self) -> None:
+        """Be the main loop; it is that of the closing connections, too (main thread)."""
+        limits = settings.load(self.cfg)
+        self._lingering = linger.Linger(
+            limits.expect_linger, limits.expect_linger_idle, self.cfg.worker_connections
+        )
+        self.poller.register(
+            self._lingering.fileno(), selectors.EVENT_READ, lambda _: self._lingering.turn()
+        )
+        super().run()
+        grace_ends = self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
+        self._lingering.finish(grace_ends, self.notify)
+
+    def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
+        """Do one turn of the main loop (main thread)."""
+        longest = 1.0 if timeout is None else timeout
+        super().wait_for_and_dispatch_events(min(longest, self._lingering.due_in()))
+        self._lingering.expire()
+
     def enqueue_req(self, conn: gthread.TConn) -> None:
         """Hand a connection to the pool (main thread)."""
         if not isinstance(conn, Connection):
-            conn = Connection(conn.cfg, conn.sock, conn.client, conn.server)
+            conn = Connection(conn, self._lingering)
         super().enqueue_req(conn)
 
     def handle_http2_request(self, req: Any, conn: gthread.TConn, h2_conn: Any) -> None:
