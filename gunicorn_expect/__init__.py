@@ -15,13 +15,24 @@ What happens to a request, and where::
 from typing import TYPE_CHECKING
 
 from gunicorn_expect.expectation import Expectation, State
+from gunicorn_expect.framing import MalformedBody
+from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
 from gunicorn_expect.version import __version__
 from gunicorn_expect.workers.thread import Worker
 
 if TYPE_CHECKING:
     from gunicorn_expect.workers.gevent import Worker as GeventWorker
 
-__all__ = ["Expectation", "GeventWorker", "State", "Worker", "__version__"]
+__all__ = [
+    "BodyTimeout",
+    "ClientDisconnected",
+    "Expectation",
+    "GeventWorker",
+    "MalformedBody",
+    "State",
+    "Worker",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

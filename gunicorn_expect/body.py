@@ -1,78 +1,145 @@
-"""``wsgi.input``: every way to read it asks for the body first."""
+"""``wsgi.input``: the whole body or an error, and every way to read it asks for it first."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import io
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: Bytes that are read ahead to find the end of a line.
+LINE_AHEAD: Final = 8192
 
-class Source(Protocol):
-    """The body as gunicorn reads it."""
-
-    def read(self, size: int | None = None, /) -> bytes:
-        """Read up to ``size`` bytes, or all."""
-
-    def readline(self, size: int | None = None, /) -> bytes:
-        """Read a line, or ``size`` bytes of it."""
-
-    def readlines(self, hint: int | None = None, /) -> list[bytes]:
-        """Read the lines that are left."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether its end can't be found any more."""
+#: Seconds that the rest of an unread body is waited for when its connection is to be kept:
+#: gunicorn's own time.
+DRAIN_TIMEOUT: Final = 5.0
 
 
-class Listener(Protocol):
-    """Who is told that the application wants body bytes."""
+class Framing(Protocol):
+    """Where the body comes from, and where it ends."""
+
+    def read(self, size: int, *, whole: bool = False) -> bytes:
+        """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body."""
+
+    def read_into(self, view: memoryview) -> int:
+        """Read as many bytes as this has room for, or fewer; 0 at the end."""
+
+    def read_what_is_here(self) -> tuple[bytes, bool]:
+        """Read a little without waiting; tell whether the connection can be kept."""
+
+    def drain(self, deadline: float) -> None:
+        """Read to the end and throw it away."""
+
+
+class Wire(Protocol):
+    """What the body asks of its connection."""
+
+    def close_after_response(self) -> None:
+        """Make the response say ``Connection: close``, and the connection end with it."""
+
+    def discard(self) -> None:
+        """Throw away what comes, while the response is written."""
+
+
+class Expects(Protocol):
+    """The expectation of the client."""
 
     def on_read(self) -> None:
         """Say 100 if the client waits for it."""
+
+    def on_respond(self) -> None:
+        """Note that the next byte sent is the first of the final response."""
 
 
 class Body:
     """The body of one request, as PEP 3333 describes ``wsgi.input``, and with ``readinto``.
 
-    It holds no bytes of its own: the source knows what is left. Every method that reads raises
-    OSError when the client is gone (over HTTP/2 gunicorn's HTTP2Error), and what gunicorn raises
-    when the framing of the body is broken.
+    Every method that reads gives what the head announced, or raises:
+
+    * ClientDisconnected, an OSError: the client left before the end
+    * BodyTimeout, a TimeoutError: it sent too little for too long
+    * MalformedBody, an OSError: its chunks are malformed
+
+    and does so again when it is called again: there is no short body that looks complete.
     """
 
-    def __init__(self, source: Source, expectation: Listener) -> None:
-        """Read from this source, and tell the expectation before the first byte is wanted."""
-        self._source = source
+    def __init__(self, framing: Framing, expectation: Expects, wire: Wire) -> None:
+        """Read this, and tell the expectation before the first byte is wanted."""
         self.expectation = expectation
+        self._framing = framing
+        self._wire: Wire | None = wire
+        self._ahead = io.BytesIO()  # what was read and not given
+        self._failure: OSError | None = None
+        # One thread may read the body while another one begins the answer, or ends it.
+        self._lock = threading.Lock()
 
-    @property
-    def failed(self) -> bool:
-        """Whether reading it raised, so that nobody knows where the next request begins."""
-        return self._source.failed
+    # What the application may use (PEP 3333, and io.BufferedIOBase for the details).
 
-    def read(self, size: int | None = None) -> bytes:
-        """Read up to ``size`` bytes; all that is left without a size."""
-        if size != 0:
-            self.expectation.on_read()
-        return self._source.read(size)
-
-    def readline(self, size: int | None = None) -> bytes:
-        """Read a line, or ``size`` bytes of it."""
-        if size != 0:
-            self.expectation.on_read()
-        return self._source.readline(size)
-
-    def readlines(self, hint: int | None = None) -> list[bytes]:
-        """Read the lines that are left; the source may stop where the hint says."""
+    def read(self, size: int | None = None, /) -> bytes:
+        """Read ``size`` bytes, fewer at the end of the body only; all that is left without one."""
+        if size is None or size < 0:
+            size = sys.maxsize
+        elif not size:
+            return b""
         self.expectation.on_read()
-        return self._source.readlines(hint)
+        with self._lock:
+            data = self._ahead.read(size) or self._more(size, whole=True)
+            if len(data) == size or not data:
+                return data
+            # Not a list of pieces and a join: that would hold a large body twice.
+            pieces = io.BytesIO()
+            pieces.write(data)
+            size -= len(data)
+            while size and (data := self._more(size, whole=True)):
+                pieces.write(data)
+                size -= len(data)
+            return pieces.getvalue()
 
-    def readinto(self, buffer: Any) -> int:
-        """Fill a writable buffer, and tell how many bytes it got."""
+    def readline(self, size: int | None = None, /) -> bytes:
+        """Read a line with its LF, or ``size`` bytes of it."""
+        if size is None or size < 0:
+            size = sys.maxsize
+        elif not size:
+            return b""
+        self.expectation.on_read()
+        with self._lock:
+            line = self._ahead.readline(size)
+            pieces = [line]
+            while not line.endswith(b"\n") and (size := size - len(line)):
+                data = self._more(LINE_AHEAD)
+                if not data:
+                    break
+                self._ahead = io.BytesIO(data)
+                line = self._ahead.readline(size)
+                pieces.append(line)
+            return b"".join(pieces)
+
+    def readlines(self, hint: int | None = None, /) -> list[bytes]:
+        """Read the lines that are left, or so many that they have ``hint`` bytes together."""
+        lines = []
+        size = 0
+        for line in self:
+            lines.append(line)
+            size += len(line)
+            if hint is not None and 0 < hint <= size:
+                break
+        return lines
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill a writable buffer; tell how many bytes it got, fewer at the end only."""
         with memoryview(buffer).cast("B") as view:
-            data = self.read(len(view))
-            view[: len(data)] = data
-            return len(data)
+            if not view:
+                return 0
+            self.expectation.on_read()
+            with self._lock:
+                filled = self._ahead.readinto(view)
+                while filled < len(view) and (size := self._more_into(view[filled:])):
+                    filled += size
+                return filled
 
     def __iter__(self) -> Iterator[bytes]:
         """Give the lines that are left."""
@@ -84,3 +151,83 @@ class Body:
         if not line:
             raise StopIteration
         return line
+
+    # What happens around it.
+
+    def on_respond(self, *, discard: bool = False) -> None:
+        """Note that the next byte sent is the first of the final response.
+
+        The connection ends with it if the rest of the body is too long, or not known, to be read
+        so that another request can follow.
+
+        Args:
+            discard: the response is long and nobody will read: then what is left is thrown away
+                while it is written.
+
+        """
+        self.expectation.on_respond()
+        wire, self._wire = self._wire, None  # once; and what leads to the request is let go
+        if wire is not None and not self._can_be_kept():
+            wire.close_after_response()
+            if discard:
+                wire.discard()
+
+    def finish(self, deadline: float | None = None) -> bool:
+        """Throw away what was not read; tell whether another request may follow it.
+
+        Who reads it after this gets an OSError.
+
+        Args:
+            deadline: of `time.monotonic`; by default `DRAIN_TIMEOUT` from now.
+
+        """
+        if deadline is None:
+            deadline = time.monotonic() + DRAIN_TIMEOUT
+        # A thread of the application may still be reading.
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return False
+        try:
+            if self._failure is None:
+                self._framing.drain(deadline)
+        except OSError as error:
+            self._failure = error
+        finally:
+            followed = self._failure is None
+            self._failure = self._failure or OSError("this request has ended, and its body with it")
+            self._ahead = io.BytesIO()
+            self._lock.release()
+        return followed
+
+    def _can_be_kept(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            return False  # a thread waits for the client
+        try:
+            if self._failure is not None:
+                return False
+            data, kept = self._framing.read_what_is_here()
+            if data:
+                self._ahead = io.BytesIO(self._ahead.read() + data)
+        except OSError as error:
+            self._failure = error
+            return False
+        finally:
+            self._lock.release()
+        return kept
+
+    def _more(self, size: int, *, whole: bool = False) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._framing.read(size, whole=whole)
+        except OSError as error:
+            self._failure = error
+            raise
+
+    def _more_into(self, view: memoryview) -> int:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._framing.read_into(view)
+        except OSError as error:
+            self._failure = error
+            raise

@@ -35,6 +35,7 @@ def serve(
     address: Any,
     handle: Callable[[Request, socket.socket], bool],
     lingering: linger.LingerThread,
+    terms: exchange.Terms,
     *,
     http2: Callable[..., object] | None = None,
     upgrade: Callable[[Request, Parser, socket.socket, Any], bool] | None = None,
@@ -49,6 +50,7 @@ def serve(
         handle: answers a request, and tells whether another one may follow. It may also raise
             StopIteration to say that none may, as gunicorn's gevent worker does.
         lingering: reads on when the connection is to close and body bytes may be on their way.
+        terms: what the exchanges of its requests get.
         http2: serves the connection if it turns out to speak HTTP/2, given the bytes it has sent
             as ``preface``. None: it can't.
         upgrade: takes the connection over if an HTTP/1 request asks for HTTP/2, or tells that
@@ -60,7 +62,7 @@ def serve(
     try:
         if worker.cfg.is_ssl and not isinstance(client, ssl.SSLSocket):
             client = gunicorn_sock.ssl_wrap_socket(client, worker.cfg)
-        parser = exchange.Parser.instead_of(http.get_parser(worker.cfg, client, address))
+        parser = exchange.adopt(http.get_parser(worker.cfg, client, address), terms)
         if http2 is not None:
             speaks_http2, preface = _preface(worker, client, address)
             if speaks_http2:

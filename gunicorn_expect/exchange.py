@@ -4,20 +4,21 @@ This room, ``connection.py`` and ``workers/`` touch parts of gunicorn that are n
 others, and no other room does. Of its requests, and only in this room:
 
 * ``RequestParser.mesg_class``, the class that a parser makes its requests of; ``.mesg``, the last
-  one; ``.finish_body()``, which discards what is left of its body; ``.cfg``, ``.source_addr`` and
-  ``.unreader``
+  one; ``.finish_body()``, which ends its body before the next one is read; ``.cfg``,
+  ``.source_addr`` and ``.unreader``
 * ``Request._policy_expect_continue``: false leaves the Expect field to us. gunicorn neither
   answers it while it builds the environ nor refuses values that it does not know.
-* ``Request.set_body_reader()``, called when the head is known, ``.headers``, ``.version``
+* ``Request.headers``, ``.version``, ``.limit_request_field_size``, ``.max_buffer_headers``,
+  ``.parse_headers()`` and ``.trailers``
 * ``Request.force_close()``: the response says ``Connection: close``, and the connection ends
-* ``Request.body``, which becomes ``wsgi.input``; its ``reader.length`` is 0 when there is none
-* ``Request.unreader``: ``.buf`` holds bytes that came behind the head, ``.unread()`` adds to them,
-  ``.sock`` is the connection
-* ``Body.failed``: gunicorn reads no further request behind a body whose framing broke
+* ``Request.body``, which becomes ``wsgi.input``; its ``reader.length`` is that of the body, 0 when
+  there is none, and chunks have no length
+* ``Unreader.take_buffered()``, the bytes that came behind the head, ``.unread()``, which gives back
+  those of the next request, and ``.sock``, the connection
 * ``errors.ExpectationFailed``, which ``Worker.handle_error()`` answers with 417
 * of HTTP/2: ``HTTP2Request.content_length``, ``.stream`` with its ``.expect_continue``,
-  ``.body_size`` and ``.body_complete``; ``HTTP2ServerConnection.send_informational()`` and
-  ``.send_error()``
+  ``.body_size`` and ``.body_complete``; ``HTTP2Body._buf``, what it holds of a frame;
+  ``HTTP2ServerConnection.send_informational()``, ``.send_error()`` and ``.stream_timeout``
 
 Of its workers:
 
@@ -39,12 +40,12 @@ Of its workers:
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import pkgutil
-import select
 import socket
-import ssl
 import types
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import gunicorn
@@ -58,27 +59,23 @@ from gunicorn_expect.expectation import (
     UnknownExpectationError,
     expects_continue,
 )
+from gunicorn_expect.framing import Chunked, Framing, MalformedBody, Sized
+from gunicorn_expect.receiver import ClientDisconnected, Receiver
 from gunicorn_expect.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gunicorn.http2.connection import HTTP2ServerConnection
-
-#: The most that is taken from the socket to see whether body bytes are here; gunicorn's own step.
-ARRIVAL_SIZE: Final = 8192
-
-#: Seconds that a read waits for a body that was not asked for. The patience of clients that send
-#: one all the same is 1 s (curl, Go) to 3 s; gunicorn's threads wait 5 s for the first bytes of
-#: a connection.
-UNINVITED_TIMEOUT: Final = 5.0
-
 
 _RELIED_ON: Final = (
     "gunicorn.http.parser:RequestParser.mesg_class",
     "gunicorn.http.parser:RequestParser.finish_body",
     "gunicorn.http.message:Request._policy_expect_continue",
-    "gunicorn.http.message:Request.set_body_reader",
+    "gunicorn.http.message:Request.parse_headers",
     "gunicorn.http.message:Request.force_close",
     "gunicorn.http.unreader:Unreader.unread",
+    "gunicorn.http.unreader:Unreader.take_buffered",
     "gunicorn.http.errors:ExpectationFailed",
     "gunicorn.http2.request:HTTP2Request.content_length",
     "gunicorn.http2.connection:HTTP2ServerConnection.send_informational",
@@ -94,8 +91,8 @@ _RELIED_ON: Final = (
 _RELIED_ON_IN_A_REQUEST: Final = (
     "headers",
     "version",
-    "unreader.buf",
-    "body.failed",
+    "limit_request_field_size",
+    "max_buffer_headers",
     "body.reader.length",
 )
 _RELIED_ON_IN_A_STREAM: Final = ("expect_continue", "body_size", "body_complete")
@@ -129,62 +126,118 @@ def require_gunicorn(*hooks: str) -> None:
         ) from error
 
 
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What a worker grants the clients of its exchanges."""
+
+    body_timeout: float
+    """Seconds to wait for the next bytes of a body; 0: for ever."""
+    min_rate: float
+    """Bytes of a body a second; 0: any."""
+    discard: Callable[[socket.socket], object]
+    """Begins to throw away what comes on a connection whose response is being written."""
+
+
 class Request(message.Request):
-    """gunicorn's request, whose Expect field and whose body are ours.
-
-    Raises:
-        gunicorn.http.errors.ExpectationFailed: it expects what we don't know. gunicorn answers
-            417 and closes the connection.
-
-    """
+    """gunicorn's request, whose Expect field and whose body are ours."""
 
     _policy_expect_continue = False
+
+    # What there is to receive it from, if it has a body.
+    receiver: Receiver | None = None
 
     # Set by the time we see it.
     version: tuple[int, int]
     body: Any
     unreader: Any
 
-    def set_body_reader(self) -> None:
-        """Open the exchange, if there is a body; gunicorn calls this when it has the head."""
-        super().set_body_reader()
+
+class Parser(parser.RequestParser):
+    """gunicorn's parser of a connection's requests, which opens their exchanges."""
+
+    mesg_class = Request
+    mesg: Request | None
+    unreader: Any
+
+    def __init__(self, other: parser.RequestParser, terms: Terms) -> None:
+        """Go on where this one is, before its first request."""
+        super().__init__(other.cfg, (), other.source_addr)
+        self.unreader = other.unreader
+        self._terms = terms
+
+    def __next__(self) -> Request:
+        """Give the next request when its head is here, with its exchange open if it has a body.
+
+        Raises:
+            gunicorn.http.errors.ExpectationFailed: it expects what we don't know. gunicorn answers
+                417 and closes the connection.
+
+        """
+        req: Request = super().__next__()  # type: ignore[assignment]
         waits = False
-        for name, _ in self.headers:
+        for name, _ in req.headers:
             if name == "EXPECT":
                 # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST
                 # ignore that expectation" (RFC 9110 section 10.1.1).
-                waits = _expects_continue(self.headers) and self.version >= (1, 1)
+                waits = _expects_continue(req.headers) and req.version >= (1, 1)
                 break
         # "A server MAY omit sending a 100 (Continue) response [...] if the framing indicates that
         # there is no content" (RFC 9110 section 10.1.1), and botocore, which sends an expectation
         # with an empty body, does not wait.
-        if getattr(self.body.reader, "length", None) != 0:
-            self.body = Body(self.body, Expectation(ConnectionWire(self) if waits else None))
-
-
-class Parser(parser.RequestParser):
-    """gunicorn's parser of a connection's requests, which makes them of our class."""
-
-    mesg_class = Request
-
-    @classmethod
-    def instead_of(cls, other: Any) -> Any:
-        """Give a parser that goes on where this one is; the same one if it is not for HTTP/1."""
-        if not isinstance(other, parser.RequestParser):
-            return other
-        ours = cls(other.cfg, (), other.source_addr)
-        ours.unreader = other.unreader
-        return ours
+        length = getattr(req.body.reader, "length", None)
+        if length != 0:
+            self._open(req, length, waits=waits)
+        return req
 
     # the stubs of gunicorn know a finish_body that gives nothing
     def finish_body(  # type: ignore[override]
-        self, deadline: float | None = None, max_bytes: int | None = None
+        self,
+        deadline: float | None = None,
+        max_bytes: int | None = None,  # noqa: ARG002  what is too long was not to be kept
     ) -> bool:
-        """Discard what is left of the body of the last request; True: another one may follow."""
+        """Throw away what is left of the last request's body; True: another one may follow."""
+        req = self.mesg
         # Most requests have none: they are not to pay for the looking.
-        if self.mesg is None or not has_body(self.mesg):
+        if req is None or req.receiver is None:
             return True
-        return bool(super().finish_body(deadline, max_bytes))
+        followed: bool = req.body.finish(deadline)
+        req.receiver.close()
+        self.unreader.unread(req.receiver.ahead)
+        req.receiver = None
+        return followed
+
+    def _open(self, req: Request, length: int | None, *, waits: bool) -> None:
+        sock = self.unreader.sock
+        behind = self.unreader.take_buffered()
+        if length is not None:
+            self.unreader.unread(behind[length:])  # of the next request
+            behind = behind[:length]
+        receiver = req.receiver = Receiver(
+            sock, behind, timeout=self._terms.body_timeout, min_rate=self._terms.min_rate
+        )
+
+        framing: Framing
+        if length is not None:
+            framing = Sized(receiver, length)
+        else:
+            limits = req.limit_request_field_size, req.max_buffer_headers
+            framing = Chunked(receiver, *limits, on_trailers=partial(_parse_trailers, req))
+        wire = ConnectionWire(req, sock, framing, self._terms)
+        req.body = Body(framing, Expectation(wire if waits else None), wire)
+
+
+def _parse_trailers(req: Request, lines: bytes) -> None:
+    try:
+        req.trailers = req.parse_headers(lines.removesuffix(b"\r\n"), from_trailer=True)
+    except errors.ParseException as error:
+        raise MalformedBody(f"the trailer section is malformed: {error}") from error
+
+
+def adopt(connection_parser: Any, terms: Terms) -> Any:
+    """Give a parser that goes on where this one is; the same one if it is not for HTTP/1."""
+    if isinstance(connection_parser, parser.RequestParser):
+        return Parser(connection_parser, terms)
+    return connection_parser
 
 
 def has_body(req: Any) -> bool:
@@ -199,49 +252,19 @@ def _expects_continue(headers: Headers) -> bool:
         raise errors.ExpectationFailed(str(error)) from None
 
 
-def open_stream(req: Any, connection: HTTP2ServerConnection) -> bool:
-    """Open the exchange of an HTTP/2 request, if it has a body.
-
-    Tell whether the request is to be handled. If not it has been answered: it expects what we
-    don't know.
-    """
-    stream = req.stream
-    stream.expect_continue = False  # gunicorn's body would send a 100 of its own
-    try:
-        waits = _expects_continue(req.headers)
-    except errors.ExpectationFailed as error:
-        connection.send_error(stream.stream_id, 417, str(error))
-        return False
-    if req.content_length != 0 and not (stream.body_complete and not stream.body_size):
-        wire = StreamWire(stream, connection) if waits else None
-        req.body = Body(req.body, Expectation(wire))
-    return True
-
-
 class ConnectionWire:
-    """An HTTP/1 connection, as an expectation knows it."""
+    """An HTTP/1 connection, as an expectation and a body know it."""
 
-    def __init__(self, req: Request) -> None:
+    def __init__(self, req: Request, sock: socket.socket, framing: Framing, terms: Terms) -> None:
         """Belong to this request."""
         self._req = req
-        self._sock = req.unreader.sock
-        self._came_uninvited = False
+        self._sock = sock
+        self._framing = framing
+        self._terms = terms
 
     def body_arrived(self) -> bool:
-        """Look for body bytes without waiting; what comes is kept for the parser."""
-        if self._req.unreader.buf.getvalue():
-            return True
-        # Not MSG_PEEK: a TLS socket has none.
-        timeout = self._sock.gettimeout()
-        self._sock.settimeout(0)
-        try:
-            data = self._sock.recv(ARRIVAL_SIZE)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return False
-        finally:
-            self._sock.settimeout(timeout)
-        self._req.unreader.unread(data)
-        return bool(data)
+        """Look for body bytes without waiting; what comes is kept."""
+        return self._framing.arrived()
 
     def send_continue(self, headers: Headers) -> None:
         """Send the 100 at once."""
@@ -260,21 +283,29 @@ class ConnectionWire:
         """
         self._req.force_close()
 
-    def await_uninvited(self) -> None:
-        """Wait for the first body bytes from a client that has its answer.
+    def discard(self) -> None:
+        """Let what comes be thrown away while the response is written."""
+        self._terms.discard(self._sock)
 
-        Raises:
-            TimeoutError: none came. Most clients don't send a body that was not asked for.
 
-        """
-        if self._came_uninvited:
-            return
-        if not self._req.unreader.buf.getvalue() and not _readable(self._sock, UNINVITED_TIMEOUT):
-            raise TimeoutError(
-                "the answer began before the body was asked for, and the client did not send it: "
-                "read wsgi.input, or call proceed(), before the first byte of the answer"
-            )
-        self._came_uninvited = True
+def open_stream(req: Any, connection: HTTP2ServerConnection, terms: Terms) -> bool:
+    """Open the exchange of an HTTP/2 request, if it has a body.
+
+    Tell whether the request is to be handled. If not it has been answered: it expects what we
+    don't know.
+    """
+    stream = req.stream
+    stream.expect_continue = False  # gunicorn's body would send a 100 of its own
+    connection.stream_timeout = terms.body_timeout or None  # type: ignore[attr-defined]
+    try:
+        waits = _expects_continue(req.headers)
+    except errors.ExpectationFailed as error:
+        connection.send_error(stream.stream_id, 417, str(error))
+        return False
+    if req.content_length != 0 and not (stream.body_complete and not stream.body_size):
+        wire = StreamWire(stream, connection)
+        req.body = Body(StreamFraming(req.body), Expectation(wire if waits else None), wire)
+    return True
 
 
 class StreamWire:
@@ -301,14 +332,47 @@ class StreamWire:
         (RFC 9113 section 8.1), and gunicorn does so for every body that was not read to its end.
         """
 
-    def await_uninvited(self) -> None:
-        """Leave it to gunicorn, which waits for frames no longer than its ``timeout``."""
+    def discard(self) -> None:
+        """Leave it to gunicorn, too."""
 
 
-def _readable(sock: socket.socket, timeout: float) -> bool:
-    """Wait for bytes without touching the timeout of the socket: another thread may be sending."""
-    if isinstance(sock, ssl.SSLSocket) and sock.pending():
-        return True
-    poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    return bool(poller.poll(timeout * 1000))
+class StreamFraming:
+    """The body of an HTTP/2 stream; gunicorn has received its frames, or waits for them."""
+
+    def __init__(self, body: Any) -> None:
+        """Read gunicorn's body."""
+        # Not at the top: a gunicorn that has no HTTP/2 is to be refused in words.
+        from gunicorn.http2.errors import HTTP2Error
+
+        self._lost = HTTP2Error
+        self._body = body
+
+    def read(self, size: int, *, whole: bool = False) -> bytes:
+        """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body.
+
+        Raises:
+            ClientDisconnected: the stream was reset, or nothing came on it for too long, or its
+                connection broke.
+
+        """
+        try:
+            if whole:
+                return bytes(self._body.read(size))
+            first = self._body.read(1)
+            held = len(self._body._buf)  # noqa: SLF001  there is no other way to ask
+            return bytes(first + self._body.read(min(size - 1, held)))
+        except self._lost as error:
+            raise ClientDisconnected(f"the body ended early: {error}") from error
+
+    def read_into(self, view: memoryview) -> int:
+        """Read as many bytes as this has room for, or fewer; 0 at the end. Raises as `read`."""
+        data = self.read(len(view), whole=True)
+        view[: len(data)] = data
+        return len(data)
+
+    def read_what_is_here(self) -> tuple[bytes, bool]:
+        """Read nothing: a stream that ends leaves its connection alone."""
+        return b"", True
+
+    def drain(self, deadline: float) -> None:
+        """Leave it to gunicorn."""

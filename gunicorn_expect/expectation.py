@@ -103,8 +103,8 @@ def expects_continue(headers: Headers) -> bool:
 class Wire(Protocol):
     """What an expectation asks of its connection.
 
-    The first three are called with the expectation's lock held and only while it is pending:
-    nobody else reads or writes this connection meanwhile.
+    All are called with the expectation's lock held and only while it is pending: nobody else reads
+    or writes this connection meanwhile.
     """
 
     def body_arrived(self) -> bool:
@@ -115,9 +115,6 @@ class Wire(Protocol):
 
     def close_after_response(self) -> None:
         """Make the response say ``Connection: close``, and the connection end with it."""
-
-    def await_uninvited(self) -> None:
-        """Wait for a body that was not asked for. TimeoutError: it does not come."""
 
 
 class Expectation:
@@ -174,7 +171,7 @@ class Expectation:
     # What happens to it. These are called for the application, by its input and by the gate.
 
     def on_read(self) -> None:
-        """Say 100 if the client waits for it. OSError: the client is gone, or sends no body."""
+        """Say 100 if the client waits for it. OSError: the client is gone."""
         self._read(())
 
     def on_respond(self) -> None:
@@ -184,19 +181,15 @@ class Expectation:
                 self._happen(Event.RESPOND)
 
     def _read(self, headers: Headers) -> None:
-        if self._wire is None:
-            return
         # No lock for the reads after the first: nothing leads back to PENDING.
         if self._state is State.PENDING:
             with self._lock:
                 # "A server MAY omit sending a 100 (Continue) response if it has already received
                 # some or all of the content" (RFC 9110 section 10.1.1), and some clients break
                 # on one that they no longer wait for.
-                if self._state is State.PENDING and self._wire.body_arrived():
+                if self._wire is not None and self._wire.body_arrived():
                     self._happen(Event.ARRIVED)
                 self._happen(Event.READ, headers)
-        if self._state is State.DECLINED:
-            self._wire.await_uninvited()
 
     def _happen(self, event: Event, headers: Headers = ()) -> None:
         state = TRANSITIONS[self._state][event]
@@ -210,6 +203,8 @@ class Expectation:
             # Last: who sees the new state without the lock relies on its bytes being sent.
             # And always: half a 100 that failed must not be followed by another one.
             self._state = state
+            if state is not State.PENDING:
+                self._wire = None  # nothing leads back; and what leads to the request is let go
 
 
 #: RFC 9110 section 5.6.2

@@ -3,8 +3,9 @@
 "The start_response callable must not actually transmit the response headers. Instead, it must
 store them for the server or gateway to transmit only after the first iteration of the application
 return value that yields a non-empty bytestring, or upon the application's first invocation of the
-write() callable" (PEP 3333). While a client waits, the gate does so itself: an application that
-has called start_response and then reads the body has still asked for it.
+write() callable" (PEP 3333). For a request that has a body the gate does so itself: an application
+that has called start_response and then reads the body has still asked for it, and what the head
+says of the connection depends on what was read by then.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect.expectation import Expectation, State
+from gunicorn_expect.framing import MalformedBody
+from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -19,10 +22,29 @@ if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from gunicorn_expect.body import Body
+
 KEY: Final = "gunicorn_expect.expectation"
 
 #: The expectation of every request that has no body. It never changes.
 NOBODY_WAITS: Final = Expectation()
+
+
+#: What the client is told of its body, by what reading it raised, where the application lets it
+#: pass. One that has left will not hear it; one that has only ended its side will.
+_STATUS: Final = {
+    BodyTimeout: "408 Request Timeout",
+    MalformedBody: "400 Bad Request",
+    ClientDisconnected: "400 Bad Request",
+}
+
+#: Bytes of an answer that every system takes without waiting for the client to read: Linux begins
+#: with a send buffer of 16 KiB (tcp(7), tcp_wmem).
+SENT_AT_ONCE: Final = 16384
+
+
+class AnswerCutOff(OSError):  # noqa: N818  it is no fault of the server's
+    """The application failed when its answer had begun: the connection ends in the middle of it."""
 
 
 class Gate:
@@ -34,7 +56,8 @@ class Gate:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Call the application, and see to it that its answer is announced as what it is."""
-        expectation: Expectation | None = getattr(environ["wsgi.input"], "expectation", None)
+        body = environ["wsgi.input"]
+        expectation: Expectation | None = getattr(body, "expectation", None)
         if expectation is None:
             environ[KEY] = NOBODY_WAITS
             return self._application(environ, start_response)
@@ -42,25 +65,26 @@ class Gate:
         environ[KEY] = expectation
         if expectation.pending and "wsgi.early_hints" in environ:
             environ["wsgi.early_hints"] = _settled(expectation, environ["wsgi.early_hints"])
-        answer = _Answer(expectation, start_response, environ["REQUEST_METHOD"])
+        answer = _Answer(body, expectation, start_response, environ["REQUEST_METHOD"])
         try:
             items = self._application(environ, answer.start)
-        except BaseException:
-            answer.settle()  # the server answers in its place
-            raise
+        except BaseException as error:  # noqa: BLE001  the server's, too
+            answer.fail(error)
+            items = ()
         if answer.held and _is_file(items, environ.get("wsgi.file_wrapper")):
-            answer.begin()  # the server must get it as it is, to send it by sendfile
-        elif answer.held or expectation.pending:
-            return _Items(items, answer)
-        return items
+            # The server must get it as it is, to send it by sendfile.
+            answer.begin(None, complete=True)
+            return items
+        return _Items(items, answer)
 
 
 class _Answer:
     """The application's answer, held until its first byte has to go out."""
 
     def __init__(
-        self, expectation: Expectation, start_response: StartResponse, method: str
+        self, body: Body, expectation: Expectation, start_response: StartResponse, method: str
     ) -> None:
+        self._body = body
         self._expectation = expectation
         self._start_response = start_response
         self._method = method
@@ -77,7 +101,7 @@ class _Answer:
     ) -> Callable[[bytes], object]:
         """Stand in for ``start_response`` (PEP 3333)."""
         self._check_final(status)
-        if self.held is None and not self._expectation.pending:
+        if self.begun:
             return self._start_response(status, headers, exc_info)
         if self.held is not None and exc_info is None:
             raise AssertionError("start_response was called a second time without exc_info")
@@ -86,30 +110,54 @@ class _Answer:
 
     def write(self, data: bytes, /) -> None:
         """Stand in for the ``write`` that ``start_response`` returns."""
-        self.begin()
-        assert self._write is not None  # noqa: S101  only start() hands out this method
+        if not self.begun:
+            self.begin(len(data), complete=False)
+        assert self._write is not None  # noqa: S101  it has begun
         self._write(data)
 
-    def settle(self) -> None:
-        """Note that the next byte sent is the first of the answer, this one or the server's."""
-        self.begun = True
-        self._expectation.on_respond()
+    def begin(self, size: int | None, *, complete: bool) -> None:
+        """Let go of the answer: its first bytes follow.
 
-    def begin(self, *, empty: bool = False) -> None:
-        """Let go of the answer: what follows are its bytes, or nothing if it is empty."""
-        self.settle()
+        Args:
+            size: how many bytes; None: not known.
+            complete: nothing follows them, and the application will not read.
+
+        """
         if self.held is None:
-            return
+            raise AssertionError("the application did not call start_response")
         status, headers = self.held
-        self.held = None
+        length = _length(headers)
+        complete = complete or (size is not None and size == length)
+        self.settle(discard=complete and (size is None or size > SENT_AT_ONCE))
         if self._expectation.state is State.DECLINED:
             # The server says close, unless the application says upgrade.
             headers = [field for field in headers if field[0].lower() != "connection"]
-        if empty and self._may_have_a_body(status) and not _has_length(headers):
+        if size == 0 and complete and length is None and self._may_have_a_body(status):
             # Else the server would send an empty chunked body, and Java 17's HttpClient waits
             # for ever when the answer to its expectation has a body that is not of length 0.
             headers = [*headers, ("Content-Length", "0")]
         self._write = self._start_response(status, headers)
+        self.held = None
+        self.begun = True
+
+    def settle(self, *, discard: bool = False) -> None:
+        """Note that the next byte sent is the first of the answer, this one or the server's."""
+        self._body.on_respond(discard=discard)
+
+    def fail(self, error: BaseException) -> None:
+        """End as the application has. It returns if there is an answer to that, and raises else."""
+        if self.begun:
+            if isinstance(error, Exception) and not isinstance(error, OSError):
+                # An OSError, so that the server closes in order: for others it waits here.
+                raise AnswerCutOff(
+                    f"the answer is cut off after its beginning: {error!r}"
+                ) from error
+            raise error
+        status = _STATUS.get(type(error))
+        if status is None:
+            self.settle()  # the server answers in its place
+            raise error
+        self.held = (status, [("Content-Length", "0")])
 
     def _check_final(self, status: str) -> None:
         # A 101 does end the exchange, but "if a server receives both an Upgrade and an Expect
@@ -126,7 +174,7 @@ class _Answer:
 
 
 class _Items:
-    """What the application yields while its client waits; the first item begins the answer."""
+    """What the application yields; the first item begins the answer."""
 
     def __init__(self, items: Iterable[bytes], answer: _Answer) -> None:
         self._items = items
@@ -137,23 +185,34 @@ class _Items:
         return self
 
     def __next__(self) -> bytes:
-        if self._answer.begun:
-            return next(self._iterator)
+        answer = self._answer
         try:
+            if answer.begun:
+                return next(self._iterator)
             for item in self._iterator:
                 if item:
-                    self._answer.begin()
+                    self._begin(item)
                     return item
-            self._answer.begin(empty=True)
-        except BaseException:
-            self._answer.settle()  # the server answers in its place
+            answer.begin(0, complete=True)
+        except StopIteration:
             raise
+        except BaseException as error:  # noqa: BLE001  the server's, too
+            answer.fail(error)
+            answer.begin(0, complete=True)
         raise StopIteration
 
     def close(self) -> None:
         close = getattr(self._items, "close", None)
         if close is not None:
             close()
+
+    def _begin(self, item: bytes) -> None:
+        if not isinstance(item, bytes):  # before the server has sent the head
+            raise TypeError(f"the application yielded {type(item).__name__}, not bytes")
+        if isinstance(self._items, list | tuple):
+            self._answer.begin(sum(map(len, self._items)), complete=True)
+        else:
+            self._answer.begin(len(item), complete=False)
 
 
 def _settled(
@@ -180,5 +239,8 @@ def _is_file(items: object, file_wrapper: type | None) -> bool:
     return True
 
 
-def _has_length(headers: list[tuple[str, str]]) -> bool:
-    return any(name.lower() == "content-length" for name, _ in headers)
+def _length(headers: list[tuple[str, str]]) -> int | None:
+    for name, value in headers:
+        if name.lower() == "content-length" and value.isascii() and value.isdigit():
+            return int(value)
+    return None

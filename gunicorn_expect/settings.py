@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What may be set, with its default. All are seconds."""
+    """What may be set, with its default."""
 
+    expect_body_timeout: float = 30.0
+    """Seconds to wait for the next bytes of a body; 0: for ever."""
+    expect_min_rate: float = 240.0
+    """Bytes of a body a second, averaged over the time waited for them, below which an upload is
+    given up after 5 s; 0: any. Kestrel's MinRequestBodyDataRate."""
     expect_linger: float = 30.0
-    """How long a closing connection is read on, in all."""
+    """Seconds that a closing connection is read on, in all. nginx's lingering_time."""
     expect_linger_idle: float = 2.0
-    """After how long without a byte it is closed."""
+    """Seconds without a byte after which it is closed. nginx's lingering_timeout is 5."""
 
 
 def load(cfg: Config, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -44,9 +49,9 @@ def load(cfg: Config, environ: Mapping[str, str] = os.environ) -> Settings:
     for field in dataclasses.fields(Settings):
         name = field.name
         if name in (values := _configured(cfg)):
-            found[name] = _seconds(name, values[name])
+            found[name] = _number(name, values[name])
         if (variable := f"GUNICORN_{name.upper()}") in environ:
-            found[name] = _seconds(variable, environ[variable])
+            found[name] = _number(variable, environ[variable])
     return Settings(**found)
 
 
@@ -57,11 +62,11 @@ def _configured(cfg: Config) -> Mapping[str, Any]:
     return vars(sys.modules[name]) if name in sys.modules else {}
 
 
-def _seconds(name: str, value: object) -> float:
+def _number(name: str, value: object) -> float:
     try:
-        seconds = float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"{name} is {value!r}; it takes seconds, 0 or more")
-    return seconds
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} is {value!r}; it takes a number, 0 or more")
+    return number

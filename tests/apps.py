@@ -82,7 +82,7 @@ def read_by(environ, start_response):
         "readline": lambda: all_of(body.readline),
         "readline-2": lambda: all_of(lambda: body.readline(2)),
         "readlines": lambda: b"".join(body.readlines()),
-        "readlines-1": lambda: b"".join(body.readlines(1)),
+        "readlines-1": lambda: all_of(lambda: b"".join(body.readlines(1))),
         "iteration": lambda: b"".join(body),
         "next": lambda: next(body) + b"".join(body),
         "readinto": lambda: all_of(readinto),

@@ -1,5 +1,6 @@
 """The state machine alone, on a wire that only takes notes."""
 
+import gc
 import threading
 
 import pytest
@@ -41,9 +42,6 @@ class Notes:
 
     def close_after_response(self):
         self.closing = True
-
-    def await_uninvited(self):
-        self.sent.append("awaited")
 
 
 def test_every_event_has_an_outcome_in_every_state():
@@ -248,9 +246,16 @@ def test_a_second_reader_does_not_look_at_the_socket_after_the_100():
     assert len(looks) == 2  # at the beginning, and before the 100
 
 
-def test_a_read_after_the_response_waits_for_an_uninvited_body_and_sends_nothing():
+def test_a_read_after_the_response_sends_nothing():
     wire = Notes()
     expectation = Expectation(wire)
     expectation.on_respond()
     expectation.on_read()
-    assert wire.sent == ["awaited"]
+    assert wire.sent == []
+
+
+def test_a_settled_expectation_lets_its_wire_go():
+    wire = Notes()
+    expectation = Expectation(wire)
+    expectation.on_respond()
+    assert wire not in gc.get_referents(expectation)

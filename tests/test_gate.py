@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from gunicorn_expect import Expectation, State
-from gunicorn_expect.gate import KEY, Gate
+from gunicorn_expect import BodyTimeout, ClientDisconnected, Expectation, MalformedBody, State
+from gunicorn_expect.gate import KEY, SENT_AT_ONCE, AnswerCutOff, Gate
 
 
 class Wire:
@@ -21,9 +21,6 @@ class Wire:
     def close_after_response(self):
         pass
 
-    def await_uninvited(self):
-        raise TimeoutError
-
 
 class Input:
     """A body that somebody waits to send."""
@@ -34,6 +31,10 @@ class Input:
     def read(self, size=-1):
         self.expectation.on_read()
         return b"body"
+
+    def on_respond(self, *, discard=False):
+        self.expectation.on_respond()
+        self.discarded = discard
 
 
 class Response:
@@ -57,6 +58,7 @@ def call(application, method="PUT", **environ):
         **environ,
     }
     items = Gate(application)(environ, response.start_response)
+    response.body = environ["wsgi.input"]
     return response, items, environ[KEY]
 
 
@@ -76,19 +78,6 @@ def test_the_answer_is_held_until_its_first_byte():
     assert response.starts == [("200 OK", [])]
     assert expectation.state is State.DECLINED
     assert list(items) == [b"", b"two"]
-
-
-def test_the_answer_is_passed_on_as_it_is_when_nobody_waits():
-    items = [b"one"]
-
-    def application(environ, start_response):
-        environ["wsgi.input"].read()
-        start_response("200 OK", [])
-        return items
-
-    response, answered, _ = call(application)
-    assert answered is items
-    assert response.starts == [("200 OK", [])]
 
 
 def test_header_fields_are_those_of_the_call():
@@ -204,3 +193,77 @@ def test_an_application_that_fails_before_its_first_byte_has_declined_the_body()
     with pytest.raises(LookupError):
         next(items)
     assert expectation.state is State.DECLINED
+
+
+# What the body is told of the answer.
+
+LONG = b"x" * (SENT_AT_ONCE + 1)
+
+
+@pytest.mark.parametrize(
+    ("discard", "headers", "items"),
+    [
+        (True, [], [LONG]),
+        (True, [], (LONG[1:], b"x")),
+        (True, [("Content-Length", str(len(LONG)))], iter([LONG])),
+        (False, [], [LONG[1:]]),
+        (False, [], iter([LONG])),
+        (False, [("Content-Length", str(len(LONG) + 1))], iter([LONG, b"x"])),
+        (False, [], []),
+    ],
+)
+def test_the_body_is_given_up_when_a_long_answer_is_all_there_is(discard, headers, items):
+    response, answered, _ = call(answering("413 Content Too Large", headers, items))
+    list(answered)
+    assert response.body.discarded is discard
+
+
+def test_an_application_that_says_nothing_is_an_error():
+    _, items, _ = call(lambda environ, start_response: [b"body"])
+    with pytest.raises(AssertionError, match="did not call start_response"):
+        next(items)
+
+
+def test_an_item_that_is_no_bytes_is_an_error_before_the_answer_begins():
+    response, items, _ = call(answering("200 OK", items=["text"]))
+    with pytest.raises(TypeError, match="yielded str, not bytes"):
+        next(items)
+    assert response.starts == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (BodyTimeout("late"), "408 Request Timeout"),
+        (ClientDisconnected("gone"), "400 Bad Request"),
+        (MalformedBody("malformed"), "400 Bad Request"),
+    ],
+)
+@pytest.mark.parametrize("when", ["called", "iterated"])
+def test_a_body_that_is_an_error_is_answered_where_the_application_lets_it_pass(
+    error, status, when
+):
+    def at_once(environ, start_response):
+        raise error
+
+    def later(environ, start_response):
+        start_response("200 OK", [("X-Said", "first")])
+        yield b""
+        raise error
+
+    response, items, _ = call(at_once if when == "called" else later)
+    assert list(items) == []
+    assert response.starts == [(status, [("Content-Length", "0")])]
+
+
+def test_an_answer_that_breaks_off_ends_the_connection_and_says_why():
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        yield b"one"
+        raise LookupError("lost")
+
+    _, items, _ = call(application)
+    assert next(items) == b"one"
+    with pytest.raises(AnswerCutOff, match="lost") as raised:
+        next(items)
+    assert isinstance(raised.value.__cause__, LookupError)

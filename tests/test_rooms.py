@@ -13,13 +13,14 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 
 #: From the leaves up: a room may import from the floors below its own.
 FLOORS = [
-    {"expectation", "body", "linger", "settings", "version"},
+    {"expectation", "body", "receiver", "linger", "settings", "version"},
+    {"framing"},
     {"exchange", "gate"},
     {"connection"},
     {"workers", "workers.thread", "workers.gevent", "workers.sync"},
     {""},
 ]
-WITHOUT_GUNICORN = {"expectation", "body", "linger", "version", "gate"}
+WITHOUT_GUNICORN = {"expectation", "body", "receiver", "framing", "linger", "version", "gate"}
 
 
 def room(path):

@@ -30,6 +30,7 @@ class Worker(ggevent.GeventWorker):
     """gunicorn's gevent worker, for applications that take uploads."""
 
     _lingering: linger.LingerThread
+    _terms: exchange.Terms
     _grace_ends: float | None = None
 
     @classmethod
@@ -65,6 +66,11 @@ class Worker(ggevent.GeventWorker):
                 limits.expect_linger, limits.expect_linger_idle, self.cfg.worker_connections
             )
         )
+        self._terms = exchange.Terms(
+            body_timeout=limits.expect_body_timeout,
+            min_rate=limits.expect_min_rate,
+            discard=self._lingering.discard,
+        )
         super().run()
         grace_ends = self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
         self._lingering.finish(grace_ends, self.notify)
@@ -84,6 +90,7 @@ class Worker(ggevent.GeventWorker):
             addr,
             answer,
             self._lingering,
+            self._terms,
             http2=partial(self.handle_http2, listener),
             upgrade=partial(self._try_h2c_upgrade, listener),  # type: ignore[attr-defined]
             # gunicorn's time to keep alive; it is for a first request, too, but never none at all.
@@ -99,5 +106,5 @@ class Worker(ggevent.GeventWorker):
         h2_conn: Any,
     ) -> None:
         """Handle a request on a stream (greenlet of the connection)."""
-        if exchange.open_stream(req, h2_conn):
+        if exchange.open_stream(req, h2_conn, self._terms):
             super().handle_http2_request(listener_name, req, sock, addr, h2_conn)

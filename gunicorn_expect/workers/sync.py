@@ -23,6 +23,7 @@ class Worker(sync.SyncWorker):
     """gunicorn's sync worker, for applications that take uploads."""
 
     _lingering: linger.LingerThread
+    _terms: exchange.Terms
     _grace_ends: float | None = None
 
     @classmethod
@@ -60,6 +61,11 @@ class Worker(sync.SyncWorker):
                 limits.expect_linger, limits.expect_linger_idle, self.cfg.worker_connections
             )
         )
+        self._terms = exchange.Terms(
+            body_timeout=limits.expect_body_timeout,
+            min_rate=limits.expect_min_rate,
+            discard=self._lingering.discard,
+        )
         super().run()
         grace_ends = self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
         self._lingering.finish(grace_ends, self.notify)
@@ -71,4 +77,4 @@ class Worker(sync.SyncWorker):
             self.handle_request(listener, req, sock, addr)
             return False
 
-        connection.serve(self, client, addr, answer, self._lingering)
+        connection.serve(self, client, addr, answer, self._lingering, self._terms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers import gthread
@@ -22,16 +23,19 @@ if TYPE_CHECKING:
 class Connection(gthread.TConn):
     """A connection whose requests are ours, and which is closed in order."""
 
-    def __init__(self, conn: gthread.TConn, lingering: linger.Linger) -> None:
+    def __init__(
+        self, conn: gthread.TConn, lingering: linger.Linger, terms: exchange.Terms
+    ) -> None:
         """Take over a connection that nothing was read from (main thread)."""
         super().__init__(conn.cfg, conn.sock, conn.client, conn.server)
         self._lingering = lingering
+        self._terms = terms
 
     def init(self) -> None:
         """Make the parser, once; it reads nothing yet (thread of the pool)."""
         if not self.initialized:
             super().init()
-            self.parser = exchange.Parser.instead_of(self.parser)
+            self.parser = exchange.adopt(self.parser, self._terms)
 
     def close(self, graceful: bool = False) -> None:
         """Close; if that is to be graceful, in order. It does not wait (main thread)."""
@@ -47,6 +51,7 @@ class Worker(gthread.ThreadWorker):
     """gunicorn's threaded worker, for applications that take uploads."""
 
     _lingering: linger.Linger
+    _terms: exchange.Terms
     _grace_ends: float | None = None
 
     @classmethod
@@ -83,6 +88,11 @@ class Worker(gthread.ThreadWorker):
         self._lingering = linger.Linger(
             limits.expect_linger, limits.expect_linger_idle, self.cfg.worker_connections
         )
+        self._terms = exchange.Terms(
+            body_timeout=limits.expect_body_timeout,
+            min_rate=limits.expect_min_rate,
+            discard=partial(self.method_queue.defer, self._lingering.discard),
+        )
         self.poller.register(
             self._lingering.fileno(), selectors.EVENT_READ, lambda _: self._lingering.turn()
         )
@@ -99,12 +109,12 @@ class Worker(gthread.ThreadWorker):
     def enqueue_req(self, conn: gthread.TConn) -> None:
         """Hand a connection to the pool (main thread)."""
         if not isinstance(conn, Connection):
-            conn = Connection(conn, self._lingering)
+            conn = Connection(conn, self._lingering, self._terms)
         super().enqueue_req(conn)
 
     def handle_http2_request(self, req: Any, conn: gthread.TConn, h2_conn: Any) -> None:
         """Handle a request on a stream (thread of the pool)."""
-        if exchange.open_stream(req, h2_conn):
+        if exchange.open_stream(req, h2_conn, self._terms):
             super().handle_http2_request(req, conn, h2_conn)
 
     def handle_h2c_upgrade(self, conn: gthread.TConn, req: Request, settings: Any) -> Any:

@@ -1,0 +1,226 @@
+"""Where the body of an HTTP/1.1 request ends (RFC 9112 sections 6 and 7)."""
+
+from __future__ import annotations
+
+import enum
+import re
+import time
+from typing import TYPE_CHECKING, Final
+
+from gunicorn_expect.receiver import FILL_SIZE, BodyTimeout, ClientDisconnected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gunicorn_expect.receiver import Receiver
+
+#: Bytes of an unread body that are read so that its connection can be kept: as many as arrive in
+#: about one round trip (a receive buffer of Linux announces 64 KiB to begin with), and what stock
+#: gunicorn drains.
+DRAIN_SIZE: Final = 65536
+
+
+class MalformedBody(OSError):  # noqa: N818  as the other two
+    """The chunks of the body are not what RFC 9112 section 7.1 says."""
+
+
+class Framing:
+    """How much of a body is left on its connection."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        """Read from this connection."""
+        self.receiver = receiver
+
+    def read(self, size: int, *, whole: bool = False) -> bytes:
+        """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body.
+
+        Args:
+            size: 1 or more.
+            whole: as many as possible are wanted; otherwise those that are here will do.
+
+        Raises:
+            ClientDisconnected: the client left before the end.
+            BodyTimeout: the client sends too little.
+            MalformedBody: the end can't be found.
+
+        """
+        raise NotImplementedError
+
+    def read_into(self, view: memoryview) -> int:
+        """Read as many bytes as this has room for, or fewer; 0 at the end. Raises as `read`."""
+        data = self.read(len(view), whole=True)
+        view[: len(data)] = data
+        return len(data)
+
+    def arrived(self) -> bool:
+        """Tell, without waiting, whether bytes are here. ClientDisconnected: never will be."""
+        raise NotImplementedError
+
+    def read_what_is_here(self) -> tuple[bytes, bool]:
+        """Read up to `DRAIN_SIZE` bytes without waiting; tell whether a connection can be kept.
+
+        It can be kept if what is left then need not be read to know that it ends soon.
+        """
+        raise NotImplementedError
+
+    def drain(self, deadline: float) -> None:
+        """Read to the end and throw it away; raises as `read`. The clock is `time.monotonic`."""
+        while (left := deadline - time.monotonic()) > 0:
+            self.receiver.patience = left
+            if not self.read(DRAIN_SIZE):
+                return
+        raise BodyTimeout("the rest of the body did not come in time to be thrown away")
+
+
+class Sized(Framing):
+    """A body of a length that the head tells."""
+
+    def __init__(self, receiver: Receiver, length: int) -> None:
+        """Be so many bytes long."""
+        super().__init__(receiver)
+        self._length = length
+        self._left = length
+
+    def read(self, size: int, *, whole: bool = False) -> bytes:
+        """Read straight off the connection."""
+        if not self._left:
+            return b""
+        data = self.receiver.receive(min(size, self._left), whole=whole)
+        self._count(len(data))
+        return data
+
+    def read_into(self, view: memoryview) -> int:
+        """Read straight off the connection, into this."""
+        if not self._left:
+            return 0
+        size = self.receiver.receive_into(view[: self._left])
+        self._count(size)
+        return size
+
+    def arrived(self) -> bool:
+        """Look for them; what comes behind the end is left on the socket."""
+        return self.receiver.look(self._left)
+
+    def read_what_is_here(self) -> tuple[bytes, bool]:
+        """Read nothing: what is left is known."""
+        return b"", self._left <= DRAIN_SIZE or self._left <= self.receiver.here()
+
+    def _count(self, size: int) -> None:
+        if not size:
+            came = self._length - self._left
+            raise ClientDisconnected(f"the client left after {came} of {self._length} bytes")
+        self._left -= size
+
+
+class _Part(enum.Enum):
+    SIZE = "the line with the size of a chunk"
+    DATA = "the bytes of a chunk"
+    DATA_END = "the CRLF behind them"
+    TRAILERS = "a line of the trailer section"
+    END = "nothing: the body has ended"
+
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+#: "chunk-size [ chunk-ext ] CRLF", with bad white space where RFC 9112 section 7.1.1 has it.
+_SIZE_LINE = re.compile(
+    rb"([0-9A-Fa-f]+)"
+    rb"(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+    rb"\r\n"
+)
+
+
+class Chunked(Framing):
+    """A body in chunks (RFC 9112 section 7.1)."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        line_limit: int,
+        trailer_limit: int,
+        on_trailers: Callable[[bytes], object],
+    ) -> None:
+        """Begin with the first chunk.
+
+        Args:
+            receiver: the connection.
+            line_limit: bytes that the line with a chunk's size may have.
+            trailer_limit: bytes that the trailer section may have.
+            on_trailers: called with its lines, each with its CRLF. MalformedBody: it is wrong.
+
+        """
+        super().__init__(receiver)
+        self._line_limit = line_limit
+        self._trailer_limit = trailer_limit
+        self._on_trailers = on_trailers
+        self._part = _Part.SIZE
+        self._left = 0  # of the chunk
+        self._came = 0
+        self._trailers = b""
+
+    def read(self, size: int, *, whole: bool = False) -> bytes:
+        """Read bytes of one chunk."""
+        while self._part not in (_Part.DATA, _Part.END):
+            self._next_line()
+        if self._part is _Part.END:
+            return b""
+        data = self.receiver.receive(min(size, self._left), whole=whole)
+        if not data:
+            self._fail_at_the_end()
+        self._came += len(data)
+        self._left -= len(data)
+        if not self._left:
+            self._part = _Part.DATA_END
+        return data
+
+    def arrived(self) -> bool:
+        """Look for them."""
+        return self.receiver.look(FILL_SIZE)
+
+    def read_what_is_here(self) -> tuple[bytes, bool]:
+        """Read to find the end: only if it is here can the connection be kept."""
+        patience, self.receiver.patience = self.receiver.patience, 0
+        pieces = []
+        room = DRAIN_SIZE
+        try:
+            while room and (data := self.read(room)):
+                pieces.append(data)
+                room -= len(data)
+        except BlockingIOError:
+            pass
+        finally:
+            self.receiver.patience = patience
+        return b"".join(pieces), self._part is _Part.END
+
+    def _next_line(self) -> None:
+        limit = {_Part.SIZE: self._line_limit, _Part.DATA_END: 2}.get(
+            self._part, self._trailer_limit
+        )
+        line = self.receiver.line(limit)
+        if line is None:
+            self._fail_at_the_end()
+        elif not line.endswith(b"\r\n") or len(line) > limit:
+            # A proxy that takes a bare LF for the end of a line sees another body than one who
+            # does not.
+            raise MalformedBody(
+                f"{self._part.value} does not end with CRLF after {limit} bytes or less"
+            )
+        elif self._part is _Part.SIZE:
+            match = _SIZE_LINE.fullmatch(line)
+            if match is None:
+                raise MalformedBody(f"{line[:40]!r} is not the size of a chunk")
+            self._left = int(match[1], 16)
+            self._part = _Part.DATA if self._left else _Part.TRAILERS
+        elif self._part is _Part.DATA_END:
+            self._part = _Part.SIZE  # the line has no room for more than CRLF
+        elif line == b"\r\n":
+            if self._trailers:
+                self._on_trailers(self._trailers)
+            self._part = _Part.END
+        else:
+            self._trailers += line
+            if len(self._trailers) > self._trailer_limit:
+                raise MalformedBody(f"the trailer section is over {self._trailer_limit} bytes")
+
+    def _fail_at_the_end(self) -> None:
+        raise ClientDisconnected(f"the client left after {self._came} bytes, before the last chunk")

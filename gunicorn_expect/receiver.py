@@ -1,0 +1,248 @@
+"""The receiving side of one connection while a body is read: what comes, or an error in time.
+
+Two ways to receive, by what the socket allows:
+
+* A plain blocking socket is read by blocking calls that the kernel ends after `TICK` (SO_RCVTIMEO),
+  each for as many bytes as are wanted (MSG_WAITALL): one call and no copy for a piece of a body.
+* TLS and gevent sockets are read without waiting, and waited for by poll.
+
+Neither touches the timeout of the socket while it waits: another thread may be writing the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import math
+import os
+import select
+import socket
+import ssl
+import struct
+import sys
+import termios
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+#: Seconds that a read waits in the kernel before it is counted as one that waits for the client.
+#: Long beside the pauses of an upload under way (a round trip), short beside a timeout.
+TICK: Final = 0.1
+
+_TICK: Final = struct.pack("ll", 0, int(TICK * 1_000_000))  # struct timeval
+_NO_TICK: Final = struct.pack("ll", 0, 0)
+
+#: Bytes received at once where more may follow than is wanted: a default Linux receive buffer is
+#: 128 KiB, and half of that is announced.
+FILL_SIZE: Final = 65536
+
+#: The most that one call receives, so that nothing is allocated for bytes that may never come.
+MOST: Final = 1024 * 1024
+
+#: Seconds of waiting before the rate is looked at. Kestrel's grace, too.
+RATE_GRACE: Final = 5.0
+
+
+class ClientDisconnected(ConnectionResetError):  # noqa: N818  the name is the contract's
+    """The client left before the end that its request announced."""
+
+    def __init__(self, message: str) -> None:
+        """Say what was missing."""
+        super().__init__(errno.ECONNRESET, message)
+
+
+class BodyTimeout(TimeoutError):  # noqa: N818  the name is the contract's
+    """The client sent too little for too long."""
+
+    def __init__(self, message: str) -> None:
+        """Say what was missing."""
+        super().__init__(errno.ETIMEDOUT, message)
+
+
+class Receiver:
+    """What comes on a connection: first what came with the head, then what the socket gives."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        ahead: bytes = b"",
+        *,
+        timeout: float = 0,
+        min_rate: float = 0,
+        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """Receive from this socket.
+
+        Args:
+            sock: the connection, TLS or not, blocking.
+            ahead: bytes that were received behind the head.
+            timeout: seconds to wait for the next bytes; 0: for ever.
+            min_rate: bytes a second, averaged over the time waited; 0: any.
+            waiting: entered while the client is waited for.
+
+        """
+        #: Seconds to wait for the next bytes, for now; 0: don't.
+        self.patience = timeout or math.inf
+        self._sock = sock
+        self._ahead = ahead
+        self._taken = 0  # of what is ahead
+        self._min_rate = min_rate
+        self._waiting = waiting
+        self._waited = 0.0
+        self._received = 0
+        self._in_kernel = not isinstance(sock, ssl.SSLSocket) and os.get_blocking(sock.fileno())
+        self._ticks = False
+
+    @property
+    def ahead(self) -> bytes:
+        """What was received and is not taken."""
+        return self._ahead[self._taken :]
+
+    def here(self) -> int:
+        """Count the bytes that can be received without waiting, as far as that can be known."""
+        here = len(self._ahead) - self._taken
+        if not isinstance(self._sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError):
+                count = fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, bytes(4))
+                here += int.from_bytes(count, sys.byteorder)
+        return here
+
+    def look(self, size: int) -> bool:
+        """Tell, without waiting, whether bytes are here; receive up to ``size`` to know.
+
+        A client that sends no more has none here. ClientDisconnected: the connection broke.
+        """
+        if self._taken == len(self._ahead):
+            # Not MSG_PEEK: a TLS socket has none.
+            self._ahead, self._taken = self._receive_now(min(size, FILL_SIZE)) or b"", 0
+        return self._taken < len(self._ahead)
+
+    def receive(self, size: int, *, whole: bool = False) -> bytes:
+        """Receive up to ``size`` bytes, and at least one; ``b""``: the client sends no more.
+
+        Args:
+            size: 1 or more.
+            whole: as many as possible are wanted; otherwise those that are here will do.
+
+        Raises:
+            BodyTimeout: it sends too little.
+            ClientDisconnected: the connection broke.
+            BlockingIOError: nothing is here, and ``patience`` is 0.
+
+        """
+        if self._taken < len(self._ahead):
+            data = self._ahead[self._taken : self._taken + size]
+            self._taken += len(data)
+            return data
+        start = time.monotonic()
+        while (received := self._try(min(size, MOST), whole=whole)) is None:
+            self._wait(start)
+        self._note(len(received), start)
+        return received
+
+    def receive_into(self, view: memoryview) -> int:
+        """Receive as many bytes as this has room for, or fewer; 0: the client sends no more.
+
+        Raises: what `receive` does.
+        """
+        if self._ticks and self.patience and self._taken == len(self._ahead):
+            start = time.monotonic()
+            try:
+                size = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
+            except OSError:
+                pass  # the next one tells
+            else:
+                self._note(size, start)
+                return size
+        data = self.receive(len(view), whole=True)
+        view[: len(data)] = data
+        return len(data)
+
+    def fill(self) -> bool:
+        """Receive more of what is ahead; False: the client sends no more. Raises as `receive`."""
+        ahead = self.ahead
+        self._ahead, self._taken = b"", 0
+        try:
+            ahead += (data := self.receive(FILL_SIZE))
+        finally:
+            self._ahead = ahead
+        return bool(data)
+
+    def line(self, limit: int) -> bytes | None:
+        """Take a line with its LF; None: the client sends no more. Raises as `receive`.
+
+        Args:
+            limit: bytes after which an unfinished line is given as it is.
+
+        """
+        while not (end := self._ahead.find(b"\n", self._taken) + 1):
+            if len(self._ahead) - self._taken > limit:
+                end = len(self._ahead)
+                break
+            if not self.fill():
+                return None
+        line = self._ahead[self._taken : end]
+        self._taken = end
+        return line
+
+    def close(self) -> None:
+        """Leave the socket as it was."""
+        if self._ticks:
+            self._ticks = False
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _NO_TICK)
+
+    def _try(self, size: int, *, whole: bool) -> bytes | None:
+        """Receive what is here; a plain socket waits a tick for it. None: nothing."""
+        if not self._in_kernel or not self.patience:
+            return self._receive_now(size)
+        if not self._ticks:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
+            self._ticks = True
+        try:
+            return self._sock.recv(size, socket.MSG_WAITALL if whole else 0)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ClientDisconnected(f"the client is gone: {error}") from error
+
+    def _receive_now(self, size: int) -> bytes | None:
+        try:
+            if self._in_kernel:
+                return self._sock.recv(size, socket.MSG_DONTWAIT)
+            timeout = self._sock.gettimeout()
+            self._sock.settimeout(0)
+            try:
+                return self._sock.recv(size)
+            finally:
+                self._sock.settimeout(timeout)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as error:
+            raise ClientDisconnected(f"the client is gone: {error}") from error
+
+    def _wait(self, start: float) -> None:
+        """Wait until something is here."""
+        if not self.patience:
+            raise BlockingIOError(errno.EAGAIN, "nothing is here")
+        left = self.patience - (time.monotonic() - start)
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN)
+        with self._waiting():
+            if left > 0 and poller.poll(None if left == math.inf else left * 1000):
+                return
+        raise BodyTimeout(f"nothing came from the client for {self.patience:g} s")
+
+    def _note(self, size: int, start: float) -> None:
+        self._received += size
+        self._waited += time.monotonic() - start
+        if self._waited > RATE_GRACE and self._received < self._waited * self._min_rate:
+            raise BodyTimeout(
+                f"{self._received} bytes came in {self._waited:.1f} s, "
+                f"fewer than {self._min_rate:g} a second"
+            )
