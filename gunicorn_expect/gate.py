@@ -44,15 +44,30 @@ SENT_AT_ONCE: Final = 16384
 
 
 class AnswerCutOff(OSError):  # noqa: N818  it is no fault of the server's
-    """The application failed when its answer had begun: the connection ends in the middle of it."""
+    """The application failed when its answer had begun: the connection ends in the middle of it.
+
+    An OSError, because the server closes in order for it. For others it waits for the client.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        """Say what it failed of."""
+        super().__init__(f"the answer is cut off after its beginning: {error!r}")
 
 
 class Gate:
     """An application whose clients may wait for a word."""
 
-    def __init__(self, application: WSGIApplication) -> None:
-        """Stand before this application."""
+    def __init__(self, application: WSGIApplication, *, guards_all: bool = False) -> None:
+        """Stand before this application.
+
+        Args:
+            application: WSGI.
+            guards_all: an answer that breaks off ends its connection without a wait, that of a
+                request without a body as well. For a server that has one thread.
+
+        """
         self._application = application
+        self._guards_all = guards_all
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Call the application, and see to it that its answer is announced as what it is."""
@@ -60,7 +75,10 @@ class Gate:
         expectation: Expectation | None = getattr(body, "expectation", None)
         if expectation is None:
             environ[KEY] = NOBODY_WAITS
-            return self._application(environ, start_response)
+            items = self._application(environ, start_response)
+            if self._guards_all and not isinstance(items, (list, environ["wsgi.file_wrapper"])):
+                return _Guarded(items)
+            return items
 
         environ[KEY] = expectation
         if expectation.pending and "wsgi.early_hints" in environ:
@@ -148,10 +166,7 @@ class _Answer:
         """End as the application has. It returns if there is an answer to that, and raises else."""
         if self.begun:
             if isinstance(error, Exception) and not isinstance(error, OSError):
-                # An OSError, so that the server closes in order: for others it waits here.
-                raise AnswerCutOff(
-                    f"the answer is cut off after its beginning: {error!r}"
-                ) from error
+                raise AnswerCutOff(error) from error
             raise error
         status = _STATUS.get(type(error))
         if status is None:
@@ -171,6 +186,29 @@ class _Answer:
 
     def _may_have_a_body(self, status: str) -> bool:
         return self._method != "HEAD" and status[:3] not in ("204", "304")
+
+
+class _Guarded:
+    """What the application yields, and an error of its own when it fails after the first item."""
+
+    def __init__(self, items: Iterable[bytes]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[bytes]:
+        begun = False
+        try:
+            for item in self._items:
+                yield item
+                begun = True
+        except Exception as error:
+            if not begun or isinstance(error, OSError):
+                raise
+            raise AnswerCutOff(error) from error
+
+    def close(self) -> None:
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            close()
 
 
 class _Items:

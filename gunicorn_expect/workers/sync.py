@@ -46,7 +46,7 @@ class Worker(sync.SyncWorker):
         """Put the gate before the application (worker, at boot)."""
         super().load_wsgi()
         # the stubs of gunicorn don't know the exc_info of start_response
-        self.wsgi = Gate(self.wsgi)  # type: ignore[arg-type,assignment]
+        self.wsgi = Gate(self.wsgi, guards_all=True)  # type: ignore[arg-type,assignment]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note when the grace ends (main thread, in a signal handler)."""
