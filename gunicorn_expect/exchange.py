@@ -26,6 +26,7 @@ Of its workers:
   it; ``notify()``; ``handle_http2_request()``, in which the application is called
 * gthread: ``.poller``, and ``wait_for_and_dispatch_events()``, a turn of its loop;
   ``enqueue_req()``, through which a connection goes before its first byte is read;
+  ``get_thread_pool()``, which makes ``.tpool``;
   ``TConn(cfg, sock, client, server)`` with attributes of these names, ``.init()``, which makes its
   ``.parser`` and is ``.initialized`` then, and ``.close()``; ``handle_h2c_upgrade()`` and
   ``_keepalive_after()``
@@ -45,6 +46,7 @@ import operator
 import pkgutil
 import socket
 import types
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,6 +67,7 @@ from gunicorn_expect.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from gunicorn.http2.connection import HTTP2ServerConnection
 
@@ -136,6 +139,8 @@ class Terms:
     """Bytes of a body a second; 0: any."""
     discard: Callable[[socket.socket], object]
     """Begins to throw away what comes on a connection whose response is being written."""
+    waiting: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Entered while a body is waited for."""
 
 
 class Request(message.Request):
@@ -213,7 +218,11 @@ class Parser(parser.RequestParser):
             self.unreader.unread(behind[length:])  # of the next request
             behind = behind[:length]
         receiver = req.receiver = Receiver(
-            sock, behind, timeout=self._terms.body_timeout, min_rate=self._terms.min_rate
+            sock,
+            behind,
+            timeout=self._terms.body_timeout,
+            min_rate=self._terms.min_rate,
+            waiting=self._terms.waiting,
         )
 
         framing: Framing

@@ -13,7 +13,7 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 
 #: From the leaves up: a room may import from the floors below its own.
 FLOORS = [
-    {"expectation", "body", "receiver", "linger", "settings", "version"},
+    {"expectation", "body", "receiver", "pool", "linger", "settings", "version"},
     {"framing"},
     {"exchange", "gate"},
     {"connection"},

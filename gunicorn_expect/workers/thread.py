@@ -11,6 +11,7 @@ from gunicorn.workers import gthread
 
 from gunicorn_expect import exchange, linger, settings
 from gunicorn_expect.gate import Gate
+from gunicorn_expect.pool import Pool
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -62,6 +63,7 @@ class Worker(gthread.ThreadWorker):
             "gunicorn.workers.gthread:ThreadWorker.run",
             "gunicorn.workers.gthread:ThreadWorker.wait_for_and_dispatch_events",
             "gunicorn.workers.gthread:ThreadWorker.enqueue_req",
+            "gunicorn.workers.gthread:ThreadWorker.get_thread_pool",
             "gunicorn.workers.gthread:ThreadWorker.handle_http2_request",
             "gunicorn.workers.gthread:ThreadWorker.handle_h2c_upgrade",
             "gunicorn.workers.gthread:ThreadWorker._keepalive_after",
@@ -76,6 +78,10 @@ class Worker(gthread.ThreadWorker):
         super().load_wsgi()
         # the stubs of gunicorn don't know the exc_info of start_response
         self.wsgi = Gate(self.wsgi)  # type: ignore[arg-type,assignment]
+
+    def get_thread_pool(self) -> Pool:  # type: ignore[override]  # what gunicorn uses of one
+        """Make the pool; it may have as many threads as there may be connections (worker)."""
+        return Pool(self.cfg.threads, self.cfg.worker_connections)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note when the grace ends (main thread, in a signal handler)."""
@@ -92,6 +98,7 @@ class Worker(gthread.ThreadWorker):
             body_timeout=limits.expect_body_timeout,
             min_rate=limits.expect_min_rate,
             discard=partial(self.method_queue.defer, self._lingering.discard),
+            waiting=self.tpool.waiting,  # type: ignore[attr-defined]
         )
         self.poller.register(
             self._lingering.fileno(), selectors.EVENT_READ, lambda _: self._lingering.turn()

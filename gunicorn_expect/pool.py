@@ -1,0 +1,122 @@
+"""Threads that run applications, so many at once; one that waits for its client does not count."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Pool:
+    """What gunicorn uses of an executor, for tasks that may wait while others run.
+
+    What there is to do is a queue. A task that has waited takes its turn in it to go on, so that
+    no more than ``size`` ever run: the thread that comes upon that turn leaves, and with it goes
+    what was hired for the time of the waiting.
+    """
+
+    def __init__(self, size: int, most: int) -> None:
+        """Begin without threads.
+
+        Args:
+            size: how many tasks run at once.
+            most: how many threads there may be, with those that wait.
+
+        """
+        self._size = size
+        self._most = max(size, most)
+        # What to do next; it tells whether the thread that does it is to leave.
+        self._todo: SimpleQueue[Callable[[], bool]] = SimpleQueue()
+        # Guards what follows.
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self._waiting = 0
+        self._closed = False
+
+    def submit(self, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
+        """Run this when its turn comes. RuntimeError: no thread can be had, or it is shut down."""
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the pool is shut down")
+            self._todo.put(partial(_run, future, function, args))
+            self._hire()
+        return future
+
+    def shutdown(self, wait: bool = True) -> None:
+        """End the threads when they have done what there is; wait for that if so told."""
+        with self._lock:
+            self._closed = True
+            self._todo.put(self._close)
+            threads = list(self._threads)
+        for thread in threads if wait else ():
+            thread.join()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Don't count this thread while it waits, if it is one of these."""
+        if threading.current_thread() not in self._threads:
+            yield
+            return
+        with self._lock:
+            self._waiting += 1
+            if not self._todo.empty():
+                self._hire()
+        try:
+            yield
+        finally:
+            self._go_on()
+
+    def _hire(self) -> None:
+        """Make up for threads that wait (with the lock)."""
+        if len(self._threads) - self._waiting < self._size and len(self._threads) < self._most:
+            thread = threading.Thread(target=self._work, name="gunicorn_expect")
+            self._threads.add(thread)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more of them
+                self._threads.remove(thread)
+                if not self._threads:
+                    raise
+
+    def _work(self) -> None:
+        while not self._todo.get()():
+            pass
+
+    def _go_on(self) -> None:
+        """Count this thread again, when its turn comes."""
+        with self._lock:
+            if self._closed or len(self._threads) - self._waiting < self._size:
+                self._waiting -= 1
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._todo.put(partial(self._leave, turn))
+        turn.acquire()
+
+    def _leave(self, turn: threading.Lock) -> bool:
+        """Let another thread go on in place of this one."""
+        with self._lock:
+            self._waiting -= 1
+            self._threads.remove(threading.current_thread())
+        turn.release()
+        return True
+
+    def _close(self) -> bool:
+        self._todo.put(self._close)  # for the next one
+        return True
+
+
+def _run(future: Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(function(*args))
+        except BaseException as error:  # noqa: BLE001  it is for who asks the future
+            future.set_exception(error)
+    return False
