@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 #: Bytes that are read ahead to find the end of a line.
 LINE_AHEAD: Final = 8192
@@ -34,6 +34,9 @@ class Framing(Protocol):
     def drain(self, deadline: float) -> None:
         """Read to the end and throw it away."""
 
+    def follow_up(self) -> None:
+        """Expect another body behind this one, if it is of chunks."""
+
 
 class Wire(Protocol):
     """What the body asks of its connection."""
@@ -50,6 +53,12 @@ class Expects(Protocol):
 
     def on_read(self) -> None:
         """Say 100 if the client waits for it."""
+
+    def proceed_again(self) -> None:
+        """Say 100."""
+
+    def set_headers(self, headers: Iterable[tuple[str, str]]) -> None:
+        """Give the header fields of every 100."""
 
     def on_respond(self) -> None:
         """Note that the next byte sent is the first of the final response."""
@@ -71,7 +80,7 @@ class Body:
         """Read this, and tell the expectation before the first byte is wanted."""
         self.expectation = expectation
         self._framing = framing
-        self._wire: Wire | None = wire
+        self._wire: Wire | None = wire  # until the response begins
         self._ahead = io.BytesIO()  # what was read and not given
         self._failure: OSError | None = None
         # One thread may read the body while another one begins the answer, or ends it.
@@ -151,6 +160,32 @@ class Body:
         if not line:
             raise StopIteration
         return line
+
+    # What OpenStack Swift calls, by the names of eventlet's input.
+
+    def set_hundred_continue_response_headers(
+        self,
+        headers: Iterable[tuple[str, str]],
+        capitalize_response_headers: bool = True,  # noqa: ARG002  as in eventlet
+    ) -> None:
+        """Give the header fields of every ``100 Continue``; their names are sent as they are.
+
+        Raises:
+            ValueError: a name or a value that can't be sent.
+
+        """
+        self.expectation.set_headers(headers)
+
+    def send_hundred_continue_response(self) -> None:
+        """Send ``100 Continue``, again if one was sent; another chunked body may follow it.
+
+        Nothing is sent to a client that expects none, or when the final response has begun.
+        """
+        if self._wire is None:
+            return
+        self.expectation.proceed_again()
+        with self._lock:
+            self._framing.follow_up()
 
     # What happens around it.
 

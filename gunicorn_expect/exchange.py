@@ -385,3 +385,6 @@ class StreamFraming:
 
     def drain(self, deadline: float) -> None:
         """Leave it to gunicorn."""
+
+    def follow_up(self) -> None:
+        """Leave it: a stream has one body."""

@@ -103,8 +103,8 @@ def expects_continue(headers: Headers) -> bool:
 class Wire(Protocol):
     """What an expectation asks of its connection.
 
-    All are called with the expectation's lock held and only while it is pending: nobody else reads
-    or writes this connection meanwhile.
+    All are called with the expectation's lock held and before the final response begins: nobody
+    else writes to this connection meanwhile.
     """
 
     def body_arrived(self) -> bool:
@@ -124,12 +124,13 @@ class Expectation:
     ``%({gunicorn_expect.expectation}e)s``.
     """
 
-    __slots__ = ("_lock", "_state", "_wire")
+    __slots__ = ("_headers", "_lock", "_state", "_wire")
 
     def __init__(self, wire: Wire | None = None) -> None:
         """Open the expectation of a client that waits on this wire; without one, nobody waits."""
         self._lock = threading.Lock()
-        self._wire = wire
+        self._wire = wire  # until the final response begins
+        self._headers: Headers = ()  # of a 100 for which none are given
         self._state = State.NONE if wire is None else State.PENDING
         if wire is not None and wire.body_arrived():
             self._happen(Event.ARRIVED)
@@ -160,6 +161,30 @@ class Expectation:
         """
         self._read(_checked(headers))
 
+    def proceed_again(self, headers: Headers = ()) -> None:
+        """Send ``100 Continue``, with these header fields, even if one was sent.
+
+        For clients that expect several of them in the course of one request, as those of OpenStack
+        Swift do. Nothing is sent if the client expects none, or when the final response has begun.
+
+        Raises: what `proceed` does.
+        """
+        checked = _checked(headers)
+        with self._lock:
+            if self._state is State.PENDING:
+                self._happen(Event.READ, checked)
+            elif self._wire is not None:
+                self._wire.send_continue(checked or self._headers)
+
+    def set_headers(self, headers: Headers) -> None:
+        """Give the header fields of every 100 for which none are given.
+
+        Raises:
+            ValueError: a name or a value that can't be sent.
+
+        """
+        self._headers = _checked(headers)
+
     def __str__(self) -> str:
         """Give the state in lower case."""
         return self._state.name.lower()
@@ -176,9 +201,10 @@ class Expectation:
 
     def on_respond(self) -> None:
         """Note that the next byte sent is the first of the final response."""
-        if self._state is State.PENDING:
+        if self._wire is not None:
             with self._lock:
                 self._happen(Event.RESPOND)
+                self._wire = None  # nothing more is said; and what leads to the request is let go
 
     def _read(self, headers: Headers) -> None:
         # No lock for the reads after the first: nothing leads back to PENDING.
@@ -187,24 +213,25 @@ class Expectation:
                 # "A server MAY omit sending a 100 (Continue) response if it has already received
                 # some or all of the content" (RFC 9110 section 10.1.1), and some clients break
                 # on one that they no longer wait for.
-                if self._wire is not None and self._wire.body_arrived():
+                if self._state is State.PENDING and self._arrived():
                     self._happen(Event.ARRIVED)
                 self._happen(Event.READ, headers)
+
+    def _arrived(self) -> bool:
+        return self._wire is not None and self._wire.body_arrived()
 
     def _happen(self, event: Event, headers: Headers = ()) -> None:
         state = TRANSITIONS[self._state][event]
         try:
             if self._wire is not None and state is not self._state:
                 if state is State.CONTINUED:
-                    self._wire.send_continue(headers)
+                    self._wire.send_continue(headers or self._headers)
                 elif state is State.DECLINED:
                     self._wire.close_after_response()
         finally:
             # Last: who sees the new state without the lock relies on its bytes being sent.
             # And always: half a 100 that failed must not be followed by another one.
             self._state = state
-            if state is not State.PENDING:
-                self._wire = None  # nothing leads back; and what leads to the request is let go
 
 
 #: RFC 9110 section 5.6.2

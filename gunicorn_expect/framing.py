@@ -71,6 +71,9 @@ class Framing:
                 return
         raise BodyTimeout("the rest of the body did not come in time to be thrown away")
 
+    def follow_up(self) -> None:
+        """Expect another body behind this one, if it is of chunks."""
+
 
 class Sized(Framing):
     """A body of a length that the head tells."""
@@ -191,6 +194,12 @@ class Chunked(Framing):
         finally:
             self.receiver.patience = patience
         return b"".join(pieces), self._part is _Part.END
+
+    def follow_up(self) -> None:
+        """Begin again with a first chunk, if the last one was read."""
+        if self._part is _Part.END:
+            self._part = _Part.SIZE
+            self._trailers = b""
 
     def _next_line(self) -> None:
         limit = {_Part.SIZE: self._line_limit, _Part.DATA_END: 2}.get(
