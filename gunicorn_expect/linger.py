@@ -34,37 +34,47 @@ if TYPE_CHECKING:
 #: The most that is discarded at once: more than a Linux socket holds before it grows.
 DISCARD_SIZE: Final = 1024 * 1024
 
+#: Seconds of a stopping worker's grace that are left to the exit itself: gunicorn's master, which
+#: has begun to count before, kills those that are late.
+EXIT_MARGIN: Final = 0.2
+
 #: On Linux TCP drops what it was asked for instead of copying it (tcp(7), MSG_TRUNC).
 _DISCARD: Final = socket.MSG_TRUNC if sys.platform == "linux" else 0
 
 
-def close_notify(sock: socket.socket) -> None:
+def close_notify(sock: socket.socket) -> bool:
     """Tell a TLS peer that nothing follows; nothing on other sockets. It does not wait.
 
     "Servers MUST attempt to initiate an exchange of closure alerts with the client before closing
     the connection" (RFC 9112 section 9.8): without it, the peer can't tell the end of a response
     that has no length from one that was cut off.
+
+    Returns:
+        False if there is no room for it: it is to be told again when the socket is writable.
+
     """
     if isinstance(sock, ssl.SSLSocket):
-        # A peer that is gone, or did not finish its handshake; or one whose own alert did not
-        # come yet, which is the rule.
-        with contextlib.suppress(OSError, ValueError):
+        try:
             sock.settimeout(0)
             sock.unwrap()
+        except ssl.SSLWantWriteError:
+            return False
+        except (OSError, ValueError):
+            pass  # a peer that is gone; or, which is the rule, one whose own alert did not come yet
+    return True
 
 
 def half_close(sock: socket.socket) -> socket.socket | None:
     """Say that nothing follows. It does not wait, and it raises nothing.
 
     Args:
-        sock: the connection. It is closed for who has it.
+        sock: the connection, behind its close_notify. It is closed for who has it.
 
     Returns:
         What is left of it, to be read and thrown away, non-blocking and without TLS: what comes
         from now on need not be understood. None if it is closed: the peer had gone already.
 
     """
-    close_notify(sock)
     try:
         sock.shutdown(socket.SHUT_WR)
         rest = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
@@ -77,6 +87,7 @@ def half_close(sock: socket.socket) -> socket.socket | None:
 
 def close(sock: socket.socket) -> None:
     """Close a connection on which nothing should be on its way. It does not wait."""
+    close_notify(sock)
     rest = half_close(sock)
     if rest is not None:
         # Else the system would send a reset for what has come all the same.
@@ -146,6 +157,9 @@ class Linger:
     def close(self, sock: socket.socket) -> None:
         """Close a connection that has its answer: at once if the peer has, else in order."""
         self.stop_discarding(sock)
+        if not close_notify(sock):
+            self._add(sock, self._close_when_writable, selectors.EVENT_WRITE)
+            return
         rest = half_close(sock)
         if rest is not None:
             self.keep(rest)
@@ -154,14 +168,25 @@ class Linger:
         """Read on what `half_close` has left."""
         if self._discard(rest) == 0:
             rest.close()
+        else:
+            self._add(rest, self._discard_of_closing)
+
+    def _add(
+        self,
+        sock: socket.socket,
+        ready: Callable[[socket.socket], object],
+        event: int = selectors.EVENT_READ,
+    ) -> None:
+        if not self._connections:
+            sock.close()
             return
         while len(self._closing) >= self._connections:
             self._end(next(iter(self._closing)))
         now = self._clock()
         deadlines = _Deadlines(total=now + self._total, idle=now + self._idle)
-        self._closing[rest] = deadlines
+        self._closing[sock] = deadlines
         self._due = min(self._due, deadlines.next)
-        self.watch(rest, self._discard_of_closing)
+        self.watch(sock, ready, event)
 
     # The loop.
 
@@ -169,9 +194,14 @@ class Linger:
         """Give a file number to poll; it is readable when `turn` has something to do."""
         return self._selector.fileno()
 
-    def watch(self, sock: socket.socket, readable: Callable[[socket.socket], object]) -> None:
-        """Let `turn` call this whenever there is something to read."""
-        self._selector.register(sock, selectors.EVENT_READ, readable)
+    def watch(
+        self,
+        sock: socket.socket,
+        ready: Callable[[socket.socket], object],
+        event: int = selectors.EVENT_READ,
+    ) -> None:
+        """Let `turn` call this whenever there is something to read, or room to write."""
+        self._selector.register(sock, event, ready)
 
     def turn(self, timeout: float = 0) -> None:
         """Discard what has come; wait so many seconds for something to come."""
@@ -210,10 +240,20 @@ class Linger:
             notify()
         for sock in list(self._closing):
             self._end(sock)
+        for sock in list(self._answering):
+            self.stop_discarding(sock)
 
     def _discard_of_answering(self, copy: socket.socket) -> None:
+        if copy.fileno() == -1:
+            return  # its answer has ended, since the selector saw it
         if self._discard(copy) == 0:
             self._selector.unregister(copy)  # the answer goes on
+
+    def _close_when_writable(self, sock: socket.socket) -> None:
+        if sock in self._closing:
+            del self._closing[sock]
+            self._selector.unregister(sock)
+            self.close(sock)
 
     def _discard_of_closing(self, sock: socket.socket) -> None:
         if sock not in self._closing:
@@ -287,6 +327,7 @@ class LingerThread:
         self._bell.setblocking(False)
         self._button.setblocking(False)
         self._stopping = False
+        self._lock = threading.Lock()  # there is one loop, whoever begins it
 
     def discard(self, sock: socket.socket) -> None:
         """Throw away what comes on a connection whose answer is still being written."""
@@ -294,8 +335,11 @@ class LingerThread:
 
     def close(self, sock: socket.socket) -> None:
         """Close a connection that has its answer: at once if the peer has, else in order."""
-        rest = half_close(sock)
         self._call(functools.partial(self._linger.stop_discarding, sock))
+        if not close_notify(sock):
+            self._call(functools.partial(self._linger.close, sock))
+            return
+        rest = half_close(sock)
         if rest is not None:
             self._call(functools.partial(self._linger.keep, rest))
 
@@ -314,9 +358,10 @@ class LingerThread:
     def _call(self, function: Callable[[], object]) -> None:
         """Let the loop call this."""
         self._calls.append(function)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="linger", daemon=True)
-            self._thread.start()
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="linger", daemon=True)
+                self._thread.start()
         with contextlib.suppress(BlockingIOError):  # it rings already
             self._button.send(b".")
 

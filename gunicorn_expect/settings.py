@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from gunicorn.config import Config
 
 
+class BadSettingError(ValueError, RuntimeError):
+    """A setting is not what it may be. gunicorn prints a RuntimeError in one line, and stops."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What may be set, with its default."""
@@ -42,7 +46,7 @@ def load(cfg: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         environ: the environment.
 
     Raises:
-        ValueError: a value that is none. The message names the setting and what is allowed.
+        BadSettingError: a value that is none. The message names the setting and what is allowed.
 
     """
     found: dict[str, Any] = {}
@@ -68,5 +72,5 @@ def _number(name: str, value: object) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not 0 <= number < math.inf:
-        raise ValueError(f"{name} is {value!r}; it takes a number, 0 or more")
+        raise BadSettingError(f"{name} is {value!r}; it takes a number, 0 or more")
     return number

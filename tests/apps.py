@@ -445,3 +445,24 @@ def phases(environ, start_response):
     start_response("201 Created", [])
     yield json.dumps(phases).encode()
     body.send_hundred_continue_response()  # too late: nothing is sent
+
+
+# Closing.
+
+
+@route("/refuse-at-length")
+def refuse_at_length(environ, start_response):
+    """Refuse without reading, in as many bytes as the query says, as one item."""
+    return answer(start_response, bytes(int(environ["QUERY_STRING"])), "413 Content Too Large")
+
+
+@route("/read-some-and-fail")
+def read_some_and_fail(environ, start_response):
+    environ["wsgi.input"].read(int(environ["QUERY_STRING"]))
+    raise LookupError("the application failed in the middle of an upload")
+
+
+@route("/open-files")
+def open_files(environ, start_response):
+    """Give the number of files that this worker has open."""
+    return answer(start_response, len(list(pathlib.Path("/dev/fd").iterdir())))

@@ -485,7 +485,6 @@ def test_the_oldest_goes_first(pairs, make_linger):
     assert len(lingering) == 3
 
 
-@pytest.mark.xfail(raises=StopIteration, reason="0 worker_connections are not counted on")
 def test_where_none_may_linger_it_is_closed_at_once(pair, make_linger):
     server, peer = pair
     lingering = make_linger(connections=0)
@@ -586,7 +585,6 @@ def test_a_connection_is_closed_in_order_while_its_input_is_thrown_away(pair, li
     check_closed(peer)
 
 
-@pytest.mark.xfail(raises=ValueError, reason="it is looked for where it is not any more")
 def test_an_answer_that_ends_in_the_turn_in_which_bytes_are_seen_is_no_error(pairs, lingering):
     server, peer = pairs()
     lingering.discard(server)
@@ -760,7 +758,6 @@ def test_the_thread_is_for_every_thread(thread, pairs):
     thread.finish(math.inf, lambda: None)
 
 
-@pytest.mark.xfail(reason="two loops begin when two threads call at once", strict=False)
 def test_there_is_one_loop_however_many_threads_begin_it(thread, pair, monkeypatch):
     begun = []
     barrier = threading.Barrier(2, timeout=0.5)

@@ -75,7 +75,9 @@ def test_gunicorns_arguments_in_the_environment_may_name_the_file(configured, fi
 
 def test_the_environment_sets_them(configured):
     environ = {"GUNICORN_EXPECT_LINGER": "14", "GUNICORN_EXPECT_LINGER_IDLE": "0.25"}
-    assert settings.load(configured(), environ) == Settings(14, 0.25)
+    assert settings.load(configured(), environ) == Settings(
+        expect_linger=14, expect_linger_idle=0.25
+    )
 
 
 def test_the_environment_is_that_of_the_process_unless_given(configured, monkeypatch):
@@ -105,14 +107,14 @@ def test_a_value_in_the_environment_that_is_none_is_refused_by_its_name_there(co
     with pytest.raises(ValueError, match=r"^GUNICORN_EXPECT_LINGER_IDLE is ") as raised:
         settings.load(configured(), {"GUNICORN_EXPECT_LINGER_IDLE": value})
     assert str(raised.value) == (
-        f"GUNICORN_EXPECT_LINGER_IDLE is {value!r}; it takes seconds, 0 or more"
+        f"GUNICORN_EXPECT_LINGER_IDLE is {value!r}; it takes a number, 0 or more"
     )
 
 
 @pytest.mark.parametrize("value", [*map(repr, NO_SECONDS), "None", "-1", "[2]", "float('inf')"])
 def test_a_value_in_the_file_that_is_none_is_refused_by_its_name_there(configured, file, value):
     file.write_text(f"expect_linger = {value}\n", "utf-8")
-    with pytest.raises(ValueError, match=r"^expect_linger is .*; it takes seconds, 0 or more$"):
+    with pytest.raises(ValueError, match=r"^expect_linger is .*; it takes a number, 0 or more$"):
         settings.load(configured("-c", str(file)), {})
 
 
@@ -127,7 +129,6 @@ def test_a_bad_value_in_the_file_is_refused_even_if_the_environment_wins(configu
 
 @pytest.mark.parametrize("where", ["file", "default file", "module", "environment"])
 @pytest.mark.parametrize("worker", WORKERS)
-@pytest.mark.xfail(reason="it ends with a traceback", strict=False)
 def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path, worker, where):
     name = "gunicorn.conf.py" if where == "default file" else "some.py"
     tmp_path.joinpath(name).write_text("expect_linger = 'soon'\n", "utf-8")
@@ -148,5 +149,5 @@ def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path
     assert result.returncode == 1
     name = "GUNICORN_EXPECT_LINGER" if where == "environment" else "expect_linger"
     [line] = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
-    assert line == f"Error: {name} is 'soon'; it takes seconds, 0 or more"
+    assert line == f"Error: {name} is 'soon'; it takes a number, 0 or more"
     assert "Booting worker" not in result.stderr

@@ -52,6 +52,7 @@ class Worker(gthread.ThreadWorker):
     """gunicorn's threaded worker, for applications that take uploads."""
 
     _lingering: linger.Linger
+    _settings: settings.Settings
     _terms: exchange.Terms
     _grace_ends: float | None = None
 
@@ -75,6 +76,7 @@ class Worker(gthread.ThreadWorker):
 
     def load_wsgi(self) -> None:
         """Put the gate before the application (worker, at boot)."""
+        self._settings = settings.load(self.cfg)  # again: after SIGHUP nobody has checked it
         super().load_wsgi()
         # the stubs of gunicorn don't know the exc_info of start_response
         self.wsgi = Gate(self.wsgi)  # type: ignore[arg-type,assignment]
@@ -85,12 +87,12 @@ class Worker(gthread.ThreadWorker):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note when the grace ends (main thread, in a signal handler)."""
-        self._grace_ends = time.monotonic() + self.cfg.graceful_timeout
+        self._grace_ends = time.monotonic() + self.cfg.graceful_timeout - linger.EXIT_MARGIN
         super().handle_exit(sig, frame)
 
     def run(self) -> None:
         """Be the main loop; it is that of the closing connections, too (main thread)."""
-        limits = settings.load(self.cfg)
+        limits = self._settings
         self._lingering = linger.Linger(
             limits.expect_linger, limits.expect_linger_idle, self.cfg.worker_connections
         )
