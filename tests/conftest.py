@@ -106,11 +106,11 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("cell", cells, ids=str, scope="session", indirect=True)
 
 
-def missing(what):
+def missing(what, means="make test"):
     """Skip a test that this machine has no means for; CI must not go without it."""
     if "CI" in os.environ:
         pytest.fail(f"{what} is not installed")
-    pytest.skip(f"{what} is not installed: run make test")
+    pytest.skip(f"{what} is not installed: run {means}")
 
 
 def gunicorn_at(version):

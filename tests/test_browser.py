@@ -1,0 +1,98 @@
+"""A browser never waits for a word: it sends the whole body, and then reads its answer."""
+
+import shutil
+
+import pytest
+from conftest import WORKERS, missing
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+from wire import PATIENCE, Server
+
+CELLS = ["thread tcp", "gevent tcp", "sync tcp", "thread tls"]
+
+#: More than the two systems hold between a browser and a server that does not read.
+FILE_SIZE = 50_000_000
+
+#: The answer is here before the body has been sent; or only the part of it that the system of the
+#: browser takes, as of a page with a picture in its text. It takes the rest when the browser reads.
+PAGE_SIZES = [100, 300_000]
+
+FETCH = """
+const [form, done] = [document.forms[0], arguments[0]];
+fetch(form.action, {method: "POST", body: form.file.files[0]})
+    .then(async (answer) => done([answer.status, await answer.text()]))
+    .catch((error) => done(["failed", String(error)]));
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    for name, path in programs.items():
+        if path is None:
+            missing(name, "apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs["chromium"]
+    options.accept_insecure_certs = True
+    for argument in (
+        "--headless",
+        "--no-sandbox",  # for root there is none
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        # It is to call nobody but the server.
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):
+        options.add_argument(argument)
+    with webdriver.Chrome(options, webdriver.ChromeService(programs["chromedriver"])) as browser:
+        browser.set_page_load_timeout(PATIENCE)
+        browser.set_script_timeout(PATIENCE)
+        yield browser
+
+
+@pytest.fixture(scope="module", params=CELLS)
+def origin(request, certificates):
+    worker, transport = request.param.split()
+    scheme = "https" if transport == "tls" else "http"
+    with Server(
+        worker=WORKERS[worker][0], transport=transport, certificates=certificates
+    ) as server:
+        yield "{}://{}:{}".format(scheme, *server.address)
+
+
+@pytest.fixture(scope="module")
+def big_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("big") / "big.iso"
+    with path.open("wb") as file:
+        file.truncate(FILE_SIZE)
+    return path
+
+
+@pytest.fixture(params=PAGE_SIZES)
+def upload_page(request, browser, origin, big_file):
+    """Show the page with the form, and choose the big file there."""
+    browser.get(f"{origin}/upload-page?{request.param}")
+    browser.find_element(By.NAME, "file").send_keys(str(big_file))
+    return browser
+
+
+def test_a_script_that_fetches_gets_the_status_and_the_text_of_a_refusal(upload_page):
+    status, text = upload_page.execute_async_script(FETCH)
+    assert status == 413, text
+    assert text.endswith("<h1>Too large</h1>")
+
+
+def test_who_submits_a_form_sees_the_page_of_a_refusal(upload_page):
+    upload_page.find_element(By.TAG_NAME, "form").submit()
+    WebDriverWait(upload_page, PATIENCE).until(
+        lambda page: page.execute_script(
+            "return document.title !== 'Upload' && document.readyState === 'complete'"
+        ),
+        "no page came",
+    )
+    assert upload_page.title == "Refused"
+    assert upload_page.find_element(By.TAG_NAME, "h1").text == "Too large"
