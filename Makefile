@@ -39,6 +39,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/ordinary_path.py
 	$(BIN)/python benchmarks/refuse.py
 	$(BIN)/python benchmarks/waiting.py
+	$(BIN)/python benchmarks/linger.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info uploads

@@ -21,6 +21,14 @@ def refuse(_environ: WSGIEnvironment, start_response: StartResponse) -> list[byt
     return []
 
 
+def refuse_uploads(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """Answer a GET, refuse an upload."""
+    if environ["REQUEST_METHOD"] == "GET":
+        return hello(environ, start_response)
+    start_response("413 Content Too Large", [("Content-Length", "10")])
+    return [b"too large\n"]
+
+
 class Wait:
     """An application that keeps its uploads waiting, and tells a GET how many there are."""
 

@@ -10,34 +10,45 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import gunicorn
 
 import gunicorn_expect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 HERE = Path(__file__).parent
 OURS = "gunicorn_expect.Worker"
 STOCK = "gthread"
 
+_Servers = TypeVar("_Servers")
+
 
 @contextlib.contextmanager
-def served(app: str, worker: str) -> Iterator[tuple[tuple[str, int], int]]:
+def served(
+    app: str, worker: str, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[tuple[str, int], int]]:
     """Serve an application of apps.py with one worker process and, if it has threads, 8 of them.
 
     Give its address and the process id of the master.
     """
+    # gunicorn's sync worker with threads is its gthread worker.
+    threads = (
+        () if worker in ("sync", "gunicorn_expect.workers.sync.Worker") else ("--threads", "8")
+    )
     command = [
-        *(sys.executable, "-m", "gunicorn", "-k", worker, "--threads", "8", f"apps:{app}"),
+        *(sys.executable, "-m", "gunicorn", "-k", worker, *threads, f"apps:{app}"),
         *("--bind", "127.0.0.1:0", "--no-control-socket", "--graceful-timeout", "1"),
         *("--backlog", "2048", "--worker-connections", "2000"),
     ]
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
     with subprocess.Popen(
-        command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True
+        command,
+        env=os.environ | {"PYTHONPATH": path} | dict(env or {}),
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stderr is not None
         try:
@@ -52,19 +63,44 @@ def served(app: str, worker: str) -> Iterator[tuple[tuple[str, int], int]]:
 
 
 @contextlib.contextmanager
-def both(app: str) -> Iterator[dict[str, tuple[str, int]]]:
-    """Serve it by ours and by stock gunicorn, on one core; the client gets the other one."""
+def apart(servers: contextlib.AbstractContextManager[_Servers]) -> Iterator[_Servers]:
+    """Serve on one core; the client gets the other one."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) > 1:
         os.sched_setaffinity(0, cores[1:])  # the servers inherit it
-    with served(app, OURS) as (ours, _), served(app, STOCK) as (stock, _):
+    with servers as started:
         if len(cores) > 1:
             os.sched_setaffinity(0, cores[:1])
         try:
-            yield {OURS: ours, STOCK: stock}
+            yield started
         finally:
             if cores:
                 os.sched_setaffinity(0, cores)  # for the next start
+
+
+def both(app: str) -> contextlib.AbstractContextManager[dict[str, tuple[str, int]]]:
+    """Serve it by ours and by stock gunicorn, on one core; the client gets the other one."""
+    return apart(_both(app))
+
+
+@contextlib.contextmanager
+def _both(app: str) -> Iterator[dict[str, tuple[str, int]]]:
+    with served(app, OURS) as (ours, _), served(app, STOCK) as (stock, _):
+        yield {OURS: ours, STOCK: stock}
+
+
+def worker_of(master: int) -> int:
+    """Find the only child of a gunicorn master."""
+    [child] = Path(f"/proc/{master}/task/{master}/children").read_text("ascii").split()
+    return int(child)
+
+
+def resident(pid: int) -> int:
+    """Read how much memory a process has, in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    assert match
+    return int(match[1])
 
 
 def in_turn(

@@ -6,12 +6,10 @@ their applications wait for a body that is not sent. That is as near as it comes
 
 from __future__ import annotations
 
-import re
 import socket
 import time
-from pathlib import Path
 
-from servers import print_machine, served
+from servers import print_machine, resident, served, worker_of
 
 CLIENTS = 1000
 HEAD = (
@@ -29,20 +27,6 @@ def waiting(address: tuple[str, int]) -> int:
         while data := asked.recv(4096):
             answer += data
     return int(answer.rpartition(b"\r\n\r\n")[2])
-
-
-def resident(pid: int) -> int:
-    """Read how much memory a process has, in KiB."""
-    status = Path(f"/proc/{pid}/status").read_text("ascii")
-    match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
-    assert match
-    return int(match[1])
-
-
-def worker_of(master: int) -> int:
-    """Find the only child of a gunicorn master."""
-    [child] = Path(f"/proc/{master}/task/{master}/children").read_text("ascii").split()
-    return int(child)
 
 
 def measure(name: str, worker: str) -> None:
