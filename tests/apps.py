@@ -493,3 +493,11 @@ def read_some_and_fail(environ, start_response):
 def open_files(environ, start_response):
     """Give the number of files that this worker has open."""
     return answer(start_response, len(list(pathlib.Path("/dev/fd").iterdir())))
+
+
+@route("/answer-after-event")
+def answer_after_event(environ, start_response):
+    """Read so many bytes as the query says, and answer when the test says so."""
+    environ["wsgi.input"].read(int(environ["QUERY_STRING"]))
+    tell("wait " + environ["HTTP_X_EVENT"])
+    return answer(start_response, b"unread")

@@ -424,3 +424,13 @@ def test_curl_without_an_expectation_sees_the_refusal(server, tmp_path):
             check=False,
         )
         assert (result.returncode, result.stdout, result.stderr) == (0, "too large 413", "")
+
+
+@pytest.mark.parametrize("worker", ["sync"], indirect=True)
+def test_an_answer_that_fails_in_its_middle_holds_up_no_one(server):
+    with contextlib.ExitStack() as stack:
+        for _ in range(MANY):
+            client = stack.enter_context(Client(server))
+            client.send(request("GET /fail-after-first-byte"))
+            assert client.receive_head().startswith(b"HTTP/1.1 200 OK\r\n")
+        assert server.get("/hello") == b"hello"
