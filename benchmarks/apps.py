@@ -29,6 +29,20 @@ def refuse_uploads(environ: WSGIEnvironment, start_response: StartResponse) -> l
     return [b"too large\n"]
 
 
+PIECE = 65536
+
+
+def store(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """Read an upload in pieces, and answer with its size."""
+    read = environ["wsgi.input"].read
+    size = 0
+    while data := read(PIECE):
+        size += len(data)
+    answer = b"%d" % size
+    start_response("200 OK", [("Content-Length", str(len(answer)))])
+    return [answer]
+
+
 class Wait:
     """An application that keeps its uploads waiting, and tells a GET how many there are."""
 

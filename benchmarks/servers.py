@@ -28,7 +28,7 @@ _Servers = TypeVar("_Servers")
 
 @contextlib.contextmanager
 def served(
-    app: str, worker: str, env: Mapping[str, str] | None = None
+    app: str, worker: str, env: Mapping[str, str] | None = None, *arguments: str
 ) -> Iterator[tuple[tuple[str, int], int]]:
     """Serve an application of apps.py with one worker process and, if it has threads, 8 of them.
 
@@ -42,6 +42,7 @@ def served(
         *(sys.executable, "-m", "gunicorn", "-k", worker, *threads, f"apps:{app}"),
         *("--bind", "127.0.0.1:0", "--no-control-socket", "--graceful-timeout", "1"),
         *("--backlog", "2048", "--worker-connections", "2000"),
+        *arguments,
     ]
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
     with subprocess.Popen(
@@ -53,7 +54,7 @@ def served(
         assert process.stderr is not None
         try:
             for line in process.stderr:
-                listening = re.search(r"Listening at: http://([\d.]+):(\d+)", line)
+                listening = re.search(r"Listening at: https?://([\d.]+):(\d+)", line)
                 if listening:
                     yield (listening[1], int(listening[2])), process.pid
                     break

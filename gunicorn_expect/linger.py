@@ -88,12 +88,11 @@ def half_close(sock: socket.socket) -> socket.socket | None:
 def close(sock: socket.socket) -> None:
     """Close a connection on which nothing should be on its way. It does not wait."""
     close_notify(sock)
-    rest = half_close(sock)
-    if rest is not None:
-        # Else the system would send a reset for what has come all the same.
-        with contextlib.suppress(OSError):
-            rest.recv(65536)
-        rest.close()
+    with contextlib.suppress(OSError):
+        # If something has come all the same, the system would send a reset for it.
+        sock.settimeout(0)
+        sock.recv(65536)
+    sock.close()
 
 
 class Linger:

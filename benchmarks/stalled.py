@@ -1,0 +1,97 @@
+"""New requests while 200 uploads have their 100 and send nothing: beside the rate without them.
+
+Bar: 0.9 of it. Stock gunicorn's gthread worker with 8 threads serves nothing from the eighth on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from servers import apart, print_machine, served
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UPLOADS = 200
+CONNECTIONS = 8
+SECONDS = 1.0
+ROUNDS = 7
+#: Seconds without an answer after which a server counts as one that serves nothing.
+PATIENCE = 2.0
+HEAD = b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\nExpect: 100-continue\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+ENV = {"GUNICORN_EXPECT_BODY_TIMEOUT": "3600", "GUNICORN_EXPECT_MIN_RATE": "0"}
+
+
+def requests_a_second(address: tuple[str, int]) -> float:
+    """Ask on new connections, some at a time."""
+    done = 0
+    start = time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < SECONDS:
+        asked = [socket.create_connection(address, PATIENCE) for _ in range(CONNECTIONS)]
+        try:
+            for connection in asked:
+                connection.sendall(GET)
+            for connection in asked:
+                while connection.recv(4096):
+                    pass
+        except TimeoutError:
+            return 0.0
+        finally:
+            for connection in asked:
+                connection.close()
+        done += CONNECTIONS
+    return done / elapsed
+
+
+@contextlib.contextmanager
+def stalled(address: tuple[str, int]) -> Iterator[int]:
+    """Let uploads stall; give how many have their 100."""
+    uploads = [socket.create_connection(address, PATIENCE) for _ in range(UPLOADS)]
+    told = 0
+    for upload in uploads:
+        upload.sendall(HEAD)
+    for upload in uploads:
+        with contextlib.suppress(TimeoutError):
+            if told < 8 or told == uploads.index(upload):  # the next ones would wait as long
+                told += upload.recv(100).startswith(b"HTTP/1.1 100 ")
+    yield told
+    for upload in uploads:
+        upload.close()
+
+
+def compare(name: str, worker: str, rounds: int) -> None:
+    """Print a line of the table."""
+    rates: list[tuple[float, float]] = []
+    with apart(served("store", worker, ENV)) as (address, _):
+        requests_a_second(address)  # warm up
+        for _ in range(rounds):
+            alone = requests_a_second(address)
+            with stalled(address) as told:
+                rates.append((alone, requests_a_second(address)))
+    print(
+        f"  {name:24}{statistics.median(x for x, _ in rates):8.0f}"
+        f"{statistics.median(x for _, x in rates):8.0f}"
+        f"{statistics.median(y / x for x, y in rates):8.2f}{told:8}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    print_machine()
+    print(f"New GET requests a second, alone and beside {UPLOADS} stalled uploads.")
+    print("Told: how many of these have their 100.")
+    print(f"  {'':24}{'alone':>8}{'beside':>8}{'ratio':>8}{'told':>8}")
+    compare("stock gthread", "gthread", 1)
+    compare("gunicorn_expect gthread", "gunicorn_expect.Worker", ROUNDS)
+    compare("stock gevent", "gevent", ROUNDS)
+    compare("gunicorn_expect gevent", "gunicorn_expect.GeventWorker", ROUNDS)
+
+
+if __name__ == "__main__":
+    main()
