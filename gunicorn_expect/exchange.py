@@ -14,7 +14,7 @@ others, and no other room does. Of its requests, and only in this room:
 * ``Request.body``, which becomes ``wsgi.input``; its ``reader.length`` is that of the body, 0 when
   there is none, and chunks have no length
 * ``Unreader.take_buffered()``, the bytes that came behind the head, ``.unread()``, which gives back
-  those of the next request, and ``.sock``, the connection
+  those of the next request, ``.buf``, where they are, and ``.sock``, the connection
 * ``errors.ExpectationFailed``, which ``Worker.handle_error()`` answers with 417
 * of HTTP/2: ``HTTP2Request.content_length``, ``.stream`` with its ``.expect_continue``,
   ``.body_size`` and ``.body_complete``; ``HTTP2Body._buf``, what it holds of a frame;
@@ -26,7 +26,8 @@ Of its workers:
   it; ``notify()``; ``handle_http2_request()``, in which the application is called
 * gthread: ``.poller``, and ``wait_for_and_dispatch_events()``, a turn of its loop;
   ``enqueue_req()``, through which a connection goes before its first byte is read;
-  ``get_thread_pool()``, which makes ``.tpool``;
+  ``get_thread_pool()``, which makes ``.tpool``; ``handle()``, which gives True when the connection
+  is kept;
   ``TConn(cfg, sock, client, server)`` with attributes of these names, ``.init()``, which makes its
   ``.parser`` and is ``.initialized`` then, and ``.close()``; ``handle_h2c_upgrade()`` and
   ``_keepalive_after()``
@@ -56,6 +57,7 @@ from gunicorn.http import errors, message, parser, unreader
 
 from gunicorn_expect.body import Body
 from gunicorn_expect.expectation import (
+    NOBODY_WAITS,
     Expectation,
     Headers,
     UnknownExpectationError,
@@ -232,7 +234,7 @@ class Parser(parser.RequestParser):
             limits = req.limit_request_field_size, req.max_buffer_headers
             framing = Chunked(receiver, *limits, on_trailers=partial(_parse_trailers, req))
         wire = ConnectionWire(req, sock, framing, self._terms)
-        req.body = Body(framing, Expectation(wire if waits else None), wire)
+        req.body = Body(framing, Expectation(wire) if waits else NOBODY_WAITS, wire)
 
 
 def _parse_trailers(req: Request, lines: bytes) -> None:
@@ -313,7 +315,7 @@ def open_stream(req: Any, connection: HTTP2ServerConnection, terms: Terms) -> bo
         return False
     if req.content_length != 0 and not (stream.body_complete and not stream.body_size):
         wire = StreamWire(stream, connection)
-        req.body = Body(StreamFraming(req.body), Expectation(wire if waits else None), wire)
+        req.body = Body(StreamFraming(req.body), Expectation(wire) if waits else NOBODY_WAITS, wire)
     return True
 
 

@@ -183,7 +183,9 @@ class Expectation:
             ValueError: a name or a value that can't be sent.
 
         """
-        self._headers = _checked(headers)
+        checked = _checked(headers)
+        if self._wire is not None:
+            self._headers = checked
 
     def __str__(self) -> str:
         """Give the state in lower case."""
@@ -233,6 +235,9 @@ class Expectation:
             # And always: half a 100 that failed must not be followed by another one.
             self._state = state
 
+
+#: The expectation of every request whose client does not wait. It never changes.
+NOBODY_WAITS: Final = Expectation()
 
 #: RFC 9110 section 5.6.2
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

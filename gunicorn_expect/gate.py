@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from gunicorn_expect.expectation import Expectation, State
+from gunicorn_expect.expectation import NOBODY_WAITS, State
 from gunicorn_expect.framing import MalformedBody
 from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
 
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from gunicorn_expect.body import Body
+    from gunicorn_expect.expectation import Expectation
 
 KEY: Final = "gunicorn_expect.expectation"
-
-#: The expectation of every request that has no body. It never changes.
-NOBODY_WAITS: Final = Expectation()
 
 
 #: What the client is told of its body, by what reading it raised, where the application lets it

@@ -39,6 +39,11 @@ class Pool:
         self._waiting = 0
         self._closed = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether something waits for its turn."""
+        return not self._todo.empty()
+
     def submit(self, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
         """Run this when its turn comes. RuntimeError: no thread can be had, or it is shut down."""
         future: Future[Any] = Future()
@@ -66,7 +71,7 @@ class Pool:
             return
         with self._lock:
             self._waiting += 1
-            if not self._todo.empty():
+            if self.busy:
                 self._hire()
         try:
             yield

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import select
 import selectors
+import ssl
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.workers import gthread
 
@@ -21,8 +23,15 @@ if TYPE_CHECKING:
     from gunicorn.http.message import Request
 
 
+#: Seconds that a thread with nothing else to do stays with the connection it has answered. A peer
+#: in the same data centre asks again within that; and nobody else waits longer for the thread.
+STAY: Final = 0.001
+
+
 class Connection(gthread.TConn):
     """A connection whose requests are ours, and which is closed in order."""
+
+    parser: Any
 
     def __init__(
         self, conn: gthread.TConn, lingering: linger.Linger, terms: exchange.Terms
@@ -31,12 +40,24 @@ class Connection(gthread.TConn):
         super().__init__(conn.cfg, conn.sock, conn.client, conn.server)
         self._lingering = lingering
         self._terms = terms
+        self._poller: select.poll | None = None
 
     def init(self) -> None:
         """Make the parser, once; it reads nothing yet (thread of the pool)."""
         if not self.initialized:
             super().init()
             self.parser = exchange.adopt(self.parser, self._terms)
+
+    def asks_again(self) -> bool:
+        """Tell whether the next request is here, or comes at once (thread of the pool)."""
+        if self.parser.unreader.buf.getvalue():
+            return True
+        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            return True
+        if self._poller is None:
+            self._poller = select.poll()
+            self._poller.register(self.sock, select.POLLIN)
+        return bool(self._poller.poll(STAY * 1000))
 
     def close(self, graceful: bool = False) -> None:
         """Close; if that is to be graceful, in order. It does not wait (main thread)."""
@@ -51,6 +72,7 @@ class Connection(gthread.TConn):
 class Worker(gthread.ThreadWorker):
     """gunicorn's threaded worker, for applications that take uploads."""
 
+    tpool: Pool  # type: ignore[assignment]  # what gunicorn uses of an executor
     _lingering: linger.Linger
     _settings: settings.Settings
     _terms: exchange.Terms
@@ -65,6 +87,7 @@ class Worker(gthread.ThreadWorker):
             "gunicorn.workers.gthread:ThreadWorker.wait_for_and_dispatch_events",
             "gunicorn.workers.gthread:ThreadWorker.enqueue_req",
             "gunicorn.workers.gthread:ThreadWorker.get_thread_pool",
+            "gunicorn.workers.gthread:ThreadWorker.handle",
             "gunicorn.workers.gthread:ThreadWorker.handle_http2_request",
             "gunicorn.workers.gthread:ThreadWorker.handle_h2c_upgrade",
             "gunicorn.workers.gthread:ThreadWorker._keepalive_after",
@@ -100,7 +123,7 @@ class Worker(gthread.ThreadWorker):
             body_timeout=limits.expect_body_timeout,
             min_rate=limits.expect_min_rate,
             discard=partial(self.method_queue.defer, self._lingering.discard),
-            waiting=self.tpool.waiting,  # type: ignore[attr-defined]
+            waiting=self.tpool.waiting,
         )
         self.poller.register(
             self._lingering.fileno(), selectors.EVENT_READ, lambda _: self._lingering.turn()
@@ -120,6 +143,16 @@ class Worker(gthread.ThreadWorker):
         if not isinstance(conn, Connection):
             conn = Connection(conn, self._lingering, self._terms)
         super().enqueue_req(conn)
+
+    def handle(self, conn: gthread.TConn) -> Any:
+        """Handle the requests of a connection, until another one needs the thread (pool)."""
+        assert isinstance(conn, Connection)  # noqa: S101  enqueue_req has made it one
+        while True:
+            kept = super().handle(conn)
+            # Through the main loop a request wakes two threads, and passes the interpreter's lock
+            # between them: most of what a request costs.
+            if kept is not True or not self.alive or self.tpool.busy or not conn.asks_again():
+                return kept
 
     def handle_http2_request(self, req: Any, conn: gthread.TConn, h2_conn: Any) -> None:
         """Handle a request on a stream (thread of the pool)."""
