@@ -22,6 +22,10 @@ DRAIN_TIMEOUT: Final = 5.0
 class Framing(Protocol):
     """Where the body comes from, and where it ends."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of it was read."""
+
     def read(self, size: int, *, whole: bool = False) -> bytes:
         """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body."""
 
@@ -222,7 +226,7 @@ class Body:
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return False
         try:
-            if self._failure is None:
+            if self._failure is None and not self._framing.ended:
                 self._framing.drain(deadline)
         except OSError as error:
             self._failure = error
@@ -234,6 +238,8 @@ class Body:
         return followed
 
     def _can_be_kept(self) -> bool:
+        if self._framing.ended:
+            return True
         if not self._lock.acquire(blocking=False):
             return False  # a thread waits for the client
         try:

@@ -358,6 +358,11 @@ class StreamFraming:
         self._lost = HTTP2Error
         self._body = body
 
+    @property
+    def ended(self) -> bool:
+        """Leave it to gunicorn: a stream that ends leaves its connection alone."""
+        return True
+
     def read(self, size: int, *, whole: bool = False) -> bytes:
         """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body.
 

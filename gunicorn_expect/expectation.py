@@ -199,7 +199,9 @@ class Expectation:
 
     def on_read(self) -> None:
         """Say 100 if the client waits for it. OSError: the client is gone."""
-        self._read(())
+        # No lock for the reads after the first: nothing leads back to PENDING.
+        if self._state is State.PENDING:
+            self._read(())
 
     def on_respond(self) -> None:
         """Note that the next byte sent is the first of the final response."""
@@ -209,15 +211,13 @@ class Expectation:
                 self._wire = None  # nothing more is said; and what leads to the request is let go
 
     def _read(self, headers: Headers) -> None:
-        # No lock for the reads after the first: nothing leads back to PENDING.
-        if self._state is State.PENDING:
-            with self._lock:
-                # "A server MAY omit sending a 100 (Continue) response if it has already received
-                # some or all of the content" (RFC 9110 section 10.1.1), and some clients break
-                # on one that they no longer wait for.
-                if self._state is State.PENDING and self._arrived():
-                    self._happen(Event.ARRIVED)
-                self._happen(Event.READ, headers)
+        with self._lock:
+            # "A server MAY omit sending a 100 (Continue) response if it has already received some
+            # or all of the content" (RFC 9110 section 10.1.1), and some clients break on one that
+            # they no longer wait for.
+            if self._state is State.PENDING and self._arrived():
+                self._happen(Event.ARRIVED)
+            self._happen(Event.READ, headers)
 
     def _arrived(self) -> bool:
         return self._wire is not None and self._wire.body_arrived()

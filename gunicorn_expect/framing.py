@@ -31,6 +31,11 @@ class Framing:
         """Read from this connection."""
         self.receiver = receiver
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of it was read."""
+        raise NotImplementedError
+
     def read(self, size: int, *, whole: bool = False) -> bytes:
         """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body.
 
@@ -83,6 +88,11 @@ class Sized(Framing):
         super().__init__(receiver)
         self._length = length
         self._left = length
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left."""
+        return not self._left
 
     def read(self, size: int, *, whole: bool = False) -> bytes:
         """Read straight off the connection."""
@@ -161,11 +171,16 @@ class Chunked(Framing):
         self._came = 0
         self._trailers = b""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last chunk and the trailers were read."""
+        return self._part is _Part.END
+
     def read(self, size: int, *, whole: bool = False) -> bytes:
         """Read bytes of one chunk."""
         while self._part not in (_Part.DATA, _Part.END):
             self._next_line()
-        if self._part is _Part.END:
+        if self.ended:
             return b""
         data = self.receiver.receive(min(size, self._left), whole=whole)
         if not data:
@@ -193,11 +208,11 @@ class Chunked(Framing):
             pass
         finally:
             self.receiver.patience = patience
-        return b"".join(pieces), self._part is _Part.END
+        return b"".join(pieces), self.ended
 
     def follow_up(self) -> None:
         """Begin again with a first chunk, if the last one was read."""
-        if self._part is _Part.END:
+        if self.ended:
             self._part = _Part.SIZE
             self._trailers = b""
 

@@ -97,6 +97,16 @@ class Gate:
 class _Answer:
     """The application's answer, held until its first byte has to go out."""
 
+    __slots__ = (
+        "_body",
+        "_expectation",
+        "_method",
+        "_start_response",
+        "_write",
+        "begun",
+        "held",
+    )
+
     def __init__(
         self, body: Body, expectation: Expectation, start_response: StartResponse, method: str
     ) -> None:
@@ -142,13 +152,13 @@ class _Answer:
         if self.held is None:
             raise AssertionError("the application did not call start_response")
         status, headers = self.held
-        length = _length(headers)
-        complete = complete or (size is not None and size == length)
-        self.settle(discard=complete and (size is None or size > SENT_AT_ONCE))
+        long = size is None or size > SENT_AT_ONCE
+        self.settle(discard=long and (complete or size == _length(headers)))
         if self._expectation.state is State.DECLINED:
             # The server says close, unless the application says upgrade.
             headers = [field for field in headers if field[0].lower() != "connection"]
-        if size == 0 and complete and length is None and self._may_have_a_body(status):
+        empty = complete and size == 0
+        if empty and _length(headers) is None and self._may_have_a_body(status):
             # Else the server would send an empty chunked body, and Java 17's HttpClient waits
             # for ever when the answer to its expectation has a body that is not of length 0.
             headers = [*headers, ("Content-Length", "0")]

@@ -132,20 +132,24 @@ class Receiver:
         Raises:
             BodyTimeout: it sends too little.
             ClientDisconnected: the connection broke.
-            BlockingIOError: nothing is here, and ``patience`` is 0.
+            BlockingIOError: nothing is here, and ``patience`` is 0; not with ``whole``.
 
         """
+        ahead = b""
         if self._taken < len(self._ahead):
-            data = self._ahead[self._taken : self._taken + size]
-            self._taken += len(data)
-            return data
+            ahead = self._ahead[self._taken : self._taken + size]
+            self._taken += len(ahead)
+            size -= len(ahead)
+            if not whole or not size:
+                return ahead
         start = time.monotonic()
         size = min(size, MOST)
-        received = self._try(size, whole=whole)
-        if received is None or (whole and 0 < len(received) < size):
-            return self._receive_slowly(size, received or b"", start, whole=whole)
-        self._note(len(received), start)
-        return received
+        data = self._try(size, whole=whole)
+        if data is None or (whole and 0 < len(data) < size):
+            data = self._receive_slowly(size, data or b"", start, whole=whole)
+        else:
+            self._note(len(data), start)
+        return ahead + data if ahead else data
 
     def receive_into(self, view: memoryview) -> int:
         """Receive as many bytes as this has room for, or fewer; 0: the client sends no more.
@@ -203,17 +207,23 @@ class Receiver:
 
     def _try(self, size: int, *, whole: bool) -> bytes | None:
         """Receive what is here; a plain socket waits a tick for it. None: nothing."""
-        if not self._in_kernel or not self.patience:
-            return self._receive_now(size)
+        data = None
         if not self._ticks:
+            # Small bodies are here, mostly: no ticks for them.
+            data = self._receive_now(size)
+            if not self._in_kernel or not self.patience:
+                return data
+            if data is not None and (not whole or not data or len(data) == size):
+                return data
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
             self._ticks = True
         try:
-            return self._sock.recv(size, socket.MSG_WAITALL if whole else 0)
+            rest = self._sock.recv(size - len(data or b""), socket.MSG_WAITALL if whole else 0)
         except BlockingIOError:
-            return None
+            return data
         except OSError as error:
             raise ClientDisconnected(f"the client is gone: {error}") from error
+        return data + rest if data else rest
 
     def _receive_now(self, size: int) -> bytes | None:
         try:

@@ -267,3 +267,14 @@ def test_an_answer_that_breaks_off_ends_the_connection_and_says_why():
     with pytest.raises(AnswerCutOff, match="lost") as raised:
         next(items)
     assert isinstance(raised.value.__cause__, LookupError)
+
+
+def test_an_empty_write_says_nothing_of_the_length():
+    def application(environ, start_response):
+        write = start_response("200 OK", [])
+        write(b"")
+        return [b"more"]
+
+    response, items, _ = call(application)
+    assert list(items) == [b"more"]
+    assert response.starts == [("200 OK", [])]
