@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from gunicorn.http.message import Request
 
 
-#: Seconds that a thread with nothing else to do stays with the connection it has answered. A peer
-#: in the same data centre asks again within that; and nobody else waits longer for the thread.
+#: Seconds that a thread stays with the connection it has answered while there are threads for all.
+#: A peer in the same data centre asks again within that; a new one waits no longer for the thread.
 STAY: Final = 0.001
 
 
@@ -48,8 +48,8 @@ class Connection(gthread.TConn):
             super().init()
             self.parser = exchange.adopt(self.parser, self._terms)
 
-    def asks_again(self) -> bool:
-        """Tell whether the next request is here, or comes at once (thread of the pool)."""
+    def asks_again(self, seconds: float) -> bool:
+        """Tell whether the next request is here, or comes so soon (thread of the pool)."""
         if self.parser.unreader.buf.getvalue():
             return True
         if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
@@ -57,7 +57,7 @@ class Connection(gthread.TConn):
         if self._poller is None:
             self._poller = select.poll()
             self._poller.register(self.sock, select.POLLIN)
-        return bool(self._poller.poll(STAY * 1000))
+        return bool(self._poller.poll(seconds * 1000))
 
     def close(self, graceful: bool = False) -> None:
         """Close; if that is to be graceful, in order. It does not wait (main thread)."""
@@ -151,7 +151,9 @@ class Worker(gthread.ThreadWorker):
             kept = super().handle(conn)
             # Through the main loop a request wakes two threads, and passes the interpreter's lock
             # between them: most of what a request costs.
-            if kept is not True or not self.alive or self.tpool.busy or not conn.asks_again():
+            if kept is not True or not self.alive or self.tpool.busy:
+                return kept
+            if not conn.asks_again(STAY if self.nr_conns <= self.cfg.threads else 0):
                 return kept
 
     def handle_http2_request(self, req: Any, conn: gthread.TConn, h2_conn: Any) -> None:
