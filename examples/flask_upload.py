@@ -14,6 +14,8 @@ from pathlib import Path
 from flask import Flask, Response, jsonify, request, url_for
 from werkzeug.utils import secure_filename
 
+from gunicorn_expect import BodyTimeout, ClientDisconnected, MalformedBody
+
 FOLDER = Path(os.environ.get("UPLOAD_FOLDER", "uploads"))
 TOKEN = os.environ.get("UPLOAD_TOKEN", "letmein")
 LIMIT = int(os.environ.get("UPLOAD_LIMIT", str(5 * 1024**3)))
@@ -49,11 +51,25 @@ def upload(name: str) -> Response:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        if request.content_length not in (None, size):  # the client left before the end
-            return Response(status=400)
         part.replace(FOLDER / name)
 
     response = jsonify(name=name, size=size, sha256=digest.hexdigest())
     response.status_code = 201
     response.headers["Location"] = url_for("upload", name=name)
     return response
+
+
+# A body that does not come whole raises from the read; Flask would answer 500.
+
+
+@app.errorhandler(ClientDisconnected)
+@app.errorhandler(MalformedBody)
+def cut_off(_error: Exception) -> Response:
+    """Answer a client whose body ends early."""
+    return Response(status=400)
+
+
+@app.errorhandler(BodyTimeout)
+def stalled(_error: Exception) -> Response:
+    """Answer a client that sends too little."""
+    return Response(status=408)
