@@ -1,0 +1,427 @@
+"""What comes on a connection while a body is read, with real pairs of sockets."""
+
+import itertools
+import socket
+import threading
+
+import pytest
+from pairs import KINDS, Client, Waiting, connected, what_is_left
+
+from gunicorn_expect import BodyTimeout, ClientDisconnected, linger
+from gunicorn_expect.receiver import MOST, RATE_GRACE, TICK, Receiver
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def pair(kind, certificates):
+    with connected(kind, certificates) as pair:
+        yield pair
+
+
+@pytest.fixture
+def ours(pair):
+    return pair[0]
+
+
+@pytest.fixture
+def theirs(pair):
+    return pair[1]
+
+
+def receive_all(receiver, size, **how):
+    return b"".join(iter(lambda: receiver.receive(size, **how), b""))
+
+
+# What comes.
+
+
+def test_what_came_with_the_head_comes_first(ours, theirs):
+    receiver = Receiver(ours, b"with the head")
+    theirs.sendall(b" and behind it")
+    assert receiver.receive(4) == b"with"
+    assert receiver.ahead == b" the head"
+    assert receiver.receive(100) == b" the head"
+    assert receiver.receive(4, whole=True) == b" and"
+    assert receiver.ahead == b""
+
+
+def test_what_is_here_will_do(ours, theirs):
+    theirs.sendall(b"here")
+    assert Receiver(ours).receive(100) == b"here"
+
+
+def test_as_many_bytes_as_possible_may_be_wanted(ours, theirs):
+    with Client(ours, theirs, [b"one", b"two", b"three"]):
+        assert Receiver(ours).receive(8, whole=True) == b"onetwoth"
+
+
+def test_fewer_bytes_than_wanted_come_when_the_client_leaves(ours, theirs):
+    receiver = Receiver(ours)
+    with Client(ours, theirs, [b"one", b"two"]):
+        assert receiver.receive(8, whole=True) == b"onetwo"
+        assert receiver.receive(8, whole=True) == b""
+        assert receiver.receive(1) == b""
+
+
+@pytest.mark.parametrize("leave", [linger.close_notify, lambda theirs: None])
+def test_a_client_that_leaves_sends_no_more_with_a_word_and_without(ours, theirs, leave):
+    theirs.sendall(b"last")
+    leave(theirs)
+    theirs.close()
+    receiver = Receiver(ours)
+    assert receiver.receive(100, whole=True) == b"last"
+    assert receiver.receive(100) == b""
+
+
+def test_a_connection_that_breaks_is_an_error(certificates):
+    with connected("tcp", certificates) as (ours, theirs):
+        receiver = Receiver(ours)
+        # What the client has not read when it closes makes a reset of its end.
+        ours.sendall(b"not read")
+        assert theirs.recv(1) == b"n"
+        theirs.close()
+        with pytest.raises(ClientDisconnected, match="the client is gone: .*reset"):
+            receiver.receive(1)
+
+
+def test_what_is_no_tls_is_an_error(certificates):
+    with connected("tls", certificates) as (ours, theirs):
+        with socket.socket(fileno=theirs.detach()) as plain:
+            plain.sendall(b"plain text, and more of it than a TLS record's head has")
+            with pytest.raises(ClientDisconnected, match="the client is gone"):
+                Receiver(ours).receive(1)
+
+
+def test_a_buffer_is_filled_over_any_pieces(ours, theirs):
+    receiver = Receiver(ours, b"ahead ")
+    buffer = bytearray(20)
+    with Client(ours, theirs, [b"one ", b"two ", b"three ", b"four"]):
+        filled = 0
+        while filled < len(buffer):
+            filled += receiver.receive_into(memoryview(buffer)[filled:])
+        assert buffer == b"ahead one two three "
+        assert receiver.receive_into(memoryview(buffer)) == 4
+        assert buffer[:4] == b"four"
+        assert receiver.receive_into(memoryview(buffer)) == 0
+
+
+def test_a_large_piece_comes_whole(ours, theirs):
+    data = bytes(itertools.islice(itertools.cycle(range(251)), 3 * MOST))
+    sending = threading.Thread(target=theirs.sendall, args=[data])
+    sending.start()
+    receiver = Receiver(ours)
+    assert receiver.receive(len(data), whole=True) == data[:MOST]
+    buffer = bytearray(2 * MOST)
+    filled = 0
+    while filled < len(buffer):
+        filled += receiver.receive_into(memoryview(buffer)[filled:])
+    assert buffer == data[MOST:]
+    sending.join()
+
+
+# Lines.
+
+
+def test_a_line_is_taken_with_its_lf(ours, theirs):
+    receiver = Receiver(ours, b"first\r\nsec")
+    with Client(ours, theirs, [b"ond\r", b"\nthird\nrest", b" of it"]):
+        assert receiver.line(100) == b"first\r\n"
+        assert receiver.line(100) == b"second\r\n"
+        assert receiver.line(100) == b"third\n"
+        assert receiver.ahead == b"rest"
+        assert receiver.line(100) is None
+        assert receiver.ahead == b"rest of it"
+
+
+def test_a_line_that_is_too_long_is_given_as_it_is(ours, theirs):
+    receiver = Receiver(ours)
+    with Client(ours, theirs, [b"1234", b"5678", b"90"]):
+        assert receiver.line(8) == b"1234567890"
+
+
+def test_more_is_received_behind_what_is_ahead(ours, theirs):
+    receiver = Receiver(ours, b"ahead ")
+    assert receiver.receive(2) == b"ah"
+    theirs.sendall(b"more")
+    assert receiver.fill()
+    assert receiver.ahead == b"ead more"
+    theirs.shutdown(socket.SHUT_WR)
+    assert not receiver.fill()
+    assert receiver.ahead == b"ead more"
+
+
+def test_what_is_ahead_is_kept_when_nothing_follows_it(ours):
+    receiver = Receiver(ours, b"ahead")
+    receiver.patience = 0
+    with pytest.raises(BlockingIOError):
+        receiver.fill()
+    assert receiver.ahead == b"ahead"
+
+
+# Without waiting.
+
+
+def test_nothing_is_waited_for_without_patience(ours, theirs):
+    waiting = Waiting()
+    receiver = Receiver(ours, waiting=waiting)
+    receiver.patience = 0
+    with pytest.raises(BlockingIOError):
+        receiver.receive(1)
+    with pytest.raises(BlockingIOError):
+        receiver.receive_into(memoryview(bytearray(1)))
+    theirs.sendall(b"12")
+    assert receiver.receive(8, whole=True) == b"12"
+    with pytest.raises(BlockingIOError):
+        receiver.receive(8, whole=True)
+    theirs.shutdown(socket.SHUT_WR)
+    assert receiver.receive(1) == b""
+    assert waiting.entered == 0
+
+
+def test_patience_may_end_after_a_first_read(ours, theirs):
+    receiver = Receiver(ours)
+    theirs.sendall(b"1")
+    assert receiver.receive(1) == b"1"
+    receiver.patience = 0
+    with pytest.raises(BlockingIOError):
+        receiver.receive(1)
+    with pytest.raises(BlockingIOError):
+        receiver.receive_into(memoryview(bytearray(1)))
+
+
+def test_looking_keeps_what_it_finds_and_finds_no_more_than_asked_for(ours, theirs):
+    receiver = Receiver(ours)
+    assert not receiver.look(4)
+    theirs.sendall(b"hello")
+    assert receiver.look(4)
+    assert receiver.look(4)
+    assert receiver.ahead == b"hell"
+    assert receiver.receive(4) == b"hell"
+    theirs.shutdown(socket.SHUT_WR)
+    assert receiver.look(4)
+    assert receiver.receive(4) == b"o"
+    assert not receiver.look(4)
+
+
+def test_what_is_here_is_counted(kind, ours, theirs):
+    receiver = Receiver(ours, b"123")
+    receiver.receive(1)
+    assert receiver.here() == 2
+    theirs.sendall(b"4567")
+    # What TLS has of it can't be known before it is read.
+    assert receiver.here() == (2 if kind == "tls" else 6)
+
+
+# In time.
+
+
+def test_a_client_that_sends_nothing_is_late(ours):
+    receiver = Receiver(ours, timeout=0.05)
+    with pytest.raises(BodyTimeout, match=r"nothing came from the client for 0\.05 s"):
+        receiver.receive(1)
+    with pytest.raises(BodyTimeout):
+        receiver.receive_into(memoryview(bytearray(1)))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_client_is_late_when_nothing_comes_for_the_time_between_two_pieces(ours, theirs, whole):
+    with Client(ours, theirs, [b"1", b"2", b"3"], stays=True) as client:
+        client.pace = 20
+        receiver = Receiver(ours, timeout=30)
+        got = [receiver.receive(1, whole=whole) for _ in range(3)]
+        assert got == [b"1", b"2", b"3"]
+        with pytest.raises(BodyTimeout, match="nothing came from the client for 30 s"):
+            receiver.receive(10, whole=whole)
+        assert client.now == pytest.approx(90, abs=0.1)
+
+
+def test_pieces_that_come_in_time_may_take_longer_in_all(ours, theirs):
+    with Client(ours, theirs, [b"%d" % x for x in range(10)]) as client:
+        client.pace = 20
+        assert Receiver(ours, timeout=30).receive(10, whole=True) == b"0123456789"
+        assert client.now == pytest.approx(200, abs=0.1)
+
+
+def test_a_client_is_late_in_the_middle_of_what_is_wanted_whole(ours, theirs):
+    with Client(ours, theirs, [b"1", b"2", b"3"], stays=True) as client:
+        client.pace = 20
+        buffer = bytearray(10)
+        with pytest.raises(BodyTimeout, match="for 30 s"):
+            Receiver(ours, timeout=30).receive_into(memoryview(buffer))
+
+
+def test_a_client_may_be_waited_for_for_ever(ours, theirs):
+    with Client(ours, theirs, [b"1"]) as client:
+        client.pace = 1e6
+        assert Receiver(ours).receive(1) == b"1"
+
+
+@pytest.mark.parametrize("read", ["receive", "receive whole", "receive_into"])
+def test_a_client_may_be_slow_for_a_while_but_not_for_long(ours, theirs, read):
+    pieces = [b"x" * 100] * 100
+    buffer = memoryview(bytearray(100))
+    waiting = Waiting()
+    receiver = Receiver(ours, timeout=30, min_rate=240, waiting=waiting)
+    with Client(ours, theirs, pieces) as client:
+        client.pace = 2
+        came = 0
+
+        def read_on():
+            nonlocal came
+            while True:
+                if read == "receive":
+                    came += len(receiver.receive(100))
+                elif read == "receive whole":
+                    came += len(receiver.receive(100, whole=True))
+                else:
+                    came += receiver.receive_into(buffer)
+
+        with pytest.raises(BodyTimeout, match="300 bytes came in 6.0 s, fewer than 240 a"):
+            read_on()
+        assert came == 200  # the last 100 are those that came too late
+    assert waiting.entered == waiting.left == 3
+
+
+def test_a_client_that_is_fast_enough_on_average_may_pause(ours, theirs):
+    pieces = [b"x" * 10_000, *[b"x"] * 30]
+    with Client(ours, theirs, pieces) as client:
+        client.pace = 1
+        received = receive_all(Receiver(ours, timeout=30, min_rate=240), 20_000)
+        assert len(received) == 10_030
+        assert client.now > 6 * RATE_GRACE
+
+
+def test_the_time_that_the_application_takes_is_not_the_clients(ours, theirs):
+    with Client(ours, theirs, [b"x"] * 5) as client:
+        receiver = Receiver(ours, min_rate=240)
+        client.pace = 0.1
+        for _ in range(5):
+            assert receiver.receive(1) == b"x"
+            client.now += 1000
+
+
+# Who waits.
+
+
+def test_a_read_of_what_is_here_does_not_wait(ours, theirs):
+    waiting = Waiting()
+    receiver = Receiver(ours, b"ahead", waiting=waiting)
+    theirs.sendall(b"0123456789")
+    receiver.receive(5)
+    assert receiver.receive(4, whole=True) == b"0123"
+    assert receiver.receive(1) == b"4"
+    assert receiver.receive_into(memoryview(bytearray(5))) == 5
+    theirs.shutdown(socket.SHUT_WR)
+    assert receiver.receive(1) == b""
+    assert waiting.entered == 0
+
+
+def test_a_pause_shorter_than_a_tick_is_no_wait(ours, theirs):
+    waiting = Waiting()
+    with Client(ours, theirs, [b"1", b"2", b"3"]) as client:
+        client.pace = TICK / 4
+        assert Receiver(ours, waiting=waiting).receive(3, whole=True) == b"123"
+    assert waiting.entered == 0
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_read_that_waits_says_so_once_and_when_it_goes_on(ours, theirs, whole):
+    waiting = Waiting()
+    receiver = Receiver(ours, timeout=30, waiting=waiting)
+    with Client(ours, theirs, [b"1", b"2", b"3"]) as client:
+        client.pace = 1
+        assert receiver.receive(3, whole=whole) == (b"123" if whole else b"1")
+    assert waiting.entered == waiting.left == 1
+
+
+def test_a_read_that_fails_has_left_the_waiting(ours, theirs):
+    waiting = Waiting()
+    receiver = Receiver(ours, timeout=0.03, waiting=waiting)
+    with pytest.raises(BodyTimeout):
+        receiver.receive(1)
+    assert waiting.entered == waiting.left == 1
+    theirs.close()
+    assert receiver.receive(1) == b""
+    assert waiting.entered == waiting.left == 1
+
+
+def test_a_read_goes_on_when_a_client_sends_in_its_own_time(ours, theirs):
+    waiting = threading.Event()
+
+    class Sending(Waiting):
+        def __enter__(self):
+            waiting.set()
+
+        def __exit__(self, *exception):
+            pass
+
+    receiver = Receiver(ours, waiting=Sending)
+
+    def send():
+        for _ in range(3):
+            assert waiting.wait(20)
+            waiting.clear()
+            theirs.sendall(b"piece ")
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    for _ in range(3):
+        assert receiver.receive(6, whole=True) == b"piece "
+    sending.join()
+
+
+# The socket.
+
+
+def limit_of(sock):
+    return any(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
+
+
+@pytest.mark.parametrize("timeout", [None, 7])
+def test_the_socket_is_left_as_it_was(kind, ours, theirs, timeout):
+    ours.settimeout(timeout)
+    receiver = Receiver(ours, timeout=0.03)
+    theirs.sendall(b"12")
+    assert receiver.receive(1) == b"1"
+    assert limit_of(ours) == (timeout is None and kind in ("tcp", "unix"))
+    assert receiver.look(1)
+    receiver.receive(1)
+    with pytest.raises(BodyTimeout):
+        receiver.receive(1)
+    assert ours.gettimeout() == timeout
+    receiver.close()
+    receiver.close()
+    assert not limit_of(ours)
+    theirs.sendall(b"3")
+    assert ours.recv(1) == b"3"
+
+
+def test_a_receiver_of_a_closed_socket_may_be_closed(ours, theirs):
+    receiver = Receiver(ours)
+    theirs.sendall(b"1")
+    receiver.receive(1)
+    ours.close()
+    receiver.close()
+
+
+@pytest.mark.parametrize("size", [1, 10**6])
+def test_another_thread_may_write_while_one_waits(certificates, size):
+    with connected("tcp", certificates) as (ours, theirs):
+        receiver = Receiver(ours, timeout=20)
+        got = []
+        reading = threading.Thread(target=lambda: got.append(receiver.receive(5, whole=True)))
+        theirs.sendall(b"1234")
+        reading.start()
+        client = threading.Thread(target=lambda: got.append(what_is_left(theirs)))
+        client.start()
+        for _ in range(20):
+            ours.sendall(b"x" * size)
+        theirs.sendall(b"5")
+        reading.join()
+        ours.shutdown(socket.SHUT_WR)
+        client.join()
+        assert got == [b"12345", b"x" * size * 20]
