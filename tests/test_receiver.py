@@ -84,16 +84,18 @@ def test_a_connection_that_breaks_is_an_error(certificates):
         ours.sendall(b"not read")
         assert theirs.recv(1) == b"n"
         theirs.close()
-        with pytest.raises(ClientDisconnected, match="the client is gone: .*reset"):
+        with pytest.raises(ClientDisconnected, match=r"the client is gone: .*reset"):
             receiver.receive(1)
 
 
 def test_what_is_no_tls_is_an_error(certificates):
-    with connected("tls", certificates) as (ours, theirs):
-        with socket.socket(fileno=theirs.detach()) as plain:
-            plain.sendall(b"plain text, and more of it than a TLS record's head has")
-            with pytest.raises(ClientDisconnected, match="the client is gone"):
-                Receiver(ours).receive(1)
+    with (
+        connected("tls", certificates) as (ours, theirs),
+        socket.socket(fileno=theirs.detach()) as plain,
+    ):
+        plain.sendall(b"plain text, and more of it than the head of a TLS record")
+        with pytest.raises(ClientDisconnected, match="the client is gone"):
+            Receiver(ours).receive(1)
 
 
 def test_a_buffer_is_filled_over_any_pieces(ours, theirs):
@@ -280,7 +282,7 @@ def test_a_client_may_be_slow_for_a_while_but_not_for_long(ours, theirs, read):
                 else:
                     came += receiver.receive_into(buffer)
 
-        with pytest.raises(BodyTimeout, match="300 bytes came in 6.0 s, fewer than 240 a"):
+        with pytest.raises(BodyTimeout, match=r"300 bytes came in 6\.0 s, fewer than 240 a"):
             read_on()
         assert came == 200  # the last 100 are those that came too late
     assert waiting.entered == waiting.left == 3

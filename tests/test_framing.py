@@ -1,0 +1,357 @@
+"""Where a body ends: chunks well and badly formed, and what is behind them."""
+
+import tracemalloc
+
+import hypothesis
+import pytest
+from gunicorn.config import Config
+from gunicorn.http.errors import ParseException
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
+from gunicorn.http.unreader import IterUnreader
+from hypothesis import strategies as st
+from pairs import Client, connected, what_is_left
+from wire import request
+
+from gunicorn_expect import ClientDisconnected, MalformedBody, exchange
+from gunicorn_expect.framing import DRAIN_SIZE, Chunked, Sized
+from gunicorn_expect.receiver import Receiver
+
+LINE_LIMIT = 100
+TRAILER_LIMIT = 200
+
+
+@pytest.fixture
+def pair(certificates):
+    with connected("tcp", certificates) as pair:
+        yield pair
+
+
+@pytest.fixture
+def ours(pair):
+    return pair[0]
+
+
+@pytest.fixture
+def theirs(pair):
+    return pair[1]
+
+
+@pytest.fixture
+def trailers():
+    return []
+
+
+@pytest.fixture
+def chunked(ours, trailers):
+    receiver = Receiver(ours, timeout=20)
+    return Chunked(receiver, LINE_LIMIT, TRAILER_LIMIT, trailers.append)
+
+
+def read_all(framing):
+    return b"".join(iter(lambda: framing.read(10**6, whole=True), b""))
+
+
+def leave(theirs, *pieces):
+    """Send these bytes and no more."""
+    theirs.sendall(b"".join(pieces))
+    theirs.shutdown(1)
+
+
+# A length.
+
+
+def test_a_sized_body_ends_where_its_length_says(ours, theirs):
+    leave(theirs, b"hello and the next")
+    body = Sized(Receiver(ours, b""), 5)
+    assert body.read(2) == b"he"
+    assert body.read(100) == b"llo"
+    assert body.read(1) == b""
+    assert body.read_into(memoryview(bytearray(5))) == 0
+    assert what_is_left(ours) == b" and the next"
+
+
+@pytest.mark.parametrize("before", ["nothing", "a look", "a read"])
+def test_a_sized_body_does_not_receive_what_is_behind_it(ours, theirs, before):
+    leave(theirs, b"0hello and the next")
+    body = Sized(Receiver(ours), 6)
+    buffer = bytearray(20)
+    if before == "a look":
+        assert body.arrived()
+        assert body.receiver.ahead == b"0hello"
+    if before == "a read":
+        assert body.read(1) == b"0"
+    size = 5 if before == "a read" else 6
+    assert body.read_into(memoryview(buffer)) == size
+    assert buffer[:size] == b"0hello"[-size:]
+    assert what_is_left(ours) == b" and the next"
+
+
+def test_a_sized_body_that_ends_early_says_how_much_came(ours, theirs):
+    leave(theirs, b"hello")
+    body = Sized(Receiver(ours), 10)
+    assert body.read(4) == b"hell"
+    assert body.read(10, whole=True) == b"o"
+    for _ in range(2):
+        with pytest.raises(ClientDisconnected, match="left after 5 of 10 bytes"):
+            body.read(10, whole=True)
+        with pytest.raises(ClientDisconnected, match="left after 5 of 10 bytes"):
+            body.read_into(memoryview(bytearray(5)))
+
+
+@pytest.mark.parametrize(
+    ("length", "here", "kept"),
+    [
+        (DRAIN_SIZE, 0, True),
+        (DRAIN_SIZE + 1, 0, False),
+        (DRAIN_SIZE + 1, DRAIN_SIZE + 1, True),
+        (DRAIN_SIZE + 2, DRAIN_SIZE + 1, False),
+    ],
+    ids=["short", "long", "long and here", "long and not all here"],
+)
+def test_a_connection_is_kept_for_a_rest_that_is_short_or_here(ours, theirs, length, here, kept):
+    theirs.sendall(b"x" * here)
+    body = Sized(Receiver(ours), length)
+    assert body.read_what_is_here() == (b"", kept)
+
+
+# Chunks.
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"5", b"05", b"0" * 40 + b"5", b"5;name", b"5;name=value", b"5; name = value"),
+        *(b'5;name="a quoted \\" value, ; and all"', b"5\t;\ta;b=c ; d", b'5;a="\xe9"'),
+    ],
+)
+def test_chunks_are_read_whatever_is_said_with_their_size(chunked, theirs, line):
+    leave(theirs, line, b"\r\nhello\r\n0\r\n\r\nbehind")
+    assert read_all(chunked) == b"hello"
+    assert chunked.read(1) == b""
+    assert chunked.receiver.ahead == b"behind"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"", b" ", b"x", b"5x", b"0x5", b"+5", b"-5", b"5_0", b" 5", b"5 ", b"5\t", b"\xb25"),
+        *(b"5;", b"5;=value", b"5;name=", b'5;name="open', b'5;a="\x01"', b"5;a=b c", b"5,5"),
+        *(b"5\r", b"5;a\rb", b"5;\x00", b"5;a=\xe9"),
+    ],
+)
+def test_what_is_no_size_is_malformed(chunked, theirs, line):
+    leave(theirs, line, b"\r\nhello\r\n0\r\n\r\n")
+    with pytest.raises(MalformedBody, match="is not the size of a chunk"):
+        chunked.read(1)
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"5\nhello\r\n0\r\n\r\n", "the size of a chunk"),
+        (b"5\r\nhello\n0\r\n\r\n", "the CRLF behind them"),
+        (b"5\r\nhello 0\r\n\r\n", "the CRLF behind them"),
+        (b"5\r\nhelloXY\r\n0\r\n\r\n", "the CRLF behind them"),
+        (b"4\r\nhello\r\n0\r\n\r\n", "the CRLF behind them"),
+        (b"5\r\nhello\r\n0\n\r\n", "the size of a chunk"),
+        (b"5\r\nhello\r\n0\r\n\n", "a line of the trailer section"),
+        (b"5\r\nhello\r\n0\r\nX-One: 1\n\r\n", "a line of the trailer section"),
+        (b"5;" + b"x" * LINE_LIMIT + b"\r\nhello\r\n0\r\n\r\n", "the size of a chunk"),
+        (b"5;" + b"x" * 10**5, "the size of a chunk"),
+        (b"5\r\nhello\r\n0\r\nX:" + b"x" * TRAILER_LIMIT + b"\r\n\r\n", "a line of the trailer"),
+    ],
+)
+def test_a_line_that_does_not_end_with_crlf_in_time_is_malformed(chunked, theirs, body, what):
+    leave(theirs, body)
+    with pytest.raises(MalformedBody, match=f"{what}.* does not end with CRLF after"):
+        read_all(chunked)
+
+
+def test_a_line_as_long_as_its_limit_is_read(chunked, theirs):
+    leave(theirs, b"5;" + b"x" * (LINE_LIMIT - 4) + b"\r\nhello\r\n0\r\n\r\n")
+    assert read_all(chunked) == b"hello"
+
+
+def test_a_trailer_section_is_given_whole(chunked, theirs, trailers):
+    leave(theirs, b"0\r\nX-One: 1\r\nX-Two: 2\r\n\r\nbehind")
+    assert chunked.read(1) == b""
+    assert trailers == [b"X-One: 1\r\nX-Two: 2\r\n"]
+    assert chunked.receiver.ahead == b"behind"
+
+
+def test_a_trailer_section_has_a_limit_in_all(chunked, theirs, trailers):
+    leave(theirs, b"0\r\n", b"X-Trailer: 1\r\n" * 100, b"\r\n")
+    with pytest.raises(MalformedBody, match="the trailer section is over 200 bytes"):
+        chunked.read(1)
+    assert trailers == []
+
+
+def test_who_sends_no_trailers_has_none(chunked, theirs, trailers):
+    leave(theirs, b"0\r\n\r\n")
+    assert chunked.read(1) == b""
+    assert trailers == []
+
+
+def test_a_chunked_body_ends_early_wherever_it_is_cut_off(certificates):
+    whole = b"5;a=b\r\nhello\r\n03\r\nyou\r\n0\r\nX: 1\r\n\r\n"
+    for cut in range(len(whole)):
+        with connected("unix", certificates) as (ours, theirs):
+            leave(theirs, whole[:cut])
+            chunked = Chunked(Receiver(ours), LINE_LIMIT, TRAILER_LIMIT, lambda lines: None)
+            for _ in range(3):
+                with pytest.raises(ClientDisconnected, match=r"after \d bytes, before the last"):
+                    read_all(chunked)
+
+
+def test_a_read_gives_bytes_of_one_chunk(chunked, theirs):
+    theirs.sendall(b"3\r\none\r\n5\r\nthree\r\n")
+    assert chunked.read(100) == b"one"
+    assert chunked.read(2) == b"th"
+    assert chunked.read(100) == b"ree"
+    buffer = bytearray(4)
+    theirs.sendall(b"6\r\nbuffer\r\n0\r\n\r\n")
+    assert chunked.read_into(memoryview(buffer)) == 4
+    assert buffer == b"buff"
+    assert chunked.read_into(memoryview(buffer)) == 2
+    assert chunked.read_into(memoryview(buffer)) == 0
+
+
+def test_a_connection_is_kept_if_the_last_chunk_is_here(chunked, theirs):
+    theirs.sendall(b"5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\nbehind")
+    assert chunked.read(2) == b"he"
+    assert chunked.read_what_is_here() == (b"lloyou", True)
+    assert chunked.receiver.ahead == b"behind"
+
+
+@pytest.mark.parametrize(
+    "here", [b"", b"5", b"5\r\nhel", b"5\r\nhello\r\n", b"5\r\nhello\r\n0\r\n", b"0\r\nX: 1\r\n"]
+)
+def test_a_connection_is_not_kept_if_the_last_chunk_is_not_here(chunked, theirs, here):
+    theirs.sendall(here)
+    data, kept = chunked.read_what_is_here()
+    assert b"hello".startswith(data)
+    assert not kept
+    # Nothing is lost by it, and who reads on is waited for again.
+    whole = b"5\r\nhello\r\n0\r\n\r\n" if here[:1] != b"0" else b"0\r\nX: 1\r\n\r\n"
+    theirs.sendall(whole[len(here) :])
+    assert data + read_all(chunked) == (b"hello" if here[:1] != b"0" else b"")
+
+
+@pytest.mark.parametrize(("size", "kept"), [(DRAIN_SIZE, False), (DRAIN_SIZE - 1, True)])
+def test_no_more_is_read_to_know_than_would_be_drained(certificates, size, kept):
+    with connected("tcp", certificates) as (ours, theirs):
+        leave(theirs, b"%x\r\n" % size, b"x" * size, b"\r\n0\r\n\r\n")
+        chunked = Chunked(Receiver(ours), LINE_LIMIT, TRAILER_LIMIT, lambda lines: None)
+        # All has to be here; what is ahead is of the client's making, too.
+        while len(chunked.receiver.ahead) < size + 10:
+            chunked.receiver.fill()
+        assert chunked.read_what_is_here() == (b"x" * size, kept)
+
+
+def test_another_body_may_follow_the_last_chunk_if_it_is_asked_for(chunked, theirs, trailers):
+    theirs.sendall(b"3\r\none\r\n0\r\nX: 1\r\n\r\n3\r\ntwo\r\n0\r\nX: 2\r\n\r\n")
+    assert chunked.read(1) == b"o"
+    chunked.follow_up()  # the first one has not ended
+    assert read_all(chunked) == b"ne"
+    assert chunked.read(1) == b""
+    chunked.follow_up()
+    assert read_all(chunked) == b"two"
+    assert trailers == [b"X: 1\r\n", b"X: 2\r\n"]
+
+
+@pytest.mark.parametrize("chunk", [b"ffffffffffffff\r\n", b"F" * 90 + b"\r\n"])
+def test_nothing_is_allocated_for_a_chunk_that_is_only_announced(certificates, chunk):
+    with connected("tcp", certificates) as (ours, theirs):
+        leave(theirs, chunk, b"x" * 1000)
+        chunked = Chunked(Receiver(ours), LINE_LIMIT, TRAILER_LIMIT, lambda lines: None)
+        tracemalloc.start()
+        try:
+            with pytest.raises(ClientDisconnected, match="after 1000 bytes"):
+                read_all(chunked)
+            assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+        finally:
+            tracemalloc.stop()
+
+
+# Any framing.
+
+BEHIND = request("GET /behind")
+HEAD = request("PUT /", "Transfer-Encoding: chunked")
+
+TOKENS = st.sampled_from([b"a", b"name", b"!#$", b"5"])
+EXTENSIONS = st.lists(
+    st.one_of(
+        TOKENS.map(b";".__add__),
+        st.builds(b";%b=%b".__mod__, st.tuples(TOKENS, TOKENS)),
+        st.builds(b'; %b="%b"'.__mod__, st.tuples(TOKENS, st.sampled_from([b"", b';\\"', b" "]))),
+    ),
+    max_size=2,
+).map(b"".join)
+TRAILERS = st.lists(st.sampled_from([b"X: 1\r\n", b"X-Checksum: \t abc\r\n"]), max_size=2).map(
+    b"".join
+)
+
+
+@st.composite
+def in_chunks(draw, body):
+    """Give what this body is in chunks of any size."""
+    pieces = []
+    position = 0
+    while position < len(body):
+        size = draw(st.integers(1, len(body) - position))
+        number = draw(st.sampled_from([b"%x", b"%X", b"00%x"])) % size
+        chunk = body[position : position + size]
+        pieces.append(number + draw(EXTENSIONS) + b"\r\n" + chunk + b"\r\n")
+        position += size
+    pieces.append(draw(st.sampled_from([b"0", b"000"])) + draw(EXTENSIONS) + b"\r\n")
+    pieces.append(draw(TRAILERS) + b"\r\n")
+    return b"".join(pieces)
+
+
+@st.composite
+def mutated(draw):
+    """Give the chunks of a body with a few bytes that are others, more or fewer."""
+    framed = bytearray(draw(in_chunks(draw(st.binary(max_size=12)))))
+    odd = st.one_of(st.binary(max_size=3), st.sampled_from([b"\n", b"\r", b"\r\n", b"0\r\n", b"f"]))
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(framed)))
+        framed[start : start + draw(st.integers(0, 3))] = draw(odd)
+    return bytes(framed)
+
+
+def read_by_gunicorn(sent):
+    return Request(Config(), IterUnreader([HEAD + sent]), ("", 0)).body.read()
+
+
+@hypothesis.given(
+    chunked=mutated(), cut=st.integers(0, 30), kind=st.sampled_from(["unix", "gevent"])
+)
+@hypothesis.settings(max_examples=400)
+def test_chunks_that_are_malformed_are_an_error_or_read_as_they_are(
+    certificates, chunked, cut, kind
+):
+    with connected(kind, certificates) as (ours, theirs):
+        parser = RequestParser(Config(), ours, ("127.0.0.1", 1))
+        parser = exchange.adopt(parser, exchange.Terms(0, 0, discard=None))
+        theirs.sendall(HEAD)
+        req = next(parser)
+        sent = chunked + BEHIND
+        with Client(ours, theirs, filter(None, [sent[:cut], sent[cut:]])) as client:
+            try:
+                body = req.body.read()
+            except (MalformedBody, ClientDisconnected) as error:
+                for _ in range(2):
+                    with pytest.raises(type(error)):
+                        req.body.read()
+                return
+            client.send_all()
+        assert parser.finish_body()
+        behind = parser.unreader.take_buffered() + what_is_left(ours)
+    hypothesis.event("valid all the same")
+    assert sent.endswith(behind)
+    # Two that read the same bytes as different requests are what request smuggling is made of.
+    consumed = sent[: len(sent) - len(behind)]
+    assert read_by_gunicorn(consumed) == body
+    with pytest.raises((ParseException, OSError)):
+        read_by_gunicorn(consumed[:-1])
