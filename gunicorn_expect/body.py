@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import sys
 import threading
@@ -229,7 +230,7 @@ class Body:
             if self._failure is None and not self._framing.ended:
                 self._framing.drain(deadline)
         except OSError as error:
-            self._failure = error
+            self._fail(error)
         finally:
             followed = self._failure is None
             self._failure = self._failure or OSError("this request has ended, and its body with it")
@@ -249,26 +250,41 @@ class Body:
             if data:
                 self._ahead = io.BytesIO(self._ahead.read() + data)
         except OSError as error:
-            self._failure = error
+            self._fail(error)
             return False
         finally:
             self._lock.release()
         return kept
 
     def _more(self, size: int, *, whole: bool = False) -> bytes:
-        if self._failure is not None:
-            raise self._failure
+        self._check()
         try:
             return self._framing.read(size, whole=whole)
-        except OSError as error:
-            self._failure = error
+        except BaseException as error:
+            self._fail(error)
             raise
 
     def _more_into(self, view: memoryview) -> int:
-        if self._failure is not None:
-            raise self._failure
+        self._check()
         try:
             return self._framing.read_into(view)
-        except OSError as error:
-            self._failure = error
+        except BaseException as error:
+            self._fail(error)
             raise
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+
+    def _fail(self, error: BaseException) -> None:
+        """Raise this from now on.
+
+        After what interrupts a read, as gevent.Timeout does, too: the bytes that it had are lost,
+        and who read on would take those of the next request for them.
+        """
+        # A copy: the error itself has the frames of who reads, with the buffer and the body.
+        self._failure = (
+            copy.copy(error)
+            if isinstance(error, OSError)
+            else OSError(f"a read of the body was interrupted: {error!r}")
+        )

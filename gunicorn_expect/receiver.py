@@ -24,7 +24,7 @@ import sys
 import termios
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,10 @@ class ClientDisconnected(ConnectionResetError):  # noqa: N818  the name is the c
         """Say what was missing."""
         super().__init__(errno.ECONNRESET, message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied, and go to another process, as what it was made of."""
+        return type(self), (self.strerror,)
+
 
 class BodyTimeout(TimeoutError):  # noqa: N818  the name is the contract's
     """The client sent too little for too long."""
@@ -62,6 +66,10 @@ class BodyTimeout(TimeoutError):  # noqa: N818  the name is the contract's
     def __init__(self, message: str) -> None:
         """Say what was missing."""
         super().__init__(errno.ETIMEDOUT, message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied, and go to another process, as what it was made of."""
+        return type(self), (self.strerror,)
 
 
 class Receiver:
