@@ -1,0 +1,592 @@
+"""``wsgi.input`` over a pair of sockets: whole or an error, however it is read."""
+
+import gc
+import io
+import itertools
+import pickle
+import socket
+import threading
+import time
+import tracemalloc
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from pairs import KINDS, Client, Waiting, connected, what_is_left
+from test_framing import in_chunks
+
+from gunicorn_expect import BodyTimeout, ClientDisconnected, Expectation, MalformedBody
+from gunicorn_expect.body import Body
+from gunicorn_expect.framing import DRAIN_SIZE, Chunked, Sized
+from gunicorn_expect.receiver import Receiver
+
+HUGE = 2**62
+
+
+class Wire:
+    """Keeps what a body asked of its connection."""
+
+    def __init__(self):
+        self.asked = []
+
+    def close_after_response(self):
+        self.asked.append("close")
+
+    def discard(self):
+        self.asked.append("discard")
+
+
+class Asking(Expectation):
+    """Counts the reads that ask for the body."""
+
+    reads = 0
+
+    def on_read(self):
+        self.reads += 1
+
+
+def make(ours, length=None, *, ahead=b"", wire=None, **terms):
+    """Give a body of this length, or in chunks."""
+    receiver = Receiver(ours, ahead, **terms)
+    if length is None:
+        framing = Chunked(receiver, 100, 1000, lambda lines: None)
+    else:
+        framing = Sized(receiver, length)
+    return Body(framing, Asking(), wire or Wire()), receiver
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def pair(kind, certificates):
+    with connected(kind, certificates) as pair:
+        yield pair
+
+
+@pytest.fixture
+def ours(pair):
+    return pair[0]
+
+
+@pytest.fixture
+def theirs(pair):
+    return pair[1]
+
+
+# Any body, in any pieces, read in any way.
+
+
+def all_of_next(body):
+    return list(itertools.islice(body, 2))
+
+
+def readinto(size):
+    def read(body):
+        buffer = bytearray(size)
+        return bytes(buffer[: body.readinto(buffer)])
+
+    return read
+
+
+def method(name, *arguments):
+    return lambda body: getattr(body, name)(*arguments)
+
+
+SIZES = st.one_of(st.integers(0, 12), st.sampled_from([None, -1, -5, HUGE, 60, 9000]))
+WAYS = st.one_of(
+    st.sampled_from(
+        [
+            *(method("read"), method("readline"), method("readlines"), method("__next__")),
+            *(list, all_of_next),
+        ]
+    ),
+    st.builds(method, st.sampled_from(["read", "readline", "readlines"]), SIZES),
+    st.integers(0, 20).map(readinto),
+)
+BODIES = st.one_of(
+    st.binary(max_size=60),
+    st.text("ab\n", max_size=60).map(str.encode),
+    st.sampled_from([b"line\n" * 4000, b"x" * 20_000 + b"\n", bytes(range(256)) * 300]),
+)
+BEHIND = b"GET /behind HTTP/1.1\r\n\r\n"
+
+
+def result(way, body):
+    """Give what this way to read gives, or that it gives nothing more."""
+    try:
+        return way(body)
+    except StopIteration:
+        return StopIteration
+
+
+@st.composite
+def uploads(draw):
+    """Give a body, its length if it has one, and what is sent of it."""
+    body = draw(BODIES)
+    length = len(body) if draw(st.booleans()) else None
+    framed = body
+    if length is None:
+        # A few long chunks are as good as many.
+        framed = (
+            draw(in_chunks(body))
+            if len(body) < 100
+            else b"%x\r\n%b\r\n0\r\n\r\n" % (*(len(body), body),)
+        )
+    return body, length, framed
+
+
+@st.composite
+def in_pieces(draw, data):
+    """Give the first piece, which comes with the head, and those that come after it."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=4)))
+    first, *rest = [data[start:end] for start, end in itertools.pairwise([0, *cuts, len(data)])]
+    return first, [piece for piece in rest if piece]
+
+
+#: Mostly the one that costs neither a tick of the kernel for each piece nor a handshake.
+ANY_KIND = st.sampled_from(["gevent", "gevent", *KINDS])
+
+
+@hypothesis.given(upload=uploads(), ways=st.lists(WAYS, max_size=6), kind=ANY_KIND, data=st.data())
+@hypothesis.settings(max_examples=300)
+def test_any_body_in_any_pieces_is_itself_by_any_way_to_read(
+    certificates, upload, ways, kind, data
+):
+    whole, length, framed = upload
+    if length is None:
+        first, pieces = data.draw(in_pieces(framed + BEHIND))
+    else:
+        # What came with the head and belongs to the next request is not in its hands.
+        first, pieces = data.draw(in_pieces(framed))
+        pieces.append(BEHIND)
+    with connected(kind, certificates) as (ours, theirs):
+        body, receiver = make(ours, length, ahead=first)
+        model = io.BytesIO(whole)
+        with Client(ours, theirs, pieces) as client:
+            for way in ways:
+                assert result(way, body) == result(way, model)
+            assert body.read() == model.read()
+            for way in ways:
+                assert result(way, body) == result(way, model)
+            client.send_all()
+        assert receiver.ahead + what_is_left(ours) == BEHIND
+
+
+@hypothesis.given(upload=uploads(), ways=st.lists(WAYS, max_size=6), kind=ANY_KIND, data=st.data())
+@hypothesis.settings(max_examples=200)
+def test_any_body_that_is_cut_off_is_an_error_by_any_way_to_read(
+    certificates, upload, ways, kind, data
+):
+    whole, length, framed = upload
+    hypothesis.assume(framed)
+    cut = data.draw(st.integers(0, len(framed) - 1))
+    first, pieces = data.draw(in_pieces(framed[:cut]))
+    with connected(kind, certificates) as (ours, theirs):
+        body, _ = make(ours, length, ahead=first)
+        model = io.BytesIO(whole)
+        with Client(ours, theirs, pieces):
+            for way in ways:
+                before = model.tell()
+                expected = result(way, model)
+                try:
+                    assert result(way, body) == expected
+                except ClientDisconnected:
+                    assert model.tell() > before or before == len(whole)
+                    break
+            for _ in range(3):
+                with pytest.raises(ClientDisconnected):
+                    body.read()
+            with pytest.raises(ClientDisconnected):
+                body.readline()
+            with pytest.raises(ClientDisconnected):
+                body.readinto(bytearray(1))
+            with pytest.raises(ClientDisconnected):
+                next(body)
+            with pytest.raises(ClientDisconnected):
+                body.readlines()
+        assert not body.finish()
+
+
+# The ways to read.
+
+
+def test_a_read_of_nothing_gives_nothing_and_asks_for_nothing(ours):
+    body, _ = make(ours, 5)
+    assert body.read(0) == body.readline(0) == b""
+    assert body.readinto(bytearray()) == 0
+    assert body.expectation.reads == 0
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        *(method("read"), method("read", 1), method("readline"), method("readline", 1)),
+        *(method("readlines"), method("readlines", 1), method("__next__"), list, readinto(1)),
+    ],
+)
+@pytest.mark.parametrize("length", [3, None])
+def test_every_way_to_read_asks_for_the_body_first(ours, theirs, way, length):
+    theirs.sendall(b"1\n2" if length else b"3\r\n1\n2\r\n0\r\n\r\n")
+    body, _ = make(ours, length)
+    result(way, body)
+    assert body.expectation.reads > 0
+
+
+@pytest.mark.parametrize("length", [12, None])
+def test_reading_after_the_end_gives_nothing(ours, theirs, length):
+    theirs.sendall(b"one\ntwo\nlast" if length else b"c\r\none\ntwo\nlast\r\n0\r\n\r\n")
+    body, _ = make(ours, length, timeout=0.2)
+    assert body.readlines() == [b"one\n", b"two\n", b"last"]
+    for _ in range(2):
+        assert body.read() == body.read(1) == body.read(HUGE) == body.readline() == b""
+        assert body.readlines() == list(body) == []
+        assert body.readinto(bytearray(1)) == 0
+        with pytest.raises(StopIteration):
+            next(body)
+
+
+def test_any_writable_buffer_can_be_filled(ours, theirs):
+    theirs.sendall(b"0123456789abcdef")
+    body, _ = make(ours, 16)
+    numbers = memoryview(bytearray(8)).cast("I")
+    assert body.readinto(numbers) == 8
+    assert bytes(numbers) == b"01234567"
+    with pytest.raises(TypeError, match="read-write"):
+        body.readinto(b"1234")
+    assert body.read() == b"89abcdef"
+
+
+def test_a_buffered_reader_reads_it(ours, theirs):
+    class Raw(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            return body.readinto(buffer)
+
+    theirs.sendall(b"one\ntwo\nlast")
+    body, _ = make(ours, 12)
+    assert list(io.TextIOWrapper(io.BufferedReader(Raw(), 5))) == ["one\n", "two\n", "last"]
+
+
+def test_lines_of_any_length_are_read_in_any_pieces(ours, theirs):
+    lines = [b"x" * size + b"\n" for size in (0, 1, 8190, 8191, 8192, 8193, 30_000)]
+    data = b"".join(lines)
+    body, _ = make(ours, len(data), ahead=data[:100])
+    with Client(ours, theirs, [data[100:8200], data[8200:20_000], data[20_000:]]):
+        assert list(body) == lines
+
+
+def test_two_threads_that_read_at_once_share_the_body(ours, theirs):
+    records = [b"%08d" % number * 100 for number in range(300)]
+    body, _ = make(ours, sum(map(len, records)), timeout=20)
+    got = [[], []]
+
+    def read(records):
+        while record := body.read(800):
+            records.append(record)
+
+    threads = [threading.Thread(target=read, args=[part]) for part in got]
+    for thread in threads:
+        thread.start()
+    theirs.sendall(b"".join(records))
+    for thread in threads:
+        thread.join()
+    assert sorted(got[0] + got[1]) == records
+
+
+# Whole or an error.
+
+
+@pytest.mark.parametrize("size", [None, HUGE, 10**12, 2000])
+def test_nothing_is_allocated_for_a_length_that_is_only_announced(ours, theirs, size):
+    theirs.sendall(b"x" * 1000)
+    theirs.shutdown(socket.SHUT_WR)
+    body, _ = make(ours, 10**15)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ClientDisconnected, match="after 1000 of 1000000000000000 bytes"):
+            body.read(size)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def failed(ours, theirs):
+    """Give a body that has failed, and what it failed of."""
+    theirs.sendall(b"12345")
+    theirs.shutdown(socket.SHUT_WR)
+    return make(ours, 10)[0]
+
+
+def test_a_body_that_has_failed_holds_no_buffer(ours, theirs):
+    body = failed(ours, theirs)
+    buffer = bytearray(10)
+    for _ in range(2):
+        with pytest.raises(ClientDisconnected):
+            body.readinto(buffer)
+    gc.collect()
+    buffer.clear()  # BufferError: somebody has it
+
+
+def test_a_body_that_has_failed_is_no_garbage(ours, theirs):
+    gc.collect()
+    gc.disable()
+    try:
+        body = failed(ours, theirs)
+        for _ in range(2):
+            with pytest.raises(ClientDisconnected):
+                body.read()
+        del body
+        assert [x for x in gc.get_objects() if isinstance(x, Body)] == []
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind_of_error", [ClientDisconnected, BodyTimeout, MalformedBody])
+def test_an_error_may_go_to_another_process(kind_of_error):
+    error = pickle.loads(pickle.dumps(kind_of_error("why")))
+    assert type(error) is kind_of_error
+    assert str(error) == str(kind_of_error("why"))
+
+
+class Interruption(BaseException):
+    """As gevent.Timeout is, and what a signal handler raises."""
+
+
+@pytest.mark.parametrize("length", [10, None])
+@pytest.mark.parametrize(
+    "way", [method("read"), method("readline"), readinto(10)], ids=["read", "readline", "readinto"]
+)
+def test_a_read_that_was_interrupted_loses_no_bytes_in_silence(ours, theirs, length, way):
+    class Interrupting(Client):
+        def poll(self, milliseconds):
+            if not self._pieces:
+                raise Interruption
+            super().poll(milliseconds)
+
+    head = b"" if length else b"a\r\n"
+    body, _ = make(ours, length, ahead=head)
+    with Interrupting(ours, theirs, [b"12", b"345"]) as client:
+        with pytest.raises(Interruption):
+            way(body)
+        client._pieces = [b"6789a", b"" if length else b"\r\n0\r\n\r\n", BEHIND]  # noqa: SLF001
+        client.send_all()
+        try:
+            rest = body.read()
+        except OSError:
+            assert not body.finish()
+        else:
+            assert rest == b"123456789a"
+
+
+# In time.
+
+
+@pytest.mark.parametrize("length", [10, None])
+def test_a_client_that_stalls_is_late_and_stays_late(ours, theirs, length):
+    waiting = Waiting()
+    theirs.sendall(b"hello" if length else b"a\r\nhello")
+    body, _ = make(ours, length, timeout=0.03, waiting=waiting)
+    with pytest.raises(BodyTimeout):
+        body.read()
+    theirs.sendall(b"world" if length else b"world\r\n0\r\n\r\n")
+    for _ in range(2):
+        with pytest.raises(BodyTimeout):
+            body.read()
+    assert waiting.entered == waiting.left == 1
+    assert not body.finish()
+
+
+def test_a_client_that_is_too_slow_is_late(ours, theirs):
+    with Client(ours, theirs, [b"x" * 100] * 20) as client:
+        client.pace = 1
+        body, _ = make(ours, 10_000, timeout=30, min_rate=240)
+        with pytest.raises(BodyTimeout, match="fewer than 240 a second"):
+            body.read()
+        assert not body.finish()
+
+
+# The answer begins, and the request ends.
+
+
+@pytest.mark.parametrize(
+    ("length", "came", "asked"),
+    [
+        (DRAIN_SIZE, 0, []),
+        (DRAIN_SIZE + 1, 0, ["close", "discard"]),
+        (DRAIN_SIZE + 1, 1, []),
+    ],
+)
+def test_a_connection_is_kept_if_what_is_left_is_short(ours, theirs, length, came, asked):
+    wire = Wire()
+    theirs.sendall(b"x" * came)
+    body, _ = make(ours, length, wire=wire)
+    body.read(came)
+    body.on_respond(discard=True)
+    assert wire.asked == asked
+    body.on_respond(discard=True)
+    assert wire.asked == asked
+
+
+def test_a_connection_is_kept_if_all_is_here(certificates):
+    with connected("unix", certificates) as (ours, theirs):
+        wire = Wire()
+        body, _ = make(ours, 100_000, wire=wire)
+        theirs.sendall(b"x" * 100_000)
+        body.on_respond(discard=True)
+        assert wire.asked == []
+
+
+@pytest.mark.parametrize(
+    ("came", "asked"),
+    [
+        (b"5\r\nhello\r\n0\r\n\r\n", []),
+        (b"5\r\nhello\r\n0\r\n", ["close"]),
+        (b"5\r\nhel", ["close"]),
+        (b"", ["close"]),
+        (b"5\r\nhelloXYZ", ["close"]),
+        (b"%x\r\n%b\r\n0\r\n\r\n" % (DRAIN_SIZE + 1, b"x" * (DRAIN_SIZE + 1)), ["close"]),
+    ],
+)
+def test_a_connection_is_kept_if_the_last_chunk_is_here(certificates, came, asked):
+    with connected("unix", certificates) as (ours, theirs):
+        wire = Wire()
+        theirs.sendall(came)
+        body, _ = make(ours, wire=wire)
+        body.on_respond()
+        assert wire.asked == asked
+
+
+@pytest.mark.parametrize("length", [11, None])
+def test_what_was_looked_at_to_know_can_still_be_read(ours, theirs, length):
+    theirs.sendall(b"one\ntwo\n" if length else b"8\r\none\ntwo\n\r\n")
+    body, _ = make(ours, length, timeout=20)
+    assert body.readline() == b"one\n"
+    body.on_respond()
+    assert body.readline() == b"two\n"
+    theirs.sendall(b"end" if length else b"3\r\nend\r\n0\r\n\r\n")
+    assert body.read() == b"end"
+
+
+def test_what_was_seen_of_a_malformed_body_is_an_error_when_it_is_read(ours, theirs):
+    theirs.sendall(b"5\r\nhelloXYZ")
+    body, _ = make(ours, timeout=20)
+    body.on_respond()
+    with pytest.raises(MalformedBody):
+        body.read()
+    assert not body.finish()
+
+
+def test_the_answer_does_not_wait_for_a_thread_that_reads(ours, theirs):
+    reading = threading.Event()
+
+    class Reading(Waiting):
+        def __enter__(self):
+            reading.set()
+
+        def __exit__(self, *exception):
+            pass
+
+    wire = Wire()
+    body, _ = make(ours, 5, timeout=20, wire=wire, waiting=Reading)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(body.read()))
+    thread.start()
+    assert reading.wait(20)
+    body.on_respond()
+    assert wire.asked == ["close"]
+    assert not body.finish(time.monotonic() + 0.01)
+    theirs.sendall(b"hello")
+    thread.join()
+    assert got == [b"hello"]
+
+
+@pytest.mark.parametrize("length", [10, None])
+def test_what_was_not_read_is_thrown_away(ours, theirs, length):
+    whole = b"0123456789" if length else b"a\r\n0123456789\r\n0\r\n\r\n"
+    body, receiver = make(ours, length)
+    theirs.sendall(whole[:6])
+    assert body.read(2) == b"01"
+    body.on_respond()
+    theirs.sendall(whole[6:] + BEHIND)
+    theirs.shutdown(socket.SHUT_WR)
+    assert body.finish()
+    assert receiver.ahead + what_is_left(ours) == BEHIND
+
+
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize("length", [5, None])
+def test_the_body_of_a_request_that_has_ended_is_an_error(ours, theirs, length, read):
+    theirs.sendall(b"1\n345" if length else b"5\r\n1\n345\r\n0\r\n\r\n")
+    body, _ = make(ours, length)
+    if read:
+        assert body.readline() == b"1\n"
+    body.on_respond()
+    assert body.finish()
+    for way in [method("read"), method("readline"), readinto(1), list, method("__next__")]:
+        with pytest.raises(OSError, match="this request has ended, and its body with it"):
+            way(body)
+
+
+@pytest.mark.parametrize("sent", [b"", b"he", b"5\r\nhe"])
+def test_what_is_left_is_not_waited_for_for_long(ours, theirs, sent):
+    theirs.sendall(sent)
+    body, _ = make(ours, None if b"\r" in sent else 5)
+    assert not body.finish(time.monotonic() + 0.03)
+    with pytest.raises(BodyTimeout):
+        body.read()
+
+
+def test_a_client_that_trickles_what_is_left_is_late(ours, theirs):
+    """Each of its bytes comes in time, and all of them would not."""
+    body, _ = make(ours, 10**9)
+    stop = threading.Event()
+
+    def trickle():
+        while not stop.wait(0.001):
+            theirs.sendall(b"x")
+
+    trickling = threading.Thread(target=trickle)
+    trickling.start()
+    try:
+        assert not body.finish(time.monotonic() + 0.2)
+    finally:
+        stop.set()
+        trickling.join()
+
+
+def test_a_client_that_leaves_before_the_end_is_not_followed(ours, theirs):
+    theirs.sendall(b"hel")
+    theirs.shutdown(socket.SHUT_WR)
+    body, _ = make(ours, 5)
+    body.on_respond()
+    assert not body.finish()
+
+
+# Several bodies in one request.
+
+
+def test_a_chunked_body_may_follow_a_100(ours, theirs):
+    theirs.sendall(b"3\r\none\r\n0\r\n\r\n3\r\ntwo\r\n0\r\n\r\n" + BEHIND)
+    body, receiver = make(ours)
+    assert body.read() == b"one"
+    assert body.read() == b""
+    body.send_hundred_continue_response()
+    assert body.read() == b"two"
+    body.on_respond()
+    body.send_hundred_continue_response()  # too late
+    assert body.read() == b""
+    assert body.finish()
+    assert receiver.ahead == BEHIND
+
+
+def test_no_other_body_follows_one_of_a_length(ours, theirs):
+    theirs.sendall(b"one" + BEHIND)
+    body, _ = make(ours, 3)
+    assert body.read() == b"one"
+    body.send_hundred_continue_response()
+    assert body.read() == b""
