@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import threading
 from concurrent.futures import Future
@@ -37,6 +38,8 @@ class Pool:
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._waiting = 0
+        # Held by those that have waited, until it is their turn.
+        self._turns: collections.deque[threading.Lock] = collections.deque()
         self._closed = False
 
     @property
@@ -71,24 +74,28 @@ class Pool:
             return
         with self._lock:
             self._waiting += 1
-            if self.busy:
-                self._hire()
+            if self.busy and not self._hire():
+                # Nobody comes upon a turn in the queue if this was the last one that ran.
+                self._pass_on()
         try:
             yield
         finally:
             self._go_on()
 
-    def _hire(self) -> None:
-        """Make up for threads that wait (with the lock)."""
-        if len(self._threads) - self._waiting < self._size and len(self._threads) < self._most:
-            thread = threading.Thread(target=self._work, name="gunicorn_expect")
-            self._threads.add(thread)
-            try:
-                thread.start()
-            except RuntimeError:  # the system has no more of them
-                self._threads.remove(thread)
-                if not self._threads:
-                    raise
+    def _hire(self) -> bool:
+        """Make up for a thread that waits, if it can be done (with the lock)."""
+        if len(self._threads) - self._waiting >= self._size or len(self._threads) >= self._most:
+            return False
+        thread = threading.Thread(target=self._work, name="gunicorn_expect")
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more of them
+            self._threads.remove(thread)
+            if not self._threads:
+                raise
+            return False
+        return True
 
     def _work(self) -> None:
         while not self._todo.get()():
@@ -102,15 +109,24 @@ class Pool:
                 return
             turn = threading.Lock()
             turn.acquire()
-            self._todo.put(partial(self._leave, turn))
+            self._turns.append(turn)
+            self._todo.put(self._leave)
         turn.acquire()
 
-    def _leave(self, turn: threading.Lock) -> bool:
+    def _leave(self) -> bool:
         """Let another thread go on in place of this one."""
         with self._lock:
-            self._waiting -= 1
-            self._threads.remove(threading.current_thread())
-        turn.release()
+            passed_on = self._pass_on()
+            if passed_on:
+                self._threads.remove(threading.current_thread())
+        return passed_on
+
+    def _pass_on(self) -> bool:
+        """Let the first go on that has waited, if one has (with the lock)."""
+        if not self._turns:
+            return False
+        self._waiting -= 1
+        self._turns.popleft().release()
         return True
 
     def _close(self) -> bool:
