@@ -501,3 +501,40 @@ def answer_after_event(environ, start_response):
     environ["wsgi.input"].read(int(environ["QUERY_STRING"]))
     tell("wait " + environ["HTTP_X_EVENT"])
     return answer(start_response, b"unread")
+
+
+# Bodies that do not come whole.
+
+
+@route("/tell-broken")
+def tell_broken(environ, start_response):
+    """Tell the test, under the name that the query says, what reading gave."""
+    try:
+        environ["wsgi.input"].read()
+    except Exception as error:
+        tell(f"set {environ['QUERY_STRING']}-{type(error).__name__}")
+        raise
+    tell(f"set {environ['QUERY_STRING']}-whole")
+    return answer(start_response, b"whole")
+
+
+@route("/threads")
+def threads(environ, start_response):
+    return answer(start_response, threading.active_count())
+
+
+@route("/read-for-a-moment")
+def read_for_a_moment(environ, start_response):
+    """Give up in the middle of a read, as an application does that has a time of its own."""
+    import gevent
+
+    body = environ["wsgi.input"]
+    try:
+        with gevent.Timeout(0.1):
+            body.read()
+    except gevent.Timeout:
+        pass
+    try:
+        return answer(start_response, body.read())
+    except OSError as error:
+        return answer(start_response, type(error).__name__.encode(), "504 Gateway Timeout")

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import itertools
 import socket
+import uuid
 
 import h2.config
 import h2.connection
@@ -116,6 +117,10 @@ class Http2:
 
     def send(self, stream, data, *, end=True):
         self._h2.send_data(stream, data, end_stream=end)
+        self._flush()
+
+    def reset(self, stream):
+        self._h2.reset_stream(stream)
         self._flush()
 
     def first(self, stream):
@@ -310,6 +315,36 @@ def test_a_1xx_is_not_a_final_status(http2, status, expect):
     status, _, *rest = http2.answer(stream)
     assert [status, *rest] == ["500", "end", NO_MORE]
     assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+# A body that does not come whole.
+
+
+@pytest.mark.parametrize("sent", [b"", b"hello"])
+def test_a_stream_that_is_reset_in_the_middle_of_its_body_is_not_whole(http2, sent):
+    name = f"reset-{uuid.uuid4()}"
+    stream = http2.open(f"PUT /tell-broken?{name}", WAITS)
+    assert http2.first(stream) == ["100"]
+    if sent:
+        http2.send(stream, sent, end=False)
+    http2.reset(stream)
+    http2.server.board.wait(f"{name}-ClientDisconnected")
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"hello"])
+@pytest.mark.parametrize("leave", ["close", "shut down"])
+def test_a_connection_that_is_lost_in_the_middle_of_a_body_is_not_whole(http2, sent, leave):
+    name = f"lost-{uuid.uuid4()}"
+    stream = http2.open(f"PUT /tell-broken?{name}", WAITS)
+    assert http2.first(stream) == ["100"]
+    if sent:
+        http2.send(stream, sent, end=False)
+    if leave == "close":
+        http2.socket.close()
+    else:
+        http2.socket.shutdown(socket.SHUT_WR)
+    http2.server.board.wait(f"{name}-ClientDisconnected")
 
 
 # Where HTTP/1 may turn into HTTP/2.

@@ -1,0 +1,271 @@
+"""Uploads that are cut off, stall or are malformed, against a real gunicorn."""
+
+import contextlib
+import itertools
+import json
+import ssl
+import threading
+
+import pytest
+from conftest import WORKERS
+from wire import CONTINUE, PATIENCE, Client, Server, request, waiting
+
+SIZED = "Content-Length: 10"
+CHUNKED = "Transfer-Encoding: chunked"
+
+#: What comes of a body before its client leaves.
+CUT_OFF = {
+    "no byte": (SIZED, b""),
+    "half": (SIZED, b"hello"),
+    "no chunk": (CHUNKED, b""),
+    "no end of a size": (CHUNKED, b"5\r"),
+    "half a chunk": (CHUNKED, b"5\r\nhel"),
+    "no CRLF": (CHUNKED, b"5\r\nhello"),
+    "no last chunk": (CHUNKED, b"5\r\nhello\r\n"),
+    "no end of the trailers": (CHUNKED, b"5\r\nhello\r\n0\r\nX-Trailer: 1\r\n"),
+}
+cut_off = pytest.mark.parametrize(("framing", "sent"), CUT_OFF.values(), ids=CUT_OFF)
+names = map("upload{}".format, itertools.count())
+
+
+def check_only_answer(answer, status):
+    """Check that this is all of one response, and that it said that the connection ends."""
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+# Cut off.
+
+
+@cut_off
+def test_what_is_cut_off_is_not_whole_for_the_application(server, client, framing, sent):
+    name = next(names)
+    client.send(request(f"PUT /tell-broken?{name}", framing), sent)
+    client.close()
+    server.board.wait(f"{name}-ClientDisconnected")
+
+
+@cut_off
+def test_what_a_waiting_client_cuts_off_is_not_whole_for_the_application(
+    server, client, framing, sent
+):
+    name = next(names)
+    client.send(waiting(f"PUT /tell-broken?{name}", framing))
+    assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(sent)
+    client.close()
+    server.board.wait(f"{name}-ClientDisconnected")
+
+
+@cut_off
+def test_a_client_that_cuts_off_its_upload_and_listens_hears_400(server, client, framing, sent):
+    name = next(names)
+    client.send(request(f"PUT /tell-broken?{name}", framing), sent)
+    client.shut_down()  # over TLS without a word: there it hears ciphertext
+    answer = client.receive_all()
+    server.board.wait(f"{name}-ClientDisconnected")
+    server.wait_for_log(rf"PUT /tell-broken\?{name} HTTP/1.1 -> 400 none")
+    if not isinstance(client.socket, ssl.SSLSocket):
+        check_only_answer(answer, 400)
+        assert answer.endswith(b"\r\n\r\n")
+
+
+def test_an_application_may_answer_a_client_that_cut_off_its_upload(client):
+    client.send(request("PUT /read-broken", SIZED), b"hello")
+    client.shut_down()
+    answer = client.receive_all()
+    if not isinstance(client.socket, ssl.SSLSocket):
+        check_only_answer(answer, 200)
+        assert answer.endswith(b"\r\n\r\nClientDisconnected")
+
+
+def test_an_answer_that_began_breaks_off_with_its_upload(client):
+    client.send(request("PUT /yield-then-read", CHUNKED), b"5\r\nhel")
+    assert client.receive_until(b"first ").endswith(b"first ")
+    client.shut_down()
+    answer = client.receive_all()
+    if not isinstance(client.socket, ssl.SSLSocket):
+        assert answer == b""
+
+
+# Malformed.
+
+MALFORMED = {
+    "no size": b"5\r\nhello\r\nzz\r\n",
+    "no CRLF": b"5\r\nhelloXY\r\n",
+    "bare LF": b"5\nhello\n0\n\n",
+    "bad trailer": b"5\r\nhello\r\n0\r\nno colon\r\n\r\n",
+    "too long": b"5;" + b"x" * 10_000 + b"\r\n",
+}
+malformed = pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+
+
+@malformed
+def test_chunks_that_are_malformed_are_a_400(server, client, body):
+    name = next(names)
+    client.send(request(f"PUT /tell-broken?{name}", CHUNKED), body)
+    check_only_answer(client.receive_all(), 400)
+    server.board.wait(f"{name}-MalformedBody")
+
+
+@malformed
+@pytest.mark.parametrize("when", ["with the head", "after the answer"])
+def test_chunks_that_are_malformed_behind_an_answer_are_the_end(server, client, body, when):
+    body += request("GET /hello?smuggled-behind-malformed-chunks")
+    client.send(request("PUT /refuse-with-body", CHUNKED), body if when == "with the head" else b"")
+    head, answer = client.receive_response()
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nConnection: close\r\n" in head
+    assert answer == b"too large"
+    if when == "after the answer":
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLError):
+            client.send(body)
+    assert client.receive_all() == b""
+    client.close()
+    assert b"smuggled-behind-malformed-chunks" not in server.get("/seen")
+
+
+def test_an_answer_that_began_breaks_off_with_a_malformed_chunk(client):
+    client.send(request("PUT /yield-then-read", CHUNKED), b"5\r\nhello\r\nzz\r\n")
+    answer = client.receive_all()
+    check_only_answer(answer, 200)
+    assert answer.endswith(b"\r\n\r\nfirst ")
+
+
+# Stalled.
+
+
+@pytest.fixture(
+    scope="module",
+    params=list(itertools.product(WORKERS, ["tcp", "tls"])),
+    ids="-".join,
+)
+def impatient(request, certificates):
+    worker, transport = request.param
+    with Server(
+        worker=WORKERS[worker][0],
+        transport=transport,
+        certificates=certificates,
+        env={"GUNICORN_EXPECT_BODY_TIMEOUT": "0.2"},
+    ) as server:
+        yield server
+
+
+@pytest.mark.parametrize("where", ["no byte", "half", "half a chunk", "no last chunk"])
+def test_a_client_that_stalls_hears_408(impatient, where):
+    framing, sent = CUT_OFF[where]
+    name = next(names)
+    with Client(impatient) as client:
+        client.send(request(f"PUT /tell-broken?{name}", framing), sent)
+        answer = client.receive_all()
+        check_only_answer(answer, 408)
+        assert answer.endswith(b"\r\n\r\n")
+        impatient.board.wait(f"{name}-BodyTimeout")
+
+
+def test_a_client_that_stalls_after_its_100_hears_408(impatient):
+    with Client(impatient) as client:
+        client.send(waiting("PUT /read", SIZED))
+        assert client.receive(len(CONTINUE)) == CONTINUE
+        check_only_answer(client.receive_all(), 408)
+
+
+def test_an_application_may_answer_a_client_that_stalls(impatient):
+    with Client(impatient) as client:
+        client.send(request("PUT /read-broken", SIZED), b"hello")
+        answer = client.receive_all()
+        check_only_answer(answer, 200)
+        assert answer.endswith(b"\r\n\r\nBodyTimeout")
+
+
+@pytest.mark.parametrize("path", ["/yield-then-read", "/write-then-read"])
+def test_an_answer_that_began_breaks_off_when_its_client_stalls(impatient, path):
+    with Client(impatient) as client:
+        client.send(request(f"PUT {path}", SIZED), b"hello")
+        answer = client.receive_all()
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.count(b"HTTP/1.1") == 1
+        assert answer.endswith((b"\r\n\r\nfirst ", b"\r\n\r\nno"))
+
+
+def test_a_client_that_is_in_time_takes_as_long_as_it_likes(impatient):
+    stop = threading.Event()
+    with Client(impatient) as client:
+        client.send(waiting("PUT /read", "Content-Length: 10"))
+        assert client.receive(len(CONTINUE)) == CONTINUE
+        for _ in range(10):
+            stop.wait(0.05)  # the client's pace: in all more than it may pause
+            client.send(b"x")
+        assert client.receive_response()[1] == b"x" * 10
+
+
+def test_a_client_that_is_too_slow_hears_408():
+    stop = threading.Event()
+    with (
+        Server(env={"GUNICORN_EXPECT_MIN_RATE": "1000000"}) as server,
+        Client(server) as client,
+    ):
+        client.send(request("PUT /tell-broken?slow", "Content-Length: 1000000000"))
+
+        def trickle():
+            with contextlib.suppress(OSError):
+                while not stop.wait(0.01):
+                    client.send(b"x" * 100)
+
+        trickling = threading.Thread(target=trickle)
+        trickling.start()
+        try:
+            server.board.wait("slow-BodyTimeout")
+            head = client.receive_head()
+        finally:
+            stop.set()
+            trickling.join()
+        check_only_answer(head, 408)
+
+
+@pytest.mark.parametrize(
+    ("framing", "half"), [(SIZED, b"hello"), (CHUNKED, b"a\r\nhello")], ids=["sized", "chunked"]
+)
+def test_a_read_that_the_application_interrupts_is_the_end_of_the_body(framing, half):
+    with Server(worker=WORKERS["gevent"][0]) as server, Client(server) as client:
+        client.send(request("PUT /read-for-a-moment", framing), half)
+        # What it had received is lost. Who read on would take the next request for the rest.
+        answer = client.receive_all()
+        check_only_answer(answer, 504)
+        assert answer.endswith(b"\r\n\r\nOSError")
+
+
+# Many that wait.
+
+
+@pytest.mark.parametrize("worker", ["thread", "gevent"])
+def test_clients_that_have_their_100_and_send_nothing_keep_nobody_waiting(worker):
+    with Server(worker=WORKERS[worker][0]) as server, contextlib.ExitStack() as stack:
+        for _ in range(20):
+            assert server.get("/hello") == b"hello"
+        threads = json.loads(server.get("/threads"))
+        clients = [stack.enter_context(Client(server)) for _ in range(200)]
+        for client in clients:
+            client.send(waiting("PUT /read", "Content-Length: 4"))
+        for client in clients:
+            assert client.receive(len(CONTINUE)) == CONTINUE
+        for _ in range(20):
+            assert server.get("/hello") == b"hello"
+            with Client(server) as client:
+                client.send(request("PUT /read", "Content-Length: 5"))
+                client.send(b"hello")
+                assert client.receive_response()[1] == b"hello"
+        for number, client in enumerate(clients[:100]):
+            client.send(b"%04d" % number)
+        for number, client in enumerate(clients[:100]):
+            assert client.receive_response()[1] == b"%04d" % number
+        stack.close()
+        if worker == "gevent":  # it has none
+            return
+        pause = threading.Event()
+        for _ in range(PATIENCE * 20):
+            if json.loads(server.get("/threads")) <= threads:
+                return
+            pause.wait(0.05)
+        raise AssertionError("the threads that were hired for them did not go")
