@@ -101,7 +101,9 @@ class Body:
             return b""
         self.expectation.on_read()
         with self._lock:
-            data = self._ahead.read(size) or self._more(size, whole=True)
+            data = self._ahead.read(size)
+            if not data:
+                data = self._more(size, whole=True)
             if len(data) == size or not data:
                 return data
             # Not a list of pieces and a join: that would hold a large body twice.
@@ -257,7 +259,8 @@ class Body:
         return kept
 
     def _more(self, size: int, *, whole: bool = False) -> bytes:
-        self._check()
+        if self._failure is not None:
+            self._check()
         try:
             return self._framing.read(size, whole=whole)
         except BaseException as error:

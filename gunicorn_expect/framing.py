@@ -7,7 +7,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
-from gunicorn_expect.receiver import FILL_SIZE, BodyTimeout, ClientDisconnected
+from gunicorn_expect.receiver import FILL_SIZE, MOST, BodyTimeout, ClientDisconnected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,10 +96,13 @@ class Sized(Framing):
 
     def read(self, size: int, *, whole: bool = False) -> bytes:
         """Read straight off the connection."""
-        if not self._left:
+        left = self._left
+        if not left:
             return b""
-        data = self.receiver.receive(min(size, self._left), whole=whole)
-        self._count(len(data))
+        data = self.receiver.receive(size if size < left else left, whole=whole)
+        if not data:
+            self._fail_at_the_end()
+        self._left = left - len(data)
         return data
 
     def read_into(self, view: memoryview) -> int:
@@ -107,7 +110,9 @@ class Sized(Framing):
         if not self._left:
             return 0
         size = self.receiver.receive_into(view[: self._left])
-        self._count(size)
+        if not size:
+            self._fail_at_the_end()
+        self._left -= size
         return size
 
     def arrived(self) -> bool:
@@ -118,11 +123,9 @@ class Sized(Framing):
         """Read nothing: what is left is known."""
         return b"", self._left <= DRAIN_SIZE or self._left <= self.receiver.here()
 
-    def _count(self, size: int) -> None:
-        if not size:
-            came = self._length - self._left
-            raise ClientDisconnected(f"the client left after {came} of {self._length} bytes")
-        self._left -= size
+    def _fail_at_the_end(self) -> None:
+        came = self._length - self._left
+        raise ClientDisconnected(f"the client left after {came} of {self._length} bytes")
 
 
 class _Part(enum.Enum):
@@ -141,6 +144,10 @@ _SIZE_LINE = re.compile(
     rb"(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
     rb"\r\n"
 )
+
+
+#: What is between the bytes of two chunks, mostly.
+_NEXT_CHUNK = re.compile(rb"\r\n([0-9A-Fa-f]{1,16})\r\n")
 
 
 class Chunked(Framing):
@@ -177,7 +184,19 @@ class Chunked(Framing):
         return self._part is _Part.END
 
     def read(self, size: int, *, whole: bool = False) -> bytes:
-        """Read bytes of one chunk."""
+        """Read bytes of one chunk; of several, if the whole is wanted."""
+        left = min(size, MOST)
+        pieces = []
+        while left and (data := self._read_chunk(left, whole=whole)):
+            pieces.append(data)
+            left -= len(data)
+            if not whole:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _read_chunk(self, size: int, *, whole: bool) -> bytes:
+        if self._part is _Part.DATA_END and (match := self.receiver.take(_NEXT_CHUNK)):
+            self._begin_chunk(match)
         while self._part not in (_Part.DATA, _Part.END):
             self._next_line()
         if self.ended:
@@ -233,8 +252,7 @@ class Chunked(Framing):
             match = _SIZE_LINE.fullmatch(line)
             if match is None:
                 raise MalformedBody(f"{line[:40]!r} is not the size of a chunk")
-            self._left = int(match[1], 16)
-            self._part = _Part.DATA if self._left else _Part.TRAILERS
+            self._begin_chunk(match)
         elif self._part is _Part.DATA_END:
             self._part = _Part.SIZE  # the line has no room for more than CRLF
         elif line == b"\r\n":
@@ -245,6 +263,10 @@ class Chunked(Framing):
             self._trailers += line
             if len(self._trailers) > self._trailer_limit:
                 raise MalformedBody(f"the trailer section is over {self._trailer_limit} bytes")
+
+    def _begin_chunk(self, size: re.Match[bytes]) -> None:
+        self._left = int(size[1], 16)
+        self._part = _Part.DATA if self._left else _Part.TRAILERS
 
     def _fail_at_the_end(self) -> None:
         raise ClientDisconnected(f"the client left after {self._came} bytes, before the last chunk")

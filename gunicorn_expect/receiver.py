@@ -27,6 +27,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
@@ -143,6 +144,20 @@ class Receiver:
             BlockingIOError: nothing is here, and ``patience`` is 0; not with ``whole``.
 
         """
+        if self._ticks and whole and self._taken == len(self._ahead) and size <= MOST:
+            # A large body under way: as little as can be between two calls of the kernel.
+            start = time.monotonic()
+            try:
+                data: bytes | None = self._sock.recv(size, socket.MSG_WAITALL)
+            except OSError:
+                data = None  # the next one tells
+            if data and len(data) == size:
+                self._received += size
+                self._waited += time.monotonic() - start
+                if self._waited > RATE_GRACE:
+                    self._check_rate()
+                return data
+            return self._receive_slowly(size, data or b"", start, whole=True)
         ahead = b""
         if self._taken < len(self._ahead):
             ahead = self._ahead[self._taken : self._taken + size]
@@ -205,6 +220,13 @@ class Receiver:
         line = self._ahead[self._taken : end]
         self._taken = end
         return line
+
+    def take(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        """Take what this matches, if what is ahead begins with it."""
+        match = pattern.match(self._ahead, self._taken)
+        if match is not None:
+            self._taken = match.end()
+        return match
 
     def close(self) -> None:
         """Leave the socket as it was."""
@@ -285,9 +307,13 @@ class Receiver:
         now = time.monotonic()
         self._received += size
         self._waited += now - since
-        if self._waited > RATE_GRACE and self._received < self._waited * self._min_rate:
+        if self._waited > RATE_GRACE:
+            self._check_rate()
+        return now
+
+    def _check_rate(self) -> None:
+        if self._received < self._waited * self._min_rate:
             raise BodyTimeout(
                 f"{self._received} bytes came in {self._waited:.1f} s, "
                 f"fewer than {self._min_rate:g} a second"
             )
-        return now
