@@ -5,11 +5,13 @@
 What happens to a request, and where::
 
     bytes -> gunicorn's parser -> request head
-      workers/     an exchange opens                 exchange.py     PENDING or NONE
-        gate.py    the application is called
-          body.py  it reads wsgi.input: READ         expectation.py  CONTINUED: 100, then bytes
-        gate.py    its first byte goes out: RESPOND  expectation.py  DECLINED: and close
-      workers/     the exchange ends
+      exchange.py    an exchange opens               expectation.py  PENDING or NONE
+        gate.py      the application is called
+          body.py    it reads wsgi.input: READ       expectation.py  CONTINUED: 100, then bytes
+                     framing.py: where they end      receiver.py     they come, or an error in time
+        gate.py      its first byte goes out: RESPOND  expectation.py  DECLINED: and close
+      workers/       the connection is kept,
+                     or closed in order              linger.py       the answer is heard
 """
 
 from typing import TYPE_CHECKING
