@@ -196,6 +196,11 @@ class Body:
 
     # What happens around it.
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has come."""
+        return self._framing.ended
+
     def on_respond(self, *, discard: bool = False) -> None:
         """Note that the next byte sent is the first of the final response.
 

@@ -98,7 +98,7 @@ def serve(
     except BaseException as error:  # noqa: BLE001  as gunicorn does: gevent.Timeout is one, too
         worker.handle_error(req, client, address, error)
     finally:
-        if req is None or exchange.has_body(req):
+        if req is None or exchange.is_on_its_way(req):
             lingering.close(client)
         else:
             linger.close(client)

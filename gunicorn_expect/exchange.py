@@ -256,6 +256,11 @@ def has_body(req: Any) -> bool:
     return isinstance(req.body, Body)
 
 
+def is_on_its_way(req: Any) -> bool:
+    """Tell whether bytes of an HTTP/1 request's body may still come."""
+    return has_body(req) and not req.body.ended
+
+
 def _expects_continue(headers: Headers) -> bool:
     try:
         return expects_continue(headers)
