@@ -40,6 +40,8 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/refuse.py
 	$(BIN)/python benchmarks/waiting.py
 	$(BIN)/python benchmarks/linger.py
+	$(BIN)/python benchmarks/bodies.py
+	$(BIN)/python benchmarks/stalled.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info uploads
