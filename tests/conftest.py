@@ -15,6 +15,7 @@ import sys
 import hypothesis
 import pytest
 import trustme
+from pairs import connected
 from wire import CHECKOUT, Client, Server
 
 # A slow machine is no failure.
@@ -152,6 +153,28 @@ class Certificates:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory):
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def kind():
+    """Give the kind of the pair; modules that try several have a fixture of their own."""
+    return "tcp"
+
+
+@pytest.fixture
+def pair(kind, certificates):
+    with connected(kind, certificates) as pair:
+        yield pair
+
+
+@pytest.fixture
+def ours(pair):
+    return pair[0]
+
+
+@pytest.fixture
+def theirs(pair):
+    return pair[1]
 
 
 @pytest.fixture(scope="session")

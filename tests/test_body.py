@@ -60,22 +60,6 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture
-def pair(kind, certificates):
-    with connected(kind, certificates) as pair:
-        yield pair
-
-
-@pytest.fixture
-def ours(pair):
-    return pair[0]
-
-
-@pytest.fixture
-def theirs(pair):
-    return pair[1]
-
-
 # Any body, in any pieces, read in any way.
 
 

@@ -10,6 +10,7 @@ from wire import request, waiting
 
 from gunicorn_expect import MalformedBody, exchange
 from gunicorn_expect.receiver import Receiver
+from gunicorn_expect.settings import Settings
 
 HEAD = waiting("PUT /", "Content-Length: 5")
 
@@ -24,7 +25,7 @@ def pair():
 
 @pytest.fixture
 def parser(pair):
-    terms = exchange.Terms(body_timeout=20, min_rate=0, discard=pair.append)
+    terms = exchange.Terms(Settings(expect_body_timeout=20, expect_min_rate=0), discard=pair.append)
     return exchange.adopt(RequestParser(Config(), pair[0], ("127.0.0.1", 1)), terms)
 
 

@@ -16,25 +16,10 @@ from wire import request
 from gunicorn_expect import ClientDisconnected, MalformedBody, exchange
 from gunicorn_expect.framing import DRAIN_SIZE, Chunked, Sized
 from gunicorn_expect.receiver import Receiver
+from gunicorn_expect.settings import Settings
 
 LINE_LIMIT = 100
 TRAILER_LIMIT = 200
-
-
-@pytest.fixture
-def pair(certificates):
-    with connected("tcp", certificates) as pair:
-        yield pair
-
-
-@pytest.fixture
-def ours(pair):
-    return pair[0]
-
-
-@pytest.fixture
-def theirs(pair):
-    return pair[1]
 
 
 @pytest.fixture
@@ -333,7 +318,7 @@ def test_chunks_that_are_malformed_are_an_error_or_read_as_they_are(
 ):
     with connected(kind, certificates) as (ours, theirs):
         parser = RequestParser(Config(), ours, ("127.0.0.1", 1))
-        parser = exchange.adopt(parser, exchange.Terms(0, 0, discard=None))
+        parser = exchange.adopt(parser, exchange.Terms(Settings(0, 0), discard=None))
         theirs.sendall(HEAD)
         req = next(parser)
         sent = chunked + BEHIND

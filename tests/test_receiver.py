@@ -16,22 +16,6 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture
-def pair(kind, certificates):
-    with connected(kind, certificates) as pair:
-        yield pair
-
-
-@pytest.fixture
-def ours(pair):
-    return pair[0]
-
-
-@pytest.fixture
-def theirs(pair):
-    return pair[1]
-
-
 def receive_all(receiver, size, **how):
     return b"".join(iter(lambda: receiver.receive(size, **how), b""))
 

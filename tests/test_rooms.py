@@ -16,6 +16,7 @@ FLOORS = [
     {"expectation", "body", "receiver", "pool", "linger", "settings", "version"},
     {"framing"},
     {"exchange", "gate"},
+    {"worker"},
     {"connection"},
     {"workers", "workers.thread", "workers.gevent", "workers.sync"},
     {""},
