@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from gunicorn.http.message import Request
     from gunicorn.http.parser import Parser
-    from gunicorn.workers.base import Worker
+
+    from gunicorn_expect.worker import Worker
 
 #: The client has gone, as clients do: nothing to report.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
@@ -34,8 +35,6 @@ def serve(
     client: socket.socket,
     address: Any,
     handle: Callable[[Request, socket.socket], bool],
-    lingering: linger.LingerThread,
-    terms: exchange.Terms,
     *,
     http2: Callable[..., object] | None = None,
     upgrade: Callable[[Request, Parser, socket.socket, Any], bool] | None = None,
@@ -44,13 +43,12 @@ def serve(
     """Handle the requests of a connection in order, and close it.
 
     Args:
-        worker: who has the configuration and the log, and answers what goes wrong.
+        worker: who has the configuration, the log and the terms, answers what goes wrong, and
+            reads on when the connection is to close and body bytes may be on their way.
         client: the connection, blocking; it becomes a TLS one if the configuration says so.
         address: the peer's.
         handle: answers a request, and tells whether another one may follow. It may also raise
             StopIteration to say that none may, as gunicorn's gevent worker does.
-        lingering: reads on when the connection is to close and body bytes may be on their way.
-        terms: what the exchanges of its requests get.
         http2: serves the connection if it turns out to speak HTTP/2, given the bytes it has sent
             as ``preface``. None: it can't.
         upgrade: takes the connection over if an HTTP/1 request asks for HTTP/2, or tells that
@@ -62,7 +60,7 @@ def serve(
     try:
         if worker.cfg.is_ssl and not isinstance(client, ssl.SSLSocket):
             client = gunicorn_sock.ssl_wrap_socket(client, worker.cfg)
-        parser = exchange.adopt(http.get_parser(worker.cfg, client, address), terms)
+        parser = exchange.adopt(http.get_parser(worker.cfg, client, address), worker.terms)
         if http2 is not None:
             speaks_http2, preface = _preface(worker, client, address)
             if speaks_http2:
@@ -99,7 +97,7 @@ def serve(
         worker.handle_error(req, client, address, error)
     finally:
         if req is None or exchange.is_on_its_way(req):
-            lingering.close(client)
+            worker.lingering.close(client)
         else:
             linger.close(client)
 

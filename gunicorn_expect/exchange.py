@@ -1,7 +1,7 @@
 """One request on one connection: its expectation is opened here, and takes its effect here.
 
-This room, ``connection.py`` and ``workers/`` touch parts of gunicorn that are not documented for
-others, and no other room does. Of its requests, and only in this room:
+This room, ``worker.py``, ``connection.py`` and ``workers/`` touch parts of gunicorn that are not
+documented for others, and no other room does. Of its requests, and only in this room:
 
 * ``RequestParser.mesg_class``, the class that a parser makes its requests of; ``.mesg``, the last
   one; ``.finish_body()``, which ends its body before the next one is read; ``.cfg``,
@@ -73,6 +73,8 @@ if TYPE_CHECKING:
 
     from gunicorn.http2.connection import HTTP2ServerConnection
 
+    from gunicorn_expect.settings import Settings
+
 _RELIED_ON: Final = (
     "gunicorn.http.parser:RequestParser.mesg_class",
     "gunicorn.http.parser:RequestParser.finish_body",
@@ -135,10 +137,7 @@ def require_gunicorn(*hooks: str) -> None:
 class Terms:
     """What a worker grants the clients of its exchanges."""
 
-    body_timeout: float
-    """Seconds to wait for the next bytes of a body; 0: for ever."""
-    min_rate: float
-    """Bytes of a body a second; 0: any."""
+    limits: Settings
     discard: Callable[[socket.socket], object]
     """Begins to throw away what comes on a connection whose response is being written."""
     waiting: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -222,8 +221,8 @@ class Parser(parser.RequestParser):
         receiver = req.receiver = Receiver(
             sock,
             behind,
-            timeout=self._terms.body_timeout,
-            min_rate=self._terms.min_rate,
+            timeout=self._terms.limits.expect_body_timeout,
+            min_rate=self._terms.limits.expect_min_rate,
             waiting=self._terms.waiting,
         )
 
@@ -312,7 +311,7 @@ def open_stream(req: Any, connection: HTTP2ServerConnection, terms: Terms) -> bo
     """
     stream = req.stream
     stream.expect_continue = False  # gunicorn's body would send a 100 of its own
-    connection.stream_timeout = terms.body_timeout or None  # type: ignore[attr-defined]
+    connection.stream_timeout = terms.limits.expect_body_timeout or None  # type: ignore[attr-defined]
     try:
         waits = _expects_continue(req.headers)
     except errors.ExpectationFailed as error:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import select
 import selectors
 import ssl
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.workers import gthread
 
-from gunicorn_expect import exchange, linger, settings
-from gunicorn_expect.gate import Gate
+from gunicorn_expect import exchange, linger, worker
 from gunicorn_expect.pool import Pool
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from gunicorn.config import Config
     from gunicorn.glogging import Logger
     from gunicorn.http.message import Request
+
+    from gunicorn_expect.settings import Settings
 
 
 #: Seconds that a thread stays with the connection it has answered while there are threads for all.
@@ -69,79 +67,55 @@ class Connection(gthread.TConn):
             super().close()
 
 
-class Worker(gthread.ThreadWorker):
+class Worker(worker.Worker, gthread.ThreadWorker):
     """gunicorn's threaded worker, for applications that take uploads."""
 
+    hooks = (
+        "gunicorn.workers.gthread:ThreadWorker.load_wsgi",
+        "gunicorn.workers.gthread:ThreadWorker.run",
+        "gunicorn.workers.gthread:ThreadWorker.wait_for_and_dispatch_events",
+        "gunicorn.workers.gthread:ThreadWorker.enqueue_req",
+        "gunicorn.workers.gthread:ThreadWorker.get_thread_pool",
+        "gunicorn.workers.gthread:ThreadWorker.handle",
+        "gunicorn.workers.gthread:ThreadWorker.handle_http2_request",
+        "gunicorn.workers.gthread:ThreadWorker.handle_h2c_upgrade",
+        "gunicorn.workers.gthread:ThreadWorker._keepalive_after",
+        "gunicorn.workers.gthread:TConn.init",
+        "gunicorn.workers.gthread:TConn.close",
+    )
+    lingering: linger.Linger
     tpool: Pool  # type: ignore[assignment]  # what gunicorn uses of an executor
-    _lingering: linger.Linger
-    _settings: settings.Settings
-    _terms: exchange.Terms
-    _grace_ends: float | None = None
 
     @classmethod
     def check_config(cls, cfg: Config, log: Logger) -> None:
-        """Refuse a gunicorn that we can't work with, before a worker boots (master)."""
-        exchange.require_gunicorn(
-            "gunicorn.workers.gthread:ThreadWorker.load_wsgi",
-            "gunicorn.workers.gthread:ThreadWorker.run",
-            "gunicorn.workers.gthread:ThreadWorker.wait_for_and_dispatch_events",
-            "gunicorn.workers.gthread:ThreadWorker.enqueue_req",
-            "gunicorn.workers.gthread:ThreadWorker.get_thread_pool",
-            "gunicorn.workers.gthread:ThreadWorker.handle",
-            "gunicorn.workers.gthread:ThreadWorker.handle_http2_request",
-            "gunicorn.workers.gthread:ThreadWorker.handle_h2c_upgrade",
-            "gunicorn.workers.gthread:ThreadWorker._keepalive_after",
-            "gunicorn.workers.gthread:TConn.init",
-            "gunicorn.workers.gthread:TConn.close",
-        )
-        settings.load(cfg)
+        """Refuse what we can't work with, and warn as gunicorn does (master)."""
         super().check_config(cfg, log)
-
-    def load_wsgi(self) -> None:
-        """Put the gate before the application (worker, at boot)."""
-        self._settings = settings.load(self.cfg)  # again: after SIGHUP nobody has checked it
-        super().load_wsgi()
-        # the stubs of gunicorn don't know the exc_info of start_response
-        self.wsgi = Gate(self.wsgi)  # type: ignore[arg-type,assignment]
+        gthread.ThreadWorker.check_config(cfg, log)
 
     def get_thread_pool(self) -> Pool:  # type: ignore[override]  # what gunicorn uses of one
         """Make the pool; it may have as many threads as there may be connections (worker)."""
         return Pool(self.cfg.threads, self.cfg.worker_connections)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note when the grace ends (main thread, in a signal handler)."""
-        self._grace_ends = time.monotonic() + self.cfg.graceful_timeout - linger.EXIT_MARGIN
-        super().handle_exit(sig, frame)
-
-    def run(self) -> None:
-        """Be the main loop; it is that of the closing connections, too (main thread)."""
-        limits = self._settings
-        self._lingering = linger.Linger(
-            limits.expect_linger, limits.expect_linger_idle, self.cfg.worker_connections
-        )
-        self._terms = exchange.Terms(
-            body_timeout=limits.expect_body_timeout,
-            min_rate=limits.expect_min_rate,
-            discard=partial(self.method_queue.defer, self._lingering.discard),
+    def open(self, closing: linger.Linger, limits: Settings) -> None:
+        """Let the main loop be that of the closing connections, too (main thread)."""
+        self.lingering = closing
+        self.terms = exchange.Terms(
+            limits,
+            discard=partial(self.method_queue.defer, closing.discard),
             waiting=self.tpool.waiting,
         )
-        self.poller.register(
-            self._lingering.fileno(), selectors.EVENT_READ, lambda _: self._lingering.turn()
-        )
-        super().run()
-        grace_ends = self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
-        self._lingering.finish(grace_ends, self.notify)
+        self.poller.register(closing.fileno(), selectors.EVENT_READ, lambda _: closing.turn())
 
     def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
         """Do one turn of the main loop (main thread)."""
         longest = 1.0 if timeout is None else timeout
-        super().wait_for_and_dispatch_events(min(longest, self._lingering.due_in()))
-        self._lingering.expire()
+        super().wait_for_and_dispatch_events(min(longest, self.lingering.due_in()))
+        self.lingering.expire()
 
     def enqueue_req(self, conn: gthread.TConn) -> None:
         """Hand a connection to the pool (main thread)."""
         if not isinstance(conn, Connection):
-            conn = Connection(conn, self._lingering, self._terms)
+            conn = Connection(conn, self.lingering, self.terms)
         super().enqueue_req(conn)
 
     def handle(self, conn: gthread.TConn) -> Any:
@@ -158,7 +132,7 @@ class Worker(gthread.ThreadWorker):
 
     def handle_http2_request(self, req: Any, conn: gthread.TConn, h2_conn: Any) -> None:
         """Handle a request on a stream (thread of the pool)."""
-        if exchange.open_stream(req, h2_conn, self._terms):
+        if exchange.open_stream(req, h2_conn, self.terms):
             super().handle_http2_request(req, conn, h2_conn)
 
     def handle_h2c_upgrade(self, conn: gthread.TConn, req: Request, settings: Any) -> Any:

@@ -1,0 +1,68 @@
+"""What is the same in each of our workers: what it adds to gunicorn's, from boot to end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from gunicorn.workers import base
+
+from gunicorn_expect import exchange, linger, settings
+from gunicorn_expect.gate import Gate
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from gunicorn.config import Config
+    from gunicorn.glogging import Logger
+
+
+class Worker(base.Worker):
+    """A worker of gunicorn, for applications that take uploads. The kinds of gunicorn go behind it.
+
+    One that serves its connections with ``connection.serve`` has nothing to add for their closing.
+    """
+
+    #: What it relies on in gunicorn's worker, as ``module:Class.attribute``.
+    hooks: ClassVar[tuple[str, ...]]
+    #: As the gate's.
+    guards_all: ClassVar[bool] = False
+
+    lingering: linger.Linger | linger.LingerThread
+    terms: exchange.Terms
+    _settings: settings.Settings
+    _grace_ends: float | None = None
+
+    @classmethod
+    def check_config(cls, cfg: Config, log: Logger) -> None:  # noqa: ARG003  gunicorn's
+        """Refuse what we can't work with, before a worker boots (master)."""
+        exchange.require_gunicorn(*cls.hooks)
+        settings.load(cfg)
+
+    def load_wsgi(self) -> None:
+        """Put the gate before the application (worker, at boot)."""
+        self._settings = settings.load(self.cfg)  # again: after SIGHUP nobody has checked it
+        super().load_wsgi()
+        # the stubs of gunicorn don't know the exc_info of start_response
+        self.wsgi = Gate(self.wsgi, guards_all=self.guards_all)  # type: ignore[arg-type,assignment]
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note when the grace ends (main thread, in a signal handler)."""
+        self._grace_ends = time.monotonic() + self.cfg.graceful_timeout - linger.EXIT_MARGIN
+        super().handle_exit(sig, frame)
+
+    def run(self) -> None:
+        """Be the main loop; and at its end wait for the closing connections (main thread)."""
+        limits = self._settings
+        closing = linger.Linger(
+            limits.expect_linger, limits.expect_linger_idle, self.cfg.worker_connections
+        )
+        self.open(closing, limits)
+        super().run()
+        grace_ends = self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
+        self.lingering.finish(grace_ends, self.notify)
+
+    def open(self, closing: linger.Linger, limits: settings.Settings) -> None:
+        """Set ``lingering`` and ``terms``: here, closing connections get a loop of their own."""
+        self.lingering = linger.LingerThread(closing)
+        self.terms = exchange.Terms(limits, discard=self.lingering.discard)
