@@ -17,7 +17,7 @@ from gunicorn_expect.framing import MalformedBody
 from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -84,14 +84,18 @@ class Gate:
         answer = _Answer(body, expectation, start_response, environ["REQUEST_METHOD"])
         try:
             items = self._application(environ, answer.start)
+            if answer.held and isinstance(items, list | tuple):
+                answer.begin(_size(items), complete=True)
+                return items
         except BaseException as error:  # noqa: BLE001  the server's, too
             answer.fail(error)
-            items = ()
+            answer.begin(0, complete=True)
+            return ()
         if answer.held and _is_file(items, environ.get("wsgi.file_wrapper")):
             # The server must get it as it is, to send it by sendfile.
             answer.begin(None, complete=True)
             return items
-        return _Items(items, answer)
+        return _Held(items, answer)
 
 
 class _Answer:
@@ -196,11 +200,20 @@ class _Answer:
         return self._method != "HEAD" and status[:3] not in ("204", "304")
 
 
-class _Guarded:
-    """What the application yields, and an error of its own when it fails after the first item."""
+class _Items:
+    """What the application yields."""
 
     def __init__(self, items: Iterable[bytes]) -> None:
         self._items = items
+
+    def close(self) -> None:
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            close()
+
+
+class _Guarded(_Items):
+    """And an error of its own when it fails after the first item."""
 
     def __iter__(self) -> Iterator[bytes]:
         begun = False
@@ -213,17 +226,12 @@ class _Guarded:
                 raise
             raise AnswerCutOff(error) from error
 
-    def close(self) -> None:
-        close = getattr(self._items, "close", None)
-        if close is not None:
-            close()
 
-
-class _Items:
-    """What the application yields; the first item begins the answer."""
+class _Held(_Items):
+    """And the first item begins the answer."""
 
     def __init__(self, items: Iterable[bytes], answer: _Answer) -> None:
-        self._items = items
+        super().__init__(items)
         self._iterator = iter(items)
         self._answer = answer
 
@@ -237,7 +245,7 @@ class _Items:
                 return next(self._iterator)
             for item in self._iterator:
                 if item:
-                    self._begin(item)
+                    answer.begin(_size([item]), complete=False)
                     return item
             answer.begin(0, complete=True)
         except StopIteration:
@@ -247,18 +255,14 @@ class _Items:
             answer.begin(0, complete=True)
         raise StopIteration
 
-    def close(self) -> None:
-        close = getattr(self._items, "close", None)
-        if close is not None:
-            close()
 
-    def _begin(self, item: bytes) -> None:
+def _size(items: Sequence[bytes]) -> int:
+    size = 0
+    for item in items:
         if not isinstance(item, bytes):  # before the server has sent the head
             raise TypeError(f"the application yielded {type(item).__name__}, not bytes")
-        if isinstance(self._items, list | tuple):
-            self._answer.begin(sum(map(len, self._items)), complete=True)
-        else:
-            self._answer.begin(len(item), complete=False)
+        size += len(item)
+    return size
 
 
 def _settled(

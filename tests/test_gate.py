@@ -49,8 +49,8 @@ class Response:
         return self.written.append
 
 
-def call(application, method="PUT", **environ):
-    response = Response()
+def call(application, method="PUT", *, response=None, **environ):
+    response = response or Response()
     environ = {
         "REQUEST_METHOD": method,
         "wsgi.input": Input(),
@@ -71,7 +71,7 @@ def answering(status, headers=(), items=()):
 
 
 def test_the_answer_is_held_until_its_first_byte():
-    response, items, expectation = call(answering("200 OK", items=[b"", b"one", b"", b"two"]))
+    response, items, expectation = call(answering("200 OK", items=iter([b"", b"one", b"", b"two"])))
     assert response.starts == []
     assert expectation.pending
     assert next(items) == b"one"
@@ -84,7 +84,7 @@ def test_header_fields_are_those_of_the_call():
     headers = [("X-One", "1")]
     response, items, _ = call(answering("200 OK", headers, [b"x"]))
     headers.clear()
-    next(items)
+    assert list(items) == [b"x"]
     assert response.starts == [("200 OK", [("X-One", "1")])]
 
 
@@ -224,11 +224,20 @@ def test_an_application_that_says_nothing_is_an_error():
         next(items)
 
 
-def test_an_item_that_is_no_bytes_is_an_error_before_the_answer_begins():
-    response, items, _ = call(answering("200 OK", items=["text"]))
+@pytest.mark.parametrize("kind", [list, iter])
+def test_an_item_that_is_no_bytes_is_an_error_before_the_answer_begins(kind):
+    response = Response()
     with pytest.raises(TypeError, match="yielded str, not bytes"):
-        next(items)
+        list(call(answering("200 OK", items=kind(["text"])), response=response)[1])
     assert response.starts == []
+
+
+def test_a_list_reaches_the_server_as_it_is():
+    answer = [b"one", b"two"]
+    response, items, expectation = call(answering("200 OK", items=answer))
+    assert items is answer
+    assert response.starts == [("200 OK", [])]
+    assert expectation.state is State.DECLINED
 
 
 @pytest.mark.parametrize(
