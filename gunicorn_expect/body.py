@@ -265,7 +265,7 @@ class Body:
 
     def _more(self, size: int, *, whole: bool = False) -> bytes:
         if self._failure is not None:
-            self._check()
+            raise copy.copy(self._failure)
         try:
             return self._framing.read(size, whole=whole)
         except BaseException as error:
@@ -273,16 +273,13 @@ class Body:
             raise
 
     def _more_into(self, view: memoryview) -> int:
-        self._check()
+        if self._failure is not None:
+            raise copy.copy(self._failure)
         try:
             return self._framing.read_into(view)
         except BaseException as error:
             self._fail(error)
             raise
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise copy.copy(self._failure)
 
     def _fail(self, error: BaseException) -> None:
         """Raise this from now on.

@@ -233,7 +233,8 @@ class Parser(parser.RequestParser):
             limits = req.limit_request_field_size, req.max_buffer_headers
             framing = Chunked(receiver, *limits, on_trailers=partial(_parse_trailers, req))
         wire = ConnectionWire(req, sock, framing, self._terms)
-        req.body = Body(framing, Expectation(wire) if waits else NOBODY_WAITS, wire)
+        expectation = Expectation(wire, arrived=bool(behind)) if waits else NOBODY_WAITS
+        req.body = Body(framing, expectation, wire)
 
 
 def _parse_trailers(req: Request, lines: bytes) -> None:
@@ -319,7 +320,9 @@ def open_stream(req: Any, connection: HTTP2ServerConnection, terms: Terms) -> bo
         return False
     if req.content_length != 0 and not (stream.body_complete and not stream.body_size):
         wire = StreamWire(stream, connection)
-        req.body = Body(StreamFraming(req.body), Expectation(wire) if waits else NOBODY_WAITS, wire)
+        arrived = wire.body_arrived()
+        expectation = Expectation(wire, arrived=arrived) if waits else NOBODY_WAITS
+        req.body = Body(StreamFraming(req.body), expectation, wire)
     return True
 
 

@@ -14,6 +14,7 @@ The rules, all of which follow from `TRANSITIONS`:
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import re
 import threading
@@ -126,13 +127,19 @@ class Expectation:
 
     __slots__ = ("_headers", "_lock", "_state", "_wire")
 
-    def __init__(self, wire: Wire | None = None) -> None:
-        """Open the expectation of a client that waits on this wire; without one, nobody waits."""
+    def __init__(self, wire: Wire | None = None, *, arrived: bool = False) -> None:
+        """Open the expectation of a client that waits on this wire; without one, nobody waits.
+
+        Args:
+            wire: its connection.
+            arrived: body bytes came with the head.
+
+        """
         self._lock = threading.Lock()
         self._wire = wire  # until the final response begins
         self._headers: Headers = ()  # of a 100 for which none are given
         self._state = State.NONE if wire is None else State.PENDING
-        if wire is not None and wire.body_arrived():
+        if arrived:
             self._happen(Event.ARRIVED)
 
     # What the application may use.
@@ -145,6 +152,8 @@ class Expectation:
     @property
     def pending(self) -> bool:
         """Whether the client still waits for a word."""
+        with contextlib.suppress(OSError), self._lock:  # gone: it will be told to who reads
+            self._look()
         return self._state is State.PENDING
 
     def proceed(self, headers: Headers = ()) -> None:
@@ -207,6 +216,8 @@ class Expectation:
         """Note that the next byte sent is the first of the final response."""
         if self._wire is not None:
             with self._lock:
+                with contextlib.suppress(OSError):  # gone: the server will find out
+                    self._look()
                 self._happen(Event.RESPOND)
                 self._wire = None  # nothing more is said; and what leads to the request is let go
 
@@ -215,12 +226,12 @@ class Expectation:
             # "A server MAY omit sending a 100 (Continue) response if it has already received some
             # or all of the content" (RFC 9110 section 10.1.1), and some clients break on one that
             # they no longer wait for.
-            if self._state is State.PENDING and self._arrived():
-                self._happen(Event.ARRIVED)
+            self._look()
             self._happen(Event.READ, headers)
 
-    def _arrived(self) -> bool:
-        return self._wire is not None and self._wire.body_arrived()
+    def _look(self) -> None:
+        if self._state is State.PENDING and self._wire is not None and self._wire.body_arrived():
+            self._happen(Event.ARRIVED)
 
     def _happen(self, event: Event, headers: Headers = ()) -> None:
         state = TRANSITIONS[self._state][event]

@@ -79,7 +79,7 @@ class Gate:
             return items
 
         environ[KEY] = expectation
-        if expectation.pending and "wsgi.early_hints" in environ:
+        if expectation.state is State.PENDING and "wsgi.early_hints" in environ:
             environ["wsgi.early_hints"] = _settled(expectation, environ["wsgi.early_hints"])
         answer = _Answer(body, expectation, start_response, environ["REQUEST_METHOD"])
         try:
@@ -190,7 +190,7 @@ class _Answer:
         # A 101 does end the exchange, but "if a server receives both an Upgrade and an Expect
         # header field with the "100-continue" expectation, the server MUST send a 100 (Continue)
         # response before sending a 101 (Switching Protocols) response" (RFC 9110 section 7.8).
-        if status[:1] == "1" and (status[:3] != "101" or self._expectation.pending):
+        if status[:1] == "1" and (status[:3] != "101" or self._expectation.state is State.PENDING):
             raise ValueError(
                 f"start_response({status!r}): a 1xx is not a final response. To let the client "
                 f"send the body, read wsgi.input or call environ[{KEY!r}].proceed()"

@@ -1,10 +1,11 @@
 """The receiving side of one connection while a body is read: what comes, or an error in time.
 
-Two ways to receive, by what the socket allows:
+Two ways to receive:
 
-* A plain blocking socket is read by blocking calls that the kernel ends after `TICK` (SO_RCVTIMEO),
-  each for as many bytes as are wanted (MSG_WAITALL): one call and no copy for a piece of a body.
-* TLS and gevent sockets are read without waiting, and waited for by poll.
+* What is here is received without waiting; where that is too little, more is waited for by poll.
+* A large body on a plain blocking socket is received by blocking calls that the kernel ends after
+  `TICK` (SO_RCVTIMEO), each for as many bytes as are wanted (MSG_WAITALL): one call and no copy for
+  a piece of it.
 
 Neither touches the timeout of the socket while it waits: another thread may be writing the answer.
 """
@@ -41,6 +42,10 @@ _NO_TICK: Final = struct.pack("ll", 0, 0)
 #: Bytes received at once where more may follow than is wanted: a default Linux receive buffer is
 #: 128 KiB, and half of that is announced.
 FILL_SIZE: Final = 65536
+
+#: Bytes of a body after which it is a large one: one that is smaller, and here, gains less by ticks
+#: than it costs to begin with them.
+LARGE: Final = 4 * FILL_SIZE
 
 #: The most that one call receives, so that nothing is allocated for bytes that may never come.
 MOST: Final = 1024 * 1024
@@ -89,6 +94,23 @@ def _keep_near(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, NEAR)
 
 
+def _receive_blocking_now(sock: socket.socket, size: int) -> bytes:
+    return sock.recv(size, socket.MSG_DONTWAIT)
+
+
+def _receive_nonblocking_now(sock: socket.socket, size: int) -> bytes:
+    return os.read(sock.fileno(), size)  # recv() of gevent's socket would wait
+
+
+def _receive_tls_now(sock: socket.socket, size: int) -> bytes:
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        return sock.recv(size)
+    finally:
+        sock.settimeout(timeout)
+
+
 class Receiver:
     """What comes on a connection: first what came with the head, then what the socket gives."""
 
@@ -120,8 +142,19 @@ class Receiver:
         self._waiting = waiting
         self._waited = 0.0
         self._received = 0
-        self._in_kernel = not isinstance(sock, ssl.SSLSocket) and os.get_blocking(sock.fileno())
+        self._since = 0.0  # it was last heard of
+        self._poller: select.poll | None = None
         self._ticks = False
+        #: How to receive without waiting.
+        self._receive_now = _receive_blocking_now
+        #: Bytes received, after which the kernel is to wait for the others.
+        self._tick_after: float = LARGE
+        if isinstance(sock, ssl.SSLSocket):
+            self._receive_now = _receive_tls_now
+            self._tick_after = math.inf
+        elif not os.get_blocking(sock.fileno()):
+            self._receive_now = _receive_nonblocking_now
+            self._tick_after = math.inf
 
     @property
     def ahead(self) -> bytes:
@@ -143,9 +176,12 @@ class Receiver:
         A client that sends no more has none here. ClientDisconnected: the connection broke.
         """
         if self._taken == len(self._ahead):
-            # Not MSG_PEEK: a TLS socket has none.
-            self._ahead, self._taken = self._receive_now(min(size, FILL_SIZE)) or b"", 0
-        return self._taken < len(self._ahead)
+            # Not MSG_PEEK: a TLS socket has none. And no ticks: nobody has read yet.
+            self._ahead, self._taken = self._receive(min(size, FILL_SIZE)) or b"", 0
+        here = self._taken < len(self._ahead)
+        if not here and self._tick_after < math.inf:
+            self._tick_after = -1  # they will have to be waited for, from the first on
+        return here
 
     def receive(self, size: int, *, whole: bool = False) -> bytes:
         """Receive up to ``size`` bytes, and at least one; ``b""``: the client sends no more.
@@ -160,20 +196,6 @@ class Receiver:
             BlockingIOError: nothing is here, and ``patience`` is 0; not with ``whole``.
 
         """
-        if self._ticks and whole and self._taken == len(self._ahead) and size <= MOST:
-            # A large body under way: as little as can be between two calls of the kernel.
-            start = time.monotonic()
-            try:
-                data: bytes | None = self._sock.recv(size, socket.MSG_WAITALL)
-            except OSError:
-                data = None  # the next one tells
-            if data and len(data) == size:
-                self._received += size
-                self._waited += time.monotonic() - start
-                if self._waited > RATE_GRACE:
-                    self._check_rate()
-                return data
-            return self._receive_slowly(size, data or b"", start, whole=True)
         ahead = b""
         if self._taken < len(self._ahead):
             ahead = self._ahead[self._taken : self._taken + size]
@@ -181,9 +203,12 @@ class Receiver:
             size -= len(ahead)
             if not whole or not size:
                 return ahead
+        if size > MOST:
+            size = MOST
+        if self._received > self._tick_after:
+            self._let_the_kernel_wait()
         start = time.monotonic()
-        size = min(size, MOST)
-        data = self._try(size, whole=whole)
+        data = self._receive(size, socket.MSG_WAITALL if whole else 0)
         if data is None or (whole and 0 < len(data) < size):
             data = self._receive_slowly(size, data or b"", start, whole=whole)
         else:
@@ -251,37 +276,22 @@ class Receiver:
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _NO_TICK)
 
-    def _try(self, size: int, *, whole: bool) -> bytes | None:
-        """Receive what is here; a plain socket waits a tick for it. None: nothing."""
-        data = None
-        if not self._ticks:
-            # Small bodies are here, mostly: no ticks for them.
-            data = self._receive_now(size)
-            if not self._in_kernel or not self.patience:
-                return data
-            if data is not None and (not whole or not data or len(data) == size):
-                return data
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
-            self._ticks = True
-            _keep_near(self._sock)
-        try:
-            rest = self._sock.recv(size - len(data or b""), socket.MSG_WAITALL if whole else 0)
-        except BlockingIOError:
-            return data
-        except OSError as error:
-            raise ClientDisconnected(f"the client is gone: {error}") from error
-        return data + rest if data else rest
+    def _let_the_kernel_wait(self) -> None:
+        """Wait for the rest of the body in one call; of a large one, let no more of it come."""
+        with contextlib.suppress(OSError):  # gone
+            if not self._ticks:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
+            if self._received > LARGE:
+                _keep_near(self._sock)
+        self._ticks = True
+        self._tick_after = math.inf if self._received > LARGE else LARGE
 
-    def _receive_now(self, size: int) -> bytes | None:
+    def _receive(self, size: int, flags: int = 0) -> bytes | None:
+        """Receive what is here; a large body is waited for a tick. None: nothing came."""
         try:
-            if self._in_kernel:
-                return self._sock.recv(size, socket.MSG_DONTWAIT)
-            timeout = self._sock.gettimeout()
-            self._sock.settimeout(0)
-            try:
-                return self._sock.recv(size)
-            finally:
-                self._sock.settimeout(timeout)
+            if self._ticks and self.patience:
+                return self._sock.recv(size, flags)
+            return self._receive_now(self._sock, size)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError as error:
@@ -293,31 +303,35 @@ class Receiver:
             if data:
                 return data
             raise BlockingIOError(errno.EAGAIN, "nothing is here")
+        self._since = self._note(len(data), start)
         pieces = [data]
-        left = size - len(data)
-        noted = last = self._note(len(data), start)  # last: when bytes came
-        poller = select.poll()
-        poller.register(self._sock, select.POLLIN)
-        with contextlib.ExitStack() as waiting:
-            waits = False
-            while left and (whole or left == size):
-                piece = self._receive_now(left)
-                if piece is not None:
-                    noted = last = self._note(len(piece), noted)
-                    pieces.append(piece)
-                    left -= len(piece)
-                    if piece:
-                        continue
-                    break
-                now = time.monotonic()
-                if not waits and now - start >= TICK:
-                    waiting.enter_context(self._waiting())
-                    waits = True
-                if now - last >= self.patience:
-                    raise BodyTimeout(f"nothing came from the client for {self.patience:g} s")
-                end = last + self.patience if waits else start + TICK
-                poller.poll(None if end == math.inf else (end - now) * 1000)
+        if not self._gather(pieces, size, start + TICK, whole=whole):
+            with self._waiting():
+                self._gather(pieces, size, math.inf, whole=whole)
         return b"".join(pieces)
+
+    def _gather(self, pieces: list[bytes], size: int, until: float, *, whole: bool) -> bool:
+        """Wait for pieces until they are ``size`` bytes or the end; False: it is late."""
+        if self._poller is None:
+            self._poller = select.poll()
+            self._poller.register(self._sock, select.POLLIN)
+        left = size - sum(map(len, pieces))
+        while left and (whole or left == size):
+            now = time.monotonic()
+            if now >= until:
+                return False
+            if now - self._since >= self.patience:
+                raise BodyTimeout(f"nothing came from the client for {self.patience:g} s")
+            end = min(until, self._since + self.patience)
+            self._poller.poll(None if end == math.inf else (end - now) * 1000)
+            piece = self._receive(left)
+            if piece is not None:
+                self._since = self._note(len(piece), self._since)
+                pieces.append(piece)
+                left -= len(piece)
+                if not piece:
+                    break
+        return True
 
     def _note(self, size: int, since: float) -> float:
         """Count bytes and the time that was waited for them; give the time now."""
