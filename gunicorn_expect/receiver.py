@@ -235,12 +235,12 @@ class Receiver:
         view[size : size + len(data)] = data
         return size + len(data)
 
-    def fill(self) -> bool:
+    def fill(self, size: int = FILL_SIZE) -> bool:
         """Receive more of what is ahead; False: the client sends no more. Raises as `receive`."""
         ahead = self.ahead
         self._ahead, self._taken = b"", 0
         try:
-            ahead += (data := self.receive(FILL_SIZE))
+            ahead += (data := self.receive(size))
         finally:
             self._ahead = ahead
         return bool(data)
