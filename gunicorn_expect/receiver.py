@@ -316,15 +316,18 @@ class Receiver:
             self._poller = select.poll()
             self._poller.register(self._sock, select.POLLIN)
         left = size - sum(map(len, pieces))
+        nothing_is_here = not pieces[-1]
         while left and (whole or left == size):
-            now = time.monotonic()
-            if now >= until:
-                return False
-            if now - self._since >= self.patience:
-                raise BodyTimeout(f"nothing came from the client for {self.patience:g} s")
-            end = min(until, self._since + self.patience)
-            self._poller.poll(None if end == math.inf else (end - now) * 1000)
+            if nothing_is_here:
+                now = time.monotonic()
+                if now >= until:
+                    return False
+                if now - self._since >= self.patience:
+                    raise BodyTimeout(f"nothing came from the client for {self.patience:g} s")
+                end = min(until, self._since + self.patience)
+                self._poller.poll(None if end == math.inf else (end - now) * 1000)
             piece = self._receive(left)
+            nothing_is_here = piece is None
             if piece is not None:
                 self._since = self._note(len(piece), self._since)
                 pieces.append(piece)
