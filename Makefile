@@ -40,7 +40,8 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/refuse.py
 	$(BIN)/python benchmarks/waiting.py
 	$(BIN)/python benchmarks/linger.py
-	$(BIN)/python benchmarks/bodies.py
+	$(BIN)/python benchmarks/bodies.py docs/bodies.json
+	$(BIN)/python benchmarks/plot.py docs/bodies.json docs/bodies.svg
 	$(BIN)/python benchmarks/stalled.py
 
 clean:
