@@ -23,7 +23,8 @@ documented for others, and no other room does. Of its requests, and only in this
 Of its workers:
 
 * ``load_wsgi()``, which sets ``.wsgi``; ``run()``, the main loop, and ``handle_exit()``, which ends
-  it; ``notify()``; ``handle_http2_request()``, in which the application is called
+  it; ``notify()``; ``handle_request()`` and ``handle_http2_request()``, in which the application is
+  called
 * gthread: ``.poller``, and ``wait_for_and_dispatch_events()``, a turn of its loop;
   ``enqueue_req()``, through which a connection goes before its first byte is read;
   ``get_thread_pool()``, which makes ``.tpool``; ``handle()``, which gives True when the connection
@@ -31,13 +32,14 @@ Of its workers:
   ``TConn(cfg, sock, client, server)`` with attributes of these names, ``.init()``, which makes its
   ``.parser`` and is ``.initialized`` then, and ``.close()``; ``handle_h2c_upgrade()`` and
   ``_keepalive_after()``
-* gevent and sync: ``handle()``, which serves a connection, and ``handle_request()``;
-  ``timeout_ctx()``, ``handle_http2()`` and ``_try_h2c_upgrade()`` of gevent
+* gevent and sync: ``handle()``, which serves a connection; ``timeout_ctx()``, ``handle_http2()``
+  and ``_try_h2c_upgrade()`` of gevent
 * in ``connection.py``, what their ``handle()`` is made of: ``http.get_parser()``,
   ``sock.ssl_wrap_socket()``, ``sock.is_http2_negotiated()``, ``http2.negotiation``,
   ``Worker.handle_error()``
 
-`require_gunicorn` looks for each of them when gunicorn starts.
+`require_gunicorn` looks for each of them when gunicorn starts, but not for ``stream_timeout``: only
+a connection has it.
 """
 
 from __future__ import annotations
@@ -84,6 +86,8 @@ _RELIED_ON: Final = (
     "gunicorn.http.unreader:Unreader.unread",
     "gunicorn.http.unreader:Unreader.take_buffered",
     "gunicorn.http.errors:ExpectationFailed",
+    "gunicorn.http2.stream:HTTP2Stream",
+    "gunicorn.http2.request:HTTP2Body",
     "gunicorn.http2.request:HTTP2Request.content_length",
     "gunicorn.http2.connection:HTTP2ServerConnection.send_informational",
     "gunicorn.http2.connection:HTTP2ServerConnection.send_error",
@@ -95,6 +99,7 @@ _RELIED_ON: Final = (
     "gunicorn.sock:is_http2_negotiated",
     "gunicorn.workers.base:Worker.handle_error",
 )
+#: What only an object of it has.
 _RELIED_ON_IN_A_REQUEST: Final = (
     "headers",
     "version",
@@ -102,7 +107,9 @@ _RELIED_ON_IN_A_REQUEST: Final = (
     "max_buffer_headers",
     "body.reader.length",
 )
+_RELIED_ON_IN_A_PARSER: Final = ("cfg", "source_addr", "mesg", "unreader.buf", "unreader.sock")
 _RELIED_ON_IN_A_STREAM: Final = ("expect_continue", "body_size", "body_complete")
+_RELIED_ON_IN_ITS_BODY: Final = ("_buf",)
 
 
 def require_gunicorn(*hooks: str) -> None:
@@ -119,13 +126,19 @@ def require_gunicorn(*hooks: str) -> None:
         for name in (*_RELIED_ON, *hooks):
             pkgutil.resolve_name(name)
         head = unreader.IterUnreader((b"GET / HTTP/1.1\r\n\r\n",))
-        req = message.Request(Config(), head, ("", 0))
-        for name in _RELIED_ON_IN_A_REQUEST:
-            operator.attrgetter(name)(req)
+        a_request = message.Request(Config(), head, ("", 0))
         of_no_connection = types.SimpleNamespace(initial_window_size=0)
-        stream = pkgutil.resolve_name("gunicorn.http2.stream:HTTP2Stream")(1, of_no_connection)
-        for name in _RELIED_ON_IN_A_STREAM:
-            operator.attrgetter(name)(stream)
+        stream_class = pkgutil.resolve_name("gunicorn.http2.stream:HTTP2Stream")
+        body_class = pkgutil.resolve_name("gunicorn.http2.request:HTTP2Body")
+        with socket.socket() as sock:
+            for thing, names in (
+                (a_request, _RELIED_ON_IN_A_REQUEST),
+                (parser.RequestParser(Config(), sock, ("", 0)), _RELIED_ON_IN_A_PARSER),
+                (stream_class(1, of_no_connection), _RELIED_ON_IN_A_STREAM),
+                (body_class(b""), _RELIED_ON_IN_ITS_BODY),
+            ):
+                for name in names:
+                    operator.attrgetter(name)(thing)
     except (ImportError, AttributeError) as error:
         raise RuntimeError(
             f"gunicorn_expect {__version__} can't work with gunicorn {gunicorn.__version__}, "

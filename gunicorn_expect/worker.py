@@ -36,7 +36,9 @@ class Worker(base.Worker):
     @classmethod
     def check_config(cls, cfg: Config, log: Logger) -> None:  # noqa: ARG003  gunicorn's
         """Refuse what we can't work with, before a worker boots (master)."""
-        exchange.require_gunicorn(*cls.hooks)
+        exchange.require_gunicorn(
+            "gunicorn.workers.base:Worker.notify", "gunicorn.workers.base:Worker.run", *cls.hooks
+        )
         settings.load(cfg)
 
     def load_wsgi(self) -> None:

@@ -77,6 +77,7 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         "gunicorn.workers.gthread:ThreadWorker.enqueue_req",
         "gunicorn.workers.gthread:ThreadWorker.get_thread_pool",
         "gunicorn.workers.gthread:ThreadWorker.handle",
+        "gunicorn.workers.gthread:ThreadWorker.handle_request",
         "gunicorn.workers.gthread:ThreadWorker.handle_http2_request",
         "gunicorn.workers.gthread:ThreadWorker.handle_h2c_upgrade",
         "gunicorn.workers.gthread:ThreadWorker._keepalive_after",
