@@ -6,7 +6,8 @@ What happens to a request, and where::
 
     bytes -> gunicorn's parser -> request head
       exchange.py    an exchange opens               expectation.py  PENDING or NONE
-        gate.py      the application is called
+        gate.py      the policy decides            decision.py     Proceed, Refuse, or neither
+                     the application is called
           body.py    it reads wsgi.input: READ       expectation.py  CONTINUED: 100, then bytes
                      framing.py: where they end      receiver.py     they come, or an error in time
         gate.py      its first byte goes out: RESPOND  expectation.py  DECLINED: and close
@@ -16,8 +17,9 @@ What happens to a request, and where::
 
 from typing import TYPE_CHECKING
 
+from gunicorn_expect.decision import Decision, Policy, Proceed, Refuse
 from gunicorn_expect.expectation import Expectation, State
-from gunicorn_expect.framing import MalformedBody
+from gunicorn_expect.framing import ContentTooLarge, MalformedBody
 from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
 from gunicorn_expect.version import __version__
 from gunicorn_expect.workers.thread import Worker
@@ -28,9 +30,14 @@ if TYPE_CHECKING:
 __all__ = [
     "BodyTimeout",
     "ClientDisconnected",
+    "ContentTooLarge",
+    "Decision",
     "Expectation",
     "GeventWorker",
     "MalformedBody",
+    "Policy",
+    "Proceed",
+    "Refuse",
     "State",
     "Worker",
     "__version__",

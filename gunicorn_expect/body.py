@@ -42,6 +42,9 @@ class Framing(Protocol):
     def follow_up(self) -> None:
         """Expect another body behind this one, if it is of chunks."""
 
+    def limit(self, size: int) -> None:
+        """Allow no more than ``size`` bytes where the head did not tell how many there are."""
+
 
 class Wire(Protocol):
     """What the body asks of its connection."""
@@ -77,6 +80,7 @@ class Body:
     * ClientDisconnected, an OSError: the client left before the end
     * BodyTimeout, a TimeoutError: it sent too little for too long
     * MalformedBody, an OSError: its chunks are malformed
+    * ContentTooLarge, an OSError: it is longer than `limit` allows
 
     and does so again when it is called again: there is no short body that looks complete.
     """
@@ -193,6 +197,15 @@ class Body:
         self.expectation.proceed_again()
         with self._lock:
             self._framing.follow_up()
+
+    # What a policy may use.
+
+    def limit(self, size: int) -> None:
+        """Raise ContentTooLarge from the reads as soon as more than ``size`` bytes are announced.
+
+        For a body whose length the head did not tell; of others it is known before they come.
+        """
+        self._framing.limit(size)
 
     # What happens around it.
 

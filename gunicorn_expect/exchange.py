@@ -45,6 +45,7 @@ a connection has it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import pkgutil
 import socket
@@ -61,11 +62,10 @@ from gunicorn_expect.body import Body
 from gunicorn_expect.expectation import (
     NOBODY_WAITS,
     Expectation,
-    Headers,
     UnknownExpectationError,
     expects_continue,
 )
-from gunicorn_expect.framing import Chunked, Framing, MalformedBody, Sized
+from gunicorn_expect.framing import Chunked, ContentTooLarge, Framing, MalformedBody, Sized
 from gunicorn_expect.receiver import ClientDisconnected, Receiver
 from gunicorn_expect.version import __version__
 
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 
     from gunicorn.http2.connection import HTTP2ServerConnection
 
+    from gunicorn_expect.fields import Headers
     from gunicorn_expect.settings import Settings
 
 _RELIED_ON: Final = (
@@ -377,6 +378,8 @@ class StreamFraming:
 
         self._lost = HTTP2Error
         self._body = body
+        self._came = 0
+        self._most: float = math.inf
 
     @property
     def ended(self) -> bool:
@@ -389,16 +392,21 @@ class StreamFraming:
         Raises:
             ClientDisconnected: the stream was reset, or nothing came on it for too long, or its
                 connection broke.
+            ContentTooLarge: there is more than it is limited to.
 
         """
+        size = int(min(size, self._most + 1 - self._came))
         try:
-            if whole:
-                return bytes(self._body.read(size))
-            first = self._body.read(1)
-            held = len(self._body._buf)  # noqa: SLF001  there is no other way to ask
-            return bytes(first + self._body.read(min(size - 1, held)))
+            data = self._body.read(size if whole else 1)
+            if not whole:
+                held = len(self._body._buf)  # noqa: SLF001  there is no other way to ask
+                data += self._body.read(min(size - 1, held))
         except self._lost as error:
             raise ClientDisconnected(f"the body ended early: {error}") from error
+        self._came += len(data)
+        if self._came > self._most:
+            raise ContentTooLarge(int(self._most))
+        return bytes(data)
 
     def read_into(self, view: memoryview) -> int:
         """Read as many bytes as this has room for, or fewer; 0 at the end. Raises as `read`."""
@@ -415,3 +423,7 @@ class StreamFraming:
 
     def follow_up(self) -> None:
         """Leave it: a stream has one body."""
+
+    def limit(self, size: int) -> None:
+        """Allow no more than this: the head may not have told."""
+        self._most = size

@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import re
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-Headers = Iterable[tuple[str, str]]
+from gunicorn_expect.fields import checked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gunicorn_expect.fields import Headers
 
 
 class State(enum.Enum):
@@ -168,7 +171,7 @@ class Expectation:
             OSError: the client is gone; over HTTP/2 that is gunicorn's HTTP2Error.
 
         """
-        self._read(_checked(headers))
+        self._read(checked(headers, "a 100 Continue"))
 
     def proceed_again(self, headers: Headers = ()) -> None:
         """Send ``100 Continue``, with these header fields, even if one was sent.
@@ -178,12 +181,12 @@ class Expectation:
 
         Raises: what `proceed` does.
         """
-        checked = _checked(headers)
+        fields = checked(headers, "a 100 Continue")
         with self._lock:
             if self._state is State.PENDING:
-                self._happen(Event.READ, checked)
+                self._happen(Event.READ, fields)
             elif self._wire is not None:
-                self._wire.send_continue(checked or self._headers)
+                self._wire.send_continue(fields or self._headers)
 
     def set_headers(self, headers: Headers) -> None:
         """Give the header fields of every 100 for which none are given.
@@ -192,9 +195,9 @@ class Expectation:
             ValueError: a name or a value that can't be sent.
 
         """
-        checked = _checked(headers)
+        fields = checked(headers, "a 100 Continue")
         if self._wire is not None:
-            self._headers = checked
+            self._headers = fields
 
     def __str__(self) -> str:
         """Give the state in lower case."""
@@ -249,44 +252,3 @@ class Expectation:
 
 #: The expectation of every request whose client does not wait. It never changes.
 NOBODY_WAITS: Final = Expectation()
-
-#: RFC 9110 section 5.6.2
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-#: RFC 9110 section 5.5: "field values are usually constrained to the range of US-ASCII characters";
-#: beyond it HTTP/1 and HTTP/2 would not carry the same bytes. No CR, no LF, no NUL.
-_FIELD_VALUE = re.compile(r"[\t\x20-\x7e]*")
-#: "A server MUST NOT send" the first two in a 1xx (RFC 9110 section 8.6, RFC 9112 section 6.1).
-#: The others are about the connection, or a message's end; HTTP/2 drops them, and breaks on TE.
-_NOT_IN_1XX = frozenset(
-    {
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "upgrade",
-    }
-)
-
-
-def _checked(headers: Headers) -> list[tuple[str, str]]:
-    checked = []
-    for field in headers:
-        match field:
-            case (str(name), str(value)):
-                checked.append((name, value))
-            case _:
-                raise ValueError(f"a header field is a pair of name and value, not {field!r}")
-        if not _TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} can't be the name of a header field of a 100 Continue")
-        if name.lower() in _NOT_IN_1XX:
-            raise ValueError(f"a 100 Continue has no body and no end, so it can't carry {name}")
-        if not _FIELD_VALUE.fullmatch(value):
-            # The name alone: the value may be a secret.
-            raise ValueError(
-                f"the value of {name} can't be sent in a 100 Continue: "
-                "it has a control character (CR, LF, NUL) or one outside ASCII"
-            )
-    return checked

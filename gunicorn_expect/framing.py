@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import errno
+import math
 import re
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect.receiver import FILL_SIZE, MOST, BodyTimeout, ClientDisconnected
 
@@ -27,6 +29,19 @@ LARGE_CHUNK: Final = 32768
 
 class MalformedBody(OSError):  # noqa: N818  as the other two
     """The chunks of the body are not what RFC 9112 section 7.1 says."""
+
+
+class ContentTooLarge(OSError):  # noqa: N818  RFC 9110's words
+    """The body is longer than it may be, which its head did not tell (status 413)."""
+
+    def __init__(self, limit: int) -> None:
+        """Say how long it may be."""
+        super().__init__(errno.EFBIG, f"the body has more than {limit} bytes")
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied, and go to another process, as what it was made of."""
+        return type(self), (self.limit,)
 
 
 class Framing:
@@ -83,6 +98,9 @@ class Framing:
 
     def follow_up(self) -> None:
         """Expect another body behind this one, if it is of chunks."""
+
+    def limit(self, size: int) -> None:
+        """Allow no more than ``size`` bytes where the head did not tell how many there are."""
 
 
 class Sized(Framing):
@@ -182,6 +200,7 @@ class Chunked(Framing):
         self._left = 0  # of the chunk
         self._between = FILL_SIZE  # bytes to receive behind it
         self._came = 0
+        self._most: float = math.inf
         self._trailers = b""
 
     @property
@@ -244,6 +263,10 @@ class Chunked(Framing):
             self._part = _Part.SIZE
             self._trailers = b""
 
+    def limit(self, size: int) -> None:
+        """Allow no more than this."""
+        self._most = size
+
     def _next_line(self) -> None:
         limit = {_Part.SIZE: self._line_limit, _Part.DATA_END: 2}.get(
             self._part, self._trailer_limit
@@ -275,6 +298,8 @@ class Chunked(Framing):
 
     def _begin_chunk(self, size: re.Match[bytes]) -> None:
         self._left = int(size[1], 16)
+        if self._came + self._left > self._most:
+            raise ContentTooLarge(int(self._most))
         self._part = _Part.DATA if self._left else _Part.TRAILERS
         # Chunks are mostly as large as the one before. Of what is behind a large one, no more is
         # received than the line of the next: so its bytes need not be copied.

@@ -10,10 +10,12 @@ says of the connection depends on what was read by then.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
+from gunicorn_expect.decision import Proceed, Refuse
 from gunicorn_expect.expectation import NOBODY_WAITS, State
-from gunicorn_expect.framing import MalformedBody
+from gunicorn_expect.framing import ContentTooLarge, MalformedBody
 from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
 
 if TYPE_CHECKING:
@@ -23,16 +25,20 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from gunicorn_expect.body import Body
+    from gunicorn_expect.decision import Policy
     from gunicorn_expect.expectation import Expectation
 
 KEY: Final = "gunicorn_expect.expectation"
 
+#: A `contextlib.ExitStack` for the policy: what it puts there is done when the upload is over.
+EXITS_KEY: Final = "gunicorn_expect.exits"
 
 #: What the client is told of its body, by what reading it raised, where the application lets it
 #: pass. One that has left will not hear it; one that has only ended its side will.
 _STATUS: Final = {
     BodyTimeout: "408 Request Timeout",
     MalformedBody: "400 Bad Request",
+    ContentTooLarge: "413 Content Too Large",
     ClientDisconnected: "400 Bad Request",
 }
 
@@ -55,16 +61,24 @@ class AnswerCutOff(OSError):  # noqa: N818  it is no fault of the server's
 class Gate:
     """An application whose clients may wait for a word."""
 
-    def __init__(self, application: WSGIApplication, *, guards_all: bool = False) -> None:
+    def __init__(
+        self,
+        application: WSGIApplication,
+        policy: Policy | None = None,
+        *,
+        guards_all: bool = False,
+    ) -> None:
         """Stand before this application.
 
         Args:
             application: WSGI.
+            policy: asked before it, of every request that has a body.
             guards_all: an answer that breaks off ends its connection without a wait, that of a
                 request without a body as well. For a server that has one thread.
 
         """
         self._application = application
+        self._policy = policy
         self._guards_all = guards_all
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -82,8 +96,21 @@ class Gate:
         if expectation.state is State.PENDING and "wsgi.early_hints" in environ:
             environ["wsgi.early_hints"] = _settled(expectation, environ["wsgi.early_hints"])
         answer = _Answer(body, expectation, start_response, environ["REQUEST_METHOD"])
+        if self._policy is None:
+            return self._answer(environ, answer)
+        with contextlib.ExitStack() as exits:
+            environ[EXITS_KEY] = exits
+            items = self._answer(environ, answer)
+            if isinstance(items, _Held):
+                # The application may read on while it is iterated.
+                items.exits = exits.pop_all()
+            return items
+
+    def _answer(self, environ: WSGIEnvironment, answer: _Answer) -> Iterable[bytes]:
         try:
-            items = self._application(environ, answer.start)
+            items = self._decided(environ, answer)
+            if items is None:
+                items = self._application(environ, answer.start)
             if answer.held and isinstance(items, list | tuple):
                 answer.begin(_size(items), complete=True)
                 return items
@@ -96,6 +123,22 @@ class Gate:
             answer.begin(None, complete=True)
             return items
         return _Held(items, answer)
+
+    def _decided(self, environ: WSGIEnvironment, answer: _Answer) -> Iterable[bytes] | None:
+        """Ask the policy; None: the application is to answer."""
+        if self._policy is None:
+            return None
+        decision = self._policy(environ)
+        match decision:
+            case None:
+                return None
+            case Proceed(headers):
+                environ[KEY].proceed(headers)
+                return None
+            case Refuse(status, headers, content):
+                answer.start(str(status), [*headers, ("Content-Length", str(len(content)))])
+                return [content] if environ["REQUEST_METHOD"] != "HEAD" else []
+        raise TypeError(f"the policy returned {decision!r}, not Proceed, Refuse or None")
 
 
 class _Answer:
@@ -232,8 +275,13 @@ class _Held(_Items):
 
     def __init__(self, items: Iterable[bytes], answer: _Answer) -> None:
         super().__init__(items)
+        self.exits = contextlib.ExitStack()
         self._iterator = iter(items)
         self._answer = answer
+
+    def close(self) -> None:
+        with self.exits:
+            super().close()
 
     def __iter__(self) -> Iterator[bytes]:
         return self

@@ -8,15 +8,24 @@ for those who have no file; it wins, as gunicorn's own GUNICORN_CMD_ARGS does.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import importlib
+import importlib.util
+import inspect
 import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gunicorn.config import Config
+
+    from gunicorn_expect.decision import Policy
+
+_IN_THE_FILE: Final = "expect_"
+_IN_THE_ENVIRONMENT: Final = "GUNICORN_EXPECT_"
 
 
 class BadSettingError(ValueError, RuntimeError):
@@ -27,6 +36,9 @@ class BadSettingError(ValueError, RuntimeError):
 class Settings:
     """What may be set, with its default."""
 
+    expect_policy: Policy | str | None = None
+    """Asked before the application, of every request that has a body: a callable, or where it is
+    as "module:callable"."""
     expect_body_timeout: float = 30.0
     """Seconds to wait for the next bytes of a body; 0: for ever."""
     expect_min_rate: float = 240.0
@@ -36,6 +48,8 @@ class Settings:
     """Seconds that a closing connection is read on, in all. nginx's lingering_time."""
     expect_linger_idle: float = 2.0
     """Seconds without a byte after which it is closed. nginx's lingering_timeout is 5."""
+    expect_warn: bool = True
+    """Whether to warn of an application that refuses uploads when it has read them."""
 
 
 def load(cfg: Config, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -46,17 +60,49 @@ def load(cfg: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         environ: the environment.
 
     Raises:
-        BadSettingError: a value that is none. The message names the setting and what is allowed.
+        BadSettingError: a value that is none, or a name. The message names the setting, the value
+            and what is allowed.
 
     """
+    return check(_configured(cfg), environ)
+
+
+def check(configured: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Make the settings of the names in a configuration file. Raises as `load`."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(Settings):
-        name = field.name
-        if name in (values := _configured(cfg)):
-            found[name] = _number(name, values[name])
-        if (variable := f"GUNICORN_{name.upper()}") in environ:
-            found[name] = _number(variable, environ[variable])
+        for name, values in (
+            (field.name, configured),
+            (_IN_THE_ENVIRONMENT + field.name.removeprefix(_IN_THE_FILE).upper(), environ),
+        ):
+            if name in values:
+                found[field.name] = _CHECKS.get(field.name, _number)(name, values[name])
+    known = {field.name for field in dataclasses.fields(Settings)}
+    _refuse_unknown(configured, known, _IN_THE_FILE)
+    _refuse_unknown(environ, {f"GUNICORN_{name.upper()}" for name in known}, _IN_THE_ENVIRONMENT)
     return Settings(**found)
+
+
+def policy_of(settings: Settings) -> Policy | None:
+    """Give the policy; import it if its place is set.
+
+    Raises:
+        BadSettingError: it can't be imported, or called.
+
+    """
+    policy = settings.expect_policy
+    if not isinstance(policy, str):
+        return policy
+    module, _, path = policy.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise BadSettingError(
+            f"expect_policy is {policy!r}, which can't be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return _callable("expect_policy", found, policy)
 
 
 def _configured(cfg: Config) -> Mapping[str, Any]:
@@ -64,6 +110,15 @@ def _configured(cfg: Config) -> Mapping[str, Any]:
     location = str(cfg.settings["config"].get() or "")
     name = location.removeprefix("python:") if location.startswith("python:") else "__config__"
     return vars(sys.modules[name]) if name in sys.modules else {}
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: set[str], prefix: str) -> None:
+    for name in values:
+        if name.startswith(prefix) and name not in known:
+            [nearest] = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
+            raise BadSettingError(
+                f"{name} = {values[name]!r}: there is no such setting; the nearest is {nearest}"
+            )
 
 
 def _number(name: str, value: object) -> float:
@@ -74,3 +129,51 @@ def _number(name: str, value: object) -> float:
     if not 0 <= number < math.inf:
         raise BadSettingError(f"{name} is {value!r}; it takes a number, 0 or more")
     return number
+
+
+def _switch(name: str, value: object) -> bool:
+    # gunicorn's own words for it in the environment and on the command line.
+    switched = {"true": True, "1": True, "false": False, "0": False}.get(str(value).strip().lower())
+    if switched is None:
+        raise BadSettingError(f"{name} is {value!r}; it takes True or False")
+    return switched
+
+
+def _policy(name: str, value: object) -> Policy | str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        return _callable(name, value, value)
+    module, _, path = value.partition(":")
+    if not all(part.isidentifier() for part in f"{module}.{path}".split(".")):
+        raise BadSettingError(f"{name} is {value!r}; it takes a callable, or 'module:callable'")
+    # It is imported by each worker when it boots, so that a reload finds what is new; but that it
+    # is there can be known at once.
+    try:
+        missing = importlib.util.find_spec(module) is None
+    except (ImportError, ValueError):
+        missing = True
+    if missing:
+        raise BadSettingError(f"{name} is {value!r}, and there is no module {module!r}")
+    return value
+
+
+def _callable(name: str, value: object, shown: object) -> Policy:
+    if not callable(value):
+        raise BadSettingError(f"{name} is {shown!r}, which can't be called")
+    try:
+        inspect.signature(value).bind({})
+    except TypeError as error:
+        raise BadSettingError(
+            f"{name} is {shown!r}, which can't be called with an environ: {error}"
+        ) from None
+    except ValueError:
+        pass  # it does not tell its signature
+    return value
+
+
+#: How values become settings; most are numbers.
+_CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
+    "expect_policy": _policy,
+    "expect_warn": _switch,
+}

@@ -44,9 +44,14 @@ class Worker(base.Worker):
     def load_wsgi(self) -> None:
         """Put the gate before the application (worker, at boot)."""
         self._settings = settings.load(self.cfg)  # again: after SIGHUP nobody has checked it
+        policy = settings.policy_of(self._settings)
         super().load_wsgi()
-        # the stubs of gunicorn don't know the exc_info of start_response
-        self.wsgi = Gate(self.wsgi, guards_all=self.guards_all)  # type: ignore[arg-type,assignment]
+        self.wsgi = Gate(  # type: ignore[assignment]
+            # the stubs of gunicorn don't know the exc_info of start_response
+            self.wsgi,  # type: ignore[arg-type]
+            policy,
+            guards_all=self.guards_all,
+        )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note when the grace ends (main thread, in a signal handler)."""

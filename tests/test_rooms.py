@@ -13,15 +13,26 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 
 #: From the leaves up: a room may import from the floors below its own.
 FLOORS = [
-    {"expectation", "body", "receiver", "pool", "linger", "settings", "version"},
-    {"framing"},
+    {"fields", "body", "receiver", "pool", "linger", "version"},
+    {"expectation", "decision", "framing"},
+    {"settings"},
     {"exchange", "gate"},
     {"worker"},
     {"connection"},
     {"workers", "workers.thread", "workers.gevent", "workers.sync"},
     {""},
 ]
-WITHOUT_GUNICORN = {"expectation", "body", "receiver", "framing", "linger", "version", "gate"}
+WITHOUT_GUNICORN = {
+    "fields",
+    "expectation",
+    "decision",
+    "body",
+    "receiver",
+    "framing",
+    "linger",
+    "version",
+    "gate",
+}
 
 
 def room(path):

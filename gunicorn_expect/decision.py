@@ -1,0 +1,96 @@
+"""What a policy decides of a request with a body, before the application: values, no I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+import http
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from gunicorn_expect.fields import checked
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from gunicorn_expect.fields import Headers
+
+#: RFC 9110 section 15 has other words for these than Python before 3.13.
+_REASONS: Final = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Proceed:
+    """Say ``100 Continue`` now, if the client waits for it; then the application is called."""
+
+    headers: Headers = ()
+    """Header fields of the 100: pairs of name and value."""
+
+    def __post_init__(self) -> None:
+        """Check it. ValueError: a header field that can't be sent in a 100."""
+        object.__setattr__(self, "headers", checked(self.headers, "a 100 Continue"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Refuse:
+    """Answer with this; the application is not called, and a client that waits sends no body."""
+
+    status: int | str = 417
+    """Such as 413 or "413 Content Too Large"; it is kept as the latter. 3xx, 4xx or 5xx. The
+    default invites the client to send it all again, without asking (RFC 9110 section 10.1.1)."""
+    headers: Headers = ()
+    """Header fields: pairs of name and value."""
+    body: bytes = b""
+    """Best left empty: Java 17's HttpClient hangs on a refusal that has one."""
+
+    def __post_init__(self) -> None:
+        """Check it.
+
+        Raises:
+            ValueError: a status that refuses nothing or has no reason phrase, or a header field
+                that can't be sent.
+            TypeError: a body that is not bytes.
+
+        """
+        object.__setattr__(self, "status", _status_line(self.status))
+        object.__setattr__(self, "headers", checked(self.headers, "a refusal"))
+        if not isinstance(self.body, bytes):
+            raise TypeError(f"the body of a refusal is bytes, not {type(self.body).__name__}")
+
+
+Decision = Proceed | Refuse | None
+
+
+class Policy(Protocol):
+    """What ``expect_policy`` names: it is called for every request that has a body."""
+
+    def __call__(self, environ: WSGIEnvironment, /) -> Decision:
+        """Decide by the head; None leaves it to the application.
+
+        What it finds out it may write into the environ. It may be called by many threads at once.
+        """
+
+
+def _status_line(status: Any) -> str:
+    """Give a status with its reason phrase: boto3 fails on a response without one."""
+    code, _, reason = str(status).partition(" ")
+    if isinstance(status, bool) or not isinstance(status, int | str):
+        raise ValueError(
+            f"a status is an int or a str such as '413 Content Too Large', not {status!r}"
+        )
+    if not (len(code) == 3 and code.isascii() and code.isdigit()):
+        raise ValueError(f"{status!r} is no status: it begins with three digits")
+    if not "300" <= code <= "599":
+        raise ValueError(f"{status!r} refuses nothing: the status of a refusal is 3xx, 4xx or 5xx")
+    if not reason:
+        try:
+            reason = _REASONS.get(int(code)) or http.HTTPStatus(int(code)).phrase
+        except ValueError:
+            raise ValueError(
+                f"{code} has no known reason phrase: give it, as in '{code} Why'"
+            ) from None
+    checked([("Reason", reason)], "a refusal")
+    return f"{code} {reason}"

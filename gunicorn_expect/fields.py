@@ -1,0 +1,60 @@
+"""Header fields that a server may add to a response of its own accord (RFC 9110 section 5)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+Headers = Iterable[tuple[str, str]]
+
+#: RFC 9110 section 5.6.2
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: RFC 9110 section 5.5: "field values are usually constrained to the range of US-ASCII characters";
+#: beyond it HTTP/1 and HTTP/2 would not carry the same bytes. No CR, no LF, no NUL.
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e]*")
+#: They say where a message ends, or are about its connection: that is for the server to say. "A
+#: server MUST NOT send" the first two in a 1xx (RFC 9110 section 8.6, RFC 9112 section 6.1), and
+#: HTTP/2 breaks on TE.
+_OF_THE_SERVER = frozenset(
+    {
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "upgrade",
+    }
+)
+
+
+def checked(headers: Headers, message: str) -> tuple[tuple[str, str], ...]:
+    """Give them as they are.
+
+    Args:
+        headers: pairs of field name and value, both str.
+        message: what is to carry them, for the error.
+
+    Raises:
+        ValueError: a name or a value that can't be sent, or not by who sends it.
+
+    """
+    fields = []
+    for field in headers:
+        match field:
+            case (str(name), str(value)):
+                fields.append((name, value))
+            case _:
+                raise ValueError(f"a header field is a pair of name and value, not {field!r}")
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} can't be the name of a header field of {message}")
+        if name.lower() in _OF_THE_SERVER:
+            raise ValueError(f"{message} can't be given {name}: its end is for the server to say")
+        if not _FIELD_VALUE.fullmatch(value):
+            # The name alone: the value may be a secret.
+            raise ValueError(
+                f"the value of {name} can't be sent in {message}: "
+                "it has a control character (CR, LF, NUL) or one outside ASCII"
+            )
+    return tuple(fields)

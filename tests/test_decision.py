@@ -1,0 +1,80 @@
+"""What a policy may decide: values, checked when they are made."""
+
+import dataclasses
+
+import pytest
+
+from gunicorn_expect import Proceed, Refuse
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (413, "413 Content Too Large"),
+        ("413", "413 Content Too Large"),
+        ("413 Too Much", "413 Too Much"),
+        (414, "414 URI Too Long"),
+        (416, "416 Range Not Satisfiable"),
+        (422, "422 Unprocessable Content"),
+        (401, "401 Unauthorized"),
+        (307, "307 Temporary Redirect"),
+        (503, "503 Service Unavailable"),
+        ("499 Gone Fishing", "499 Gone Fishing"),
+    ],
+)
+def test_a_status_has_the_reason_phrase_of_rfc_9110(status, line):
+    assert Refuse(status).status == line
+
+
+def test_without_a_word_a_refusal_says_that_the_expectation_failed():
+    assert Refuse() == Refuse("417 Expectation Failed", (), b"")
+
+
+@pytest.mark.parametrize("status", [100, 103, 200, "204 No Content", 299, 600, 0, 99, 1000])
+def test_a_status_that_refuses_nothing_is_an_error(status):
+    with pytest.raises(ValueError, match=r"refuses nothing|three digits"):
+        Refuse(status)
+
+
+@pytest.mark.parametrize("status", [499, "599"])
+def test_a_status_without_a_known_reason_phrase_needs_one(status):
+    with pytest.raises(ValueError, match="no known reason phrase"):
+        Refuse(status)
+
+
+@pytest.mark.parametrize(
+    "status", ["", "4x3 What", "Not Found", "40 4", "4\u0663\u0661", None, 4.3, True]
+)
+def test_what_is_no_status_is_an_error(status):
+    with pytest.raises(ValueError, match="status"):
+        Refuse(status)
+
+
+def test_a_reason_phrase_has_no_line_end():
+    with pytest.raises(ValueError, match="CR, LF"):
+        Refuse("403 No\r\nSet-Cookie: x")
+
+
+@pytest.mark.parametrize("make", [lambda x: Refuse(403, x), Proceed])
+@pytest.mark.parametrize(
+    "headers",
+    [[("X-A", "1\r\nX-B: 2")], [("X A", "1")], [("X-A", 1)], ["X-A"], [("Content-Length", "3")]],
+)
+def test_a_header_field_that_can_not_be_sent_is_an_error(make, headers):
+    with pytest.raises(ValueError, match=r"X|Content-Length"):
+        make(headers)
+
+
+def test_a_body_is_bytes():
+    with pytest.raises(TypeError, match="bytes, not str"):
+        Refuse(403, body="no")
+
+
+def test_a_decision_is_frozen_and_can_be_compared():
+    decision = Refuse(401, iter([("WWW-Authenticate", "Bearer")]))
+    assert decision == Refuse("401 Unauthorized", [("WWW-Authenticate", "Bearer")])
+    assert decision.headers == (("WWW-Authenticate", "Bearer"),)
+    assert hash(decision) == hash(dataclasses.replace(decision))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        decision.status = 200
+    assert Proceed() == Proceed([])
