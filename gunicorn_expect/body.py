@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,6 +19,18 @@ LINE_AHEAD: Final = 8192
 #: Seconds that the rest of an unread body is waited for when its connection is to be kept:
 #: gunicorn's own time.
 DRAIN_TIMEOUT: Final = 5.0
+
+
+class Reader(NamedTuple):
+    """A place in the code that reads a body."""
+
+    module: str
+    function: str
+    line: int
+
+    def __str__(self) -> str:
+        """Give it as a log shows it."""
+        return f"{self.module}.{self.function}, line {self.line}"
 
 
 class Framing(Protocol):
@@ -92,6 +105,8 @@ class Body:
         self._wire: Wire | None = wire  # until the response begins
         self._ahead = io.BytesIO()  # what was read and not given
         self._failure: OSError | None = None
+        #: Who read first.
+        self.first_reader: Reader | None = None
         # One thread may read the body while another one begins the answer, or ends it.
         self._lock = threading.Lock()
 
@@ -103,6 +118,8 @@ class Body:
             size = sys.maxsize
         elif not size:
             return b""
+        if self.first_reader is None:
+            self.first_reader = _caller()
         self.expectation.on_read()
         with self._lock:
             data = self._ahead.read(size)
@@ -125,6 +142,8 @@ class Body:
             size = sys.maxsize
         elif not size:
             return b""
+        if self.first_reader is None:
+            self.first_reader = _caller()
         self.expectation.on_read()
         with self._lock:
             line = self._ahead.readline(size)
@@ -154,6 +173,8 @@ class Body:
         with memoryview(buffer).cast("B") as view:
             if not view:
                 return 0
+            if self.first_reader is None:
+                self.first_reader = _caller()
             self.expectation.on_read()
             with self._lock:
                 filled = self._ahead.readinto(view)
@@ -306,3 +327,13 @@ class Body:
             if isinstance(error, OSError)
             else OSError(f"a read of the body was interrupted: {error!r}")
         )
+
+
+def _caller() -> Reader | None:
+    """Tell who has called a method of this file."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    if frame is None:
+        return None
+    return Reader(frame.f_globals.get("__name__", "?"), frame.f_code.co_name, frame.f_lineno)

@@ -11,6 +11,7 @@ says of the connection depends on what was read by then.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect.decision import Proceed, Refuse
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from gunicorn_expect.body import Body
+    from gunicorn_expect.body import Body, Reader
     from gunicorn_expect.decision import Policy
     from gunicorn_expect.expectation import Expectation
 
@@ -41,6 +42,9 @@ _STATUS: Final = {
     ContentTooLarge: "413 Content Too Large",
     ClientDisconnected: "400 Bad Request",
 }
+
+#: What could have been answered before the body was read.
+_LATE: Final = frozenset({"401", "403", "413", "415"})
 
 #: Bytes of an answer that every system takes without waiting for the client to read: Linux begins
 #: with a send buffer of 16 KiB (tcp(7), tcp_wmem).
@@ -67,6 +71,7 @@ class Gate:
         policy: Policy | None = None,
         *,
         guards_all: bool = False,
+        warn: Callable[[str], object] | None = None,
     ) -> None:
         """Stand before this application.
 
@@ -75,11 +80,14 @@ class Gate:
             policy: asked before it, of every request that has a body.
             guards_all: an answer that breaks off ends its connection without a wait, that of a
                 request without a body as well. For a server that has one thread.
+            warn: told that a body was read and then refused, once for each place that reads.
 
         """
         self._application = application
         self._policy = policy
         self._guards_all = guards_all
+        self._warn = warn
+        self._warned: set[Reader] = set()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Call the application, and see to it that its answer is announced as what it is."""
@@ -95,7 +103,8 @@ class Gate:
         environ[KEY] = expectation
         if expectation.state is State.PENDING and "wsgi.early_hints" in environ:
             environ["wsgi.early_hints"] = _settled(expectation, environ["wsgi.early_hints"])
-        answer = _Answer(body, expectation, start_response, environ["REQUEST_METHOD"])
+        late = partial(self._refused_late, environ) if self._warn else None
+        answer = _Answer(body, expectation, start_response, environ["REQUEST_METHOD"], late)
         if self._policy is None:
             return self._answer(environ, answer)
         with contextlib.ExitStack() as exits:
@@ -140,6 +149,19 @@ class Gate:
                 return [content] if environ["REQUEST_METHOD"] != "HEAD" else []
         raise TypeError(f"the policy returned {decision!r}, not Proceed, Refuse or None")
 
+    def _refused_late(self, environ: WSGIEnvironment, status: str, reader: Reader) -> None:
+        """Warn of an upload that was paid for nothing."""
+        if reader in self._warned or self._warn is None:
+            return
+        if status.startswith("413") and "CONTENT_LENGTH" not in environ:
+            return  # only who reads such a body can know
+        self._warned.add(reader)
+        self._warn(
+            f"An upload was read and then refused with {status!r}: its body was sent for nothing. "
+            f"It was read first in {reader}. Decide before that, or in expect_policy; "
+            "expect_warn = False turns this warning off"
+        )
+
 
 class _Answer:
     """The application's answer, held until its first byte has to go out."""
@@ -147,6 +169,7 @@ class _Answer:
     __slots__ = (
         "_body",
         "_expectation",
+        "_late",
         "_method",
         "_start_response",
         "_write",
@@ -155,12 +178,18 @@ class _Answer:
     )
 
     def __init__(
-        self, body: Body, expectation: Expectation, start_response: StartResponse, method: str
+        self,
+        body: Body,
+        expectation: Expectation,
+        start_response: StartResponse,
+        method: str,
+        late: Callable[[str, Reader], object] | None = None,
     ) -> None:
         self._body = body
         self._expectation = expectation
         self._start_response = start_response
         self._method = method
+        self._late = late
         self._write: Callable[[bytes], object] | None = None
         #: Status and header fields that the server does not have yet.
         self.held: tuple[str, list[tuple[str, str]]] | None = None
@@ -179,6 +208,10 @@ class _Answer:
         if self.held is not None and exc_info is None:
             raise AssertionError("start_response was called a second time without exc_info")
         self.held = (status, list(headers))
+        if self._late is not None and status[:3] in _LATE:
+            reader = self._body.first_reader
+            if reader is not None:
+                self._late(status, reader)
         return self.write
 
     def write(self, data: bytes, /) -> None:

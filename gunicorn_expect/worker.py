@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, ClassVar
 
@@ -34,6 +35,23 @@ class Worker(base.Worker):
     _grace_ends: float | None = None
 
     @classmethod
+    def checked(cls) -> type[Worker]:
+        """Be the ``worker_class`` of a configuration file, and check its ``expect_*`` names.
+
+        ``worker_class = gunicorn_expect.Worker.checked``: gunicorn calls it when it has read the
+        file, ``gunicorn --check-config`` as well, which never asks a worker.
+
+        Raises:
+            BadSettingError: one of them is wrong.
+
+        """
+        for module in list(sys.modules.values()):
+            names = getattr(module, "__dict__", {})
+            if names.get("worker_class") == cls.checked:  # the file that names this
+                settings.check(names)
+        return cls
+
+    @classmethod
     def check_config(cls, cfg: Config, log: Logger) -> None:  # noqa: ARG003  gunicorn's
         """Refuse what we can't work with, before a worker boots (master)."""
         exchange.require_gunicorn(
@@ -51,6 +69,7 @@ class Worker(base.Worker):
             self.wsgi,  # type: ignore[arg-type]
             policy,
             guards_all=self.guards_all,
+            warn=self.log.warning if self._settings.expect_warn else None,
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -50,6 +50,19 @@ def seen(environ, start_response):
     return answer(start_response, SEEN)
 
 
+@route("/asked")
+def asked(environ, start_response):
+    """Tell what the policy was asked, and what has reached an application."""
+    from deciding import ASKED
+
+    return answer(start_response, [ASKED, [line.partition("?")[0] for line in SEEN]])
+
+
+@route("/asked-by")
+def asked_by(environ, start_response):
+    return answer(start_response, environ["asked.pid"] == os.getpid())
+
+
 @route("/hello")
 def hello(environ, start_response):
     return answer(start_response, b"hello")
@@ -61,6 +74,13 @@ def hello(environ, start_response):
 @route("/read")
 def read(environ, start_response):
     return answer(start_response, environ["wsgi.input"].read())
+
+
+@route("/read-then-refuse")
+def read_then_refuse(environ, start_response):
+    for _ in environ["wsgi.input"]:
+        pass
+    return answer(start_response, b"", "403 Forbidden")
 
 
 @route("/read-by")

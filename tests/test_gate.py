@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from gunicorn_expect import BodyTimeout, ClientDisconnected, Expectation, MalformedBody, State
+from gunicorn_expect.body import Reader
 from gunicorn_expect.gate import KEY, SENT_AT_ONCE, AnswerCutOff, Gate
 
 
@@ -287,3 +288,63 @@ def test_an_empty_write_says_nothing_of_the_length():
     response, items, _ = call(application)
     assert list(items) == [b"more"]
     assert response.starts == [("200 OK", [])]
+
+
+# An upload that is refused when it has been read.
+
+
+def reading_first(status):
+    def application(environ, start_response):
+        environ["wsgi.input"].read()
+        start_response(status, [])
+        return []
+
+    return application
+
+
+class Read(Input):
+    """A body that somebody has read."""
+
+    first_reader = Reader("some.middleware", "parse", 12)
+
+
+def warnings_of(application, times=1, **environ):
+    warnings = []
+    gate = Gate(application, warn=warnings.append)
+    for _ in range(times):
+        list(gate({**ENVIRON, "CONTENT_LENGTH": "4", **environ}, Response().start_response))
+    return warnings
+
+
+ENVIRON = {"REQUEST_METHOD": "PUT", "wsgi.input": Read(), "wsgi.file_wrapper": io.BytesIO}
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 No", "413 Too Much", "415 What"])
+def test_a_refusal_of_a_body_that_was_read_is_warned_of_with_its_place(status):
+    [warning] = warnings_of(reading_first(status))
+    assert repr(status) in warning
+    assert "in some.middleware.parse, line 12." in warning
+    assert "expect_warn = False" in warning
+
+
+def test_each_place_is_warned_of_once():
+    assert len(warnings_of(reading_first("403 Forbidden"), times=3)) == 1
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "404 Not Found", "422 No"])
+def test_what_is_known_only_from_the_body_is_not_warned_of(status):
+    assert warnings_of(reading_first(status)) == []
+
+
+def test_a_body_that_turned_out_too_long_is_not_warned_of():
+    application = reading_first("413 Content Too Large")
+    warnings = []
+    environ = {**ENVIRON}
+    list(Gate(application, warn=warnings.append)(environ, Response().start_response))
+    assert warnings == []
+
+
+def test_a_body_that_nobody_read_is_not_warned_of():
+    unread = Input()
+    unread.first_reader = None
+    assert warnings_of(answering("403 Forbidden"), **{"wsgi.input": unread}) == []

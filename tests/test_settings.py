@@ -1,13 +1,14 @@
 """The expect_* settings: where they come from, and what they may be."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 from conftest import WORKERS
 from gunicorn.app.wsgiapp import WSGIApplication
-from wire import CHECKOUT, PATIENCE, TESTS
+from wire import CHECKOUT, PATIENCE, TESTS, Server
 
 from gunicorn_expect import settings
 from gunicorn_expect.settings import Settings
@@ -124,7 +125,173 @@ def test_a_bad_value_in_the_file_is_refused_even_if_the_environment_wins(configu
         settings.load(configured("-c", str(file)), {"GUNICORN_EXPECT_LINGER": "1"})
 
 
+# The policy.
+
+
+def a_policy(environ):
+    """Decide nothing."""
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_there_need_not_be_a_policy(value):
+    found = settings.check({"expect_policy": value}, {})
+    assert found == Settings()
+    assert settings.policy_of(found) is None
+
+
+def test_a_policy_is_a_callable_or_its_place(tmp_path, configured):
+    assert settings.policy_of(settings.check({"expect_policy": a_policy}, {})) is a_policy
+    place = settings.check({}, {"GUNICORN_EXPECT_POLICY": "deciding:policy"})
+    assert settings.policy_of(place).__module__ == "deciding"
+    inside = settings.check({}, {"GUNICORN_EXPECT_POLICY": "deciding:Policies.strict"})
+    assert settings.policy_of(inside)({}).status == "403 Forbidden"
+
+
+def test_the_place_of_a_policy_is_looked_for_and_not_imported(configured, tmp_path):
+    configured()
+    tmp_path.joinpath("not_to_be_imported.py").write_text("raise LookupError", "utf-8")
+    found = settings.check({"expect_policy": "not_to_be_imported:policy"}, {})
+    with pytest.raises(ValueError, match=r"^expect_policy is .*: LookupError"):
+        settings.policy_of(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("deciding", "it takes a callable, or 'module:callable'"),
+        ("deciding:", "it takes a callable, or 'module:callable'"),
+        (":policy", "it takes a callable, or 'module:callable'"),
+        ("deciding:policy()", "it takes a callable, or 'module:callable'"),
+        ("no_such_module:policy", "there is no module 'no_such_module'"),
+        ("no_such.module:policy", "there is no module 'no_such.module'"),
+        (3, "which can't be called"),
+        (lambda: None, "which can't be called with an environ: too many positional arguments"),
+    ],
+)
+def test_a_policy_that_is_none_is_refused_at_once(value, why):
+    with pytest.raises(ValueError, match=f"^expect_policy is .*{re.escape(why)}"):
+        settings.check({"expect_policy": value}, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("deciding:polcy", "AttributeError: module 'deciding' has no attribute 'polcy'"),
+        ("deciding:ASKED", "which can't be called"),
+        ("deciding:with_one_too_many", "which can't be called with an environ"),
+    ],
+)
+def test_a_place_without_a_policy_is_refused_by_the_worker(value, why):
+    with pytest.raises(ValueError, match=f"^expect_policy is {value!r}.*{re.escape(why)}"):
+        settings.policy_of(settings.check({"expect_policy": value}, {}))
+
+
+# Switches, and names that are none.
+
+
+@pytest.mark.parametrize(
+    ("value", "on"), [(True, True), (0, False), ("false", False), ("True", True), ("1", True)]
+)
+def test_a_switch_is_on_or_off(value, on):
+    assert settings.check({"expect_warn": value}, {}) == Settings(expect_warn=on)
+
+
+@pytest.mark.parametrize("value", ["no", "", None, 2, "off"])
+def test_a_switch_that_is_neither_is_refused(value):
+    with pytest.raises(ValueError, match=r"^expect_warn is .*; it takes True or False$"):
+        settings.check({"expect_warn": value}, {})
+
+
+@pytest.mark.parametrize(
+    ("configured", "environ", "line"),
+    [
+        (
+            {"expect_liner": 3},
+            {},
+            "expect_liner = 3: there is no such setting; the nearest is expect_linger",
+        ),
+        (
+            {},
+            {"GUNICORN_EXPECT_TIMEOUT": "3"},
+            "GUNICORN_EXPECT_TIMEOUT = '3': there is no such setting; "
+            "the nearest is GUNICORN_EXPECT_BODY_TIMEOUT",
+        ),
+        (
+            {"expect_": None},
+            {},
+            "expect_ = None: there is no such setting; the nearest is expect_warn",
+        ),
+    ],
+)
+def test_a_name_that_is_none_is_refused_with_the_nearest_right_one(configured, environ, line):
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        settings.check(configured, environ)
+
+
+def test_other_names_are_none_of_ours():
+    assert settings.check({"expected": 1, "Expect_linger": 2}, {"EXPECT_LINGER": "x"}) == Settings()
+
+
 # What gunicorn makes of it.
+
+
+@pytest.mark.parametrize("worker", ["Worker", "GeventWorker", "workers.sync.Worker"])
+@pytest.mark.parametrize("where", ["file", "module", "environment"])
+def test_check_config_finds_a_bad_value_where_the_file_names_the_checked_worker(
+    tmp_path, worker, where
+):
+    text = "import gunicorn_expect.workers.sync\n"
+    text += f"worker_class = gunicorn_expect.{worker}.checked\n"
+    text += "expect_linger = 'soon'\n" if where != "environment" else ""
+    tmp_path.joinpath("some.py").write_text(text, "utf-8")
+    result = check_config(
+        tmp_path,
+        *("-c", "python:some" if where == "module" else "some.py"),
+        **({"GUNICORN_EXPECT_LINGER": "soon"} if where == "environment" else {}),
+    )
+    assert result.returncode == 1
+    name = "GUNICORN_EXPECT_LINGER" if where == "environment" else "expect_linger"
+    assert f"{name} is 'soon'; it takes a number, 0 or more" in result.stderr
+
+
+def test_check_config_is_content_with_good_ones(tmp_path):
+    text = "import gunicorn_expect\nworker_class = gunicorn_expect.Worker.checked\n"
+    tmp_path.joinpath("some.py").write_text(text + "expect_linger = 3\n", "utf-8")
+    result = check_config(tmp_path, "-c", "some.py")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def check_config(folder, *options, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--check-config", *options, "apps:app"],
+        cwd=folder,
+        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT, folder)))} | env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_the_checked_worker_serves(tmp_path):
+    text = "import gunicorn_expect\nworker_class = gunicorn_expect.GeventWorker.checked\n"
+    tmp_path.joinpath("some.py").write_text(text, "utf-8")
+    with Server.of(
+        [sys.executable, "-m", "gunicorn", "-c", "some.py", "apps:app"],
+        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT)))},
+        cwd=tmp_path,
+    ) as server:
+        server.wait_for_log("Using worker: Worker")
+        assert server.get("/hello") == b"hello"
+
+
+def test_a_policy_that_the_worker_does_not_find_stops_gunicorn():
+    server = Server(env={"GUNICORN_EXPECT_POLICY": "deciding:polcy"})
+    try:
+        server.wait_for_log("expect_policy is 'deciding:polcy', which can't be loaded: Attr")
+        assert server.process.wait(PATIENCE) != 0
+    finally:
+        server.__exit__()
 
 
 @pytest.mark.parametrize("where", ["file", "default file", "module", "environment"])

@@ -124,6 +124,9 @@ class Switchboard:
     def wait(self, name):
         assert self._events[name].wait(PATIENCE), f"{name} did not happen"
 
+    def happened(self, name):
+        return self._events[name].is_set()
+
     def close(self):
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

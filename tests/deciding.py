@@ -1,0 +1,47 @@
+"""The policy that the wire tests talk to: it does what the request says in X-Decide."""
+
+import json
+import os
+
+from apps import tell
+
+from gunicorn_expect import Proceed, Refuse
+
+#: What it was asked.
+ASKED = []
+
+
+def policy(environ):
+    ASKED.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+    environ["asked.pid"] = os.getpid()
+    word, *rest = environ.get("HTTP_X_DECIDE", "nothing").split(None, 1)
+    if "HTTP_X_AT_THE_END" in environ:
+        environ["gunicorn_expect.exits"].callback(tell, f"set {environ['HTTP_X_AT_THE_END']}")
+    match word:
+        case "nothing":
+            return None
+        case "proceed":
+            return Proceed([("X-Said", "go on")])
+        case "refuse":
+            status, _, body = rest[0].partition(" ")
+            return Refuse(int(status), [("X-Said", "no")], body.encode())
+        case "limit":
+            environ["wsgi.input"].limit(int(rest[0]))
+            return None
+        case "raise":
+            raise LookupError("no such token")
+        case "nonsense":
+            return json.loads(rest[0])
+        case "read":
+            return Refuse(403, body=environ["wsgi.input"].read())
+    raise AssertionError(word)
+
+
+def with_one_too_many(environ, start_response):
+    """Be no policy."""
+
+
+class Policies:
+    @staticmethod
+    def strict(environ):
+        return Refuse(403)
