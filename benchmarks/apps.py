@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from gunicorn_expect import Refuse
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
@@ -19,6 +21,14 @@ def refuse(_environ: WSGIEnvironment, start_response: StartResponse) -> list[byt
     """Refuse an upload."""
     start_response("403 Forbidden", [("Content-Length", "0")])
     return []
+
+
+FORBIDDEN = Refuse(403)
+
+
+def refusing(_environ: WSGIEnvironment) -> Refuse:
+    """Be the policy that refuses as `refuse` does."""
+    return FORBIDDEN
 
 
 def refuse_uploads(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:

@@ -9,7 +9,7 @@ import socket
 import statistics
 import time
 
-from servers import OURS, STOCK, both, in_turn, print_machine
+from servers import OURS, STOCK, both, in_turn, print_machine, ratios
 
 CONNECTIONS = 8  # one for each thread of the server
 SECONDS = 0.5
@@ -47,22 +47,22 @@ def main() -> None:
     """Print the table."""
     print_machine()
     medians: dict[str, list[float]] = {OURS: [], STOCK: []}
-    ratios: list[float] = []
+    pairs: list[float] = []
     for _ in range(STARTS):
         with both("hello") as addresses:
             for address in addresses.values():
                 requests_a_second(address)  # warm up
-            results, more = in_turn(addresses, requests_a_second, ROUNDS)
-        ratios += more
-        for name, result in results.items():
-            medians[name].append(result)
-    quarters = statistics.quantiles(ratios, n=4)
+            results = in_turn(addresses, requests_a_second, ROUNDS)
+        pairs += ratios(results, OURS, STOCK)
+        for name, values in results.items():
+            medians[name].append(statistics.median(values))
+    quarters = statistics.quantiles(pairs, n=4)
     print(f"GET, {CONNECTIONS} keep-alive connections, requests a second:")
     print(f"  stock gthread    {statistics.median(medians[STOCK]):8.0f}")
     print(f"  gunicorn_expect  {statistics.median(medians[OURS]):8.0f}")
     print(
-        f"  ratio            {statistics.median(ratios):8.3f}"
-        f"   (middle half of {len(ratios)} pairs: {quarters[0]:.3f} to {quarters[2]:.3f})"
+        f"  ratio            {statistics.median(pairs):8.3f}"
+        f"   (middle half of {len(pairs)} pairs: {quarters[0]:.3f} to {quarters[2]:.3f})"
     )
 
 

@@ -1,9 +1,11 @@
 """What a refusal costs: refusals a second, time to the status, body bytes for each of them.
 
 Each client announces 1 GiB with ``Expect: 100-continue`` and does what it is told: it sends when it
-gets a 100, and stops and closes when it gets a final status. The application refuses them all.
+gets a 100, and stops and closes when it gets a final status. The application refuses them all, or,
+in the third server, a policy does before it.
 
-Bars: no body byte, and at 32 connections at least 2 times stock gthread's refusals a second.
+Bars: no body byte; at 32 connections at least 2 times stock gthread's refusals a second; by policy
+at least as many as by the application.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import socket
 import statistics
 import time
 
-from servers import OURS, STOCK, both, in_turn, print_machine
+from servers import OURS, STOCK, both, in_turn, print_machine, ratios
 
+BY_POLICY = "ours_by_policy"
 SECONDS = 2.0
 ROUNDS = 7
 PIECE = bytes(64 * 1024)
@@ -102,7 +105,7 @@ def main() -> None:
     print_machine()
     print("Refusing 1 GiB:")
     print("                                refused/s   to status   body bytes   not heard")
-    with both("refuse") as addresses:
+    with both("refuse", **{BY_POLICY: {"GUNICORN_EXPECT_POLICY": "apps:refusing"}}) as addresses:
         for connections in (1, 32):
             uploads: dict[tuple[str, int], list[Upload]] = {x: [] for x in addresses.values()}
 
@@ -115,18 +118,21 @@ def main() -> None:
                 uploads[address] += done
                 return sum(upload.refused_after > 0 for upload in done) / SECONDS
 
-            medians, ratios = in_turn(addresses, measure, ROUNDS)
-            for name in (STOCK, OURS):
+            results = in_turn(addresses, measure, ROUNDS)
+            for name in (STOCK, OURS, BY_POLICY):
                 done = uploads[addresses[name]]
                 heard = [upload.refused_after for upload in done if upload.refused_after]
                 to_status = statistics.median(heard) * 1000
                 sent = statistics.mean(upload.body_bytes for upload in done)
+                rate = statistics.median(results[name])
                 unheard = 1 - len(heard) / len(done)
                 print(
-                    f"  {connections:2} connections, {name:22} {medians[name]:8.0f} "
+                    f"  {connections:2} connections, {name:22} {rate:8.0f} "
                     f"{to_status:8.2f} ms {sent:12.0f} {unheard:14.1%}"
                 )
-            print(f"  ratio of refusals a second: {statistics.median(ratios):.2f}")
+            for name, to in ((OURS, STOCK), (BY_POLICY, STOCK), (BY_POLICY, OURS)):
+                ratio = statistics.median(ratios(results, name, to))
+                print(f"  refusals a second, {name} to {to}: {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -79,15 +78,26 @@ def apart(servers: contextlib.AbstractContextManager[_Servers]) -> Iterator[_Ser
                 os.sched_setaffinity(0, cores)  # for the next start
 
 
-def both(app: str) -> contextlib.AbstractContextManager[dict[str, tuple[str, int]]]:
-    """Serve it by ours and by stock gunicorn, on one core; the client gets the other one."""
-    return apart(_both(app))
+def both(
+    app: str, **more: Mapping[str, str]
+) -> contextlib.AbstractContextManager[dict[str, tuple[str, int]]]:
+    """Serve it by ours and by stock gunicorn, on one core; the client gets the other one.
+
+    Args:
+        app: of apps.py.
+        more: other servers of ours, by name, with what their environment has.
+
+    """
+    return apart(_both(app, more))
 
 
 @contextlib.contextmanager
-def _both(app: str) -> Iterator[dict[str, tuple[str, int]]]:
-    with served(app, OURS) as (ours, _), served(app, STOCK) as (stock, _):
-        yield {OURS: ours, STOCK: stock}
+def _both(app: str, more: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, tuple[str, int]]]:
+    with contextlib.ExitStack() as stack:
+        addresses = {name: stack.enter_context(served(app, name))[0] for name in (OURS, STOCK)}
+        for name, env in more.items():
+            addresses[name] = stack.enter_context(served(app, OURS, env))[0]
+        yield addresses
 
 
 def worker_of(master: int) -> int:
@@ -108,18 +118,22 @@ def in_turn(
     addresses: dict[str, tuple[str, int]],
     measure: Callable[[tuple[str, int]], float],
     rounds: int,
-) -> tuple[dict[str, float], list[float]]:
-    """Measure the two in turn; give the median of each, and our ratio to stock in each round.
+) -> dict[str, list[float]]:
+    """Measure them in turn; give the results of each, a round each.
 
-    The first to be measured changes from round to round, so that neither has the warmer machine.
+    The first to be measured changes from round to round, so that none has the warmer machine.
     """
     results: dict[str, list[float]] = {name: [] for name in addresses}
     for number in range(rounds):
         names = list(addresses) if number % 2 else list(reversed(addresses))
         for name in names:
             results[name].append(measure(addresses[name]))
-    ratios = [ours / stock for ours, stock in zip(results[OURS], results[STOCK], strict=True)]
-    return {name: statistics.median(values) for name, values in results.items()}, ratios
+    return results
+
+
+def ratios(results: dict[str, list[float]], name: str, to: str) -> list[float]:
+    """Compare one with another, in each round."""
+    return [one / other for one, other in zip(results[name], results[to], strict=True)]
 
 
 def print_machine() -> None:

@@ -138,15 +138,16 @@ class Gate:
         if self._policy is None:
             return None
         decision = self._policy(environ)
-        match decision:
-            case None:
-                return None
-            case Proceed(headers):
-                environ[KEY].proceed(headers)
-                return None
-            case Refuse(status, headers, content):
-                answer.start(str(status), [*headers, ("Content-Length", str(len(content)))])
-                return [content] if environ["REQUEST_METHOD"] != "HEAD" else []
+        if decision is None:
+            return None
+        if isinstance(decision, Refuse):
+            content = decision.body
+            length = ("Content-Length", str(len(content)))
+            answer.start(str(decision.status), [*decision.headers, length])
+            return [content] if environ["REQUEST_METHOD"] != "HEAD" else []
+        if isinstance(decision, Proceed):
+            environ[KEY].proceed(decision.headers)
+            return None
         raise TypeError(f"the policy returned {decision!r}, not Proceed, Refuse or None")
 
     def _refused_late(self, environ: WSGIEnvironment, status: str, reader: Reader) -> None:
