@@ -1,0 +1,231 @@
+"""Applications of five frameworks that look at an upload in some way, and then refuse it.
+
+``/<framework>/<way>``: 403, whatever was read by then.
+"""
+
+import wsgiref.util
+
+import bottle
+import django.conf
+import django.core.handlers.wsgi
+import django.http
+import django.urls
+import django.views.decorators.csrf
+import falcon
+import flask
+import pyramid.config
+import pyramid.csrf
+import pyramid.response
+import pyramid.session
+
+# Flask: in a function that runs before each request.
+
+FLASK = {
+    "form": lambda request: request.form,
+    "files": lambda request: request.files,
+    "values": lambda request: request.values,
+    "data": lambda request: request.data,
+    "get_data()": lambda request: request.get_data(),
+    "get_json()": lambda request: request.get_json(),
+    "args": lambda request: request.args,
+    "content_length": lambda request: request.content_length,
+    "is_json": lambda request: request.is_json,
+    "authorization": lambda request: request.authorization,
+    "stream": lambda request: request.stream,
+}
+flask_app = flask.Flask("early")
+
+
+@flask_app.before_request
+def look():
+    FLASK[flask.request.path.strip("/")](flask.request)
+    return flask.Response(status=403)
+
+
+# Django: behind the middleware that a new project has, as far as it may read a body.
+
+django.conf.settings.configure(
+    ALLOWED_HOSTS=["*"],
+    CSRF_COOKIE_NAME="csrf",
+    DEBUG=False,
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"],
+    LOGGING_CONFIG=None,
+    LOGIN_URL="/login",
+    ROOT_URLCONF=__name__,
+    SECRET_KEY="of tests",
+    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+    USE_TZ=True,
+)
+django.setup()
+
+SESSION = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+CSRF = "django.middleware.csrf.CsrfViewMiddleware"
+LOGIN = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+
+
+def refuse(request, **_arguments):
+    return django.http.HttpResponse(status=403)
+
+
+def refuse_first(get_response):
+    return refuse
+
+
+def post(request):
+    return refuse(request, read=request.POST)
+
+
+def fail(request):
+    raise ZeroDivisionError
+
+
+urlpatterns = [
+    django.urls.path("refuse", refuse),
+    django.urls.path("exempt", django.views.decorators.csrf.csrf_exempt(refuse)),
+    django.urls.path("POST", django.views.decorators.csrf.csrf_exempt(post)),
+    django.urls.path("fail", django.views.decorators.csrf.csrf_exempt(fail)),
+]
+
+
+def django_app(view, *middleware, **settings):
+    """Give Django with this middleware, and only this view."""
+
+    def app(environ, start_response):
+        environ["PATH_INFO"] = f"/{view}"
+        return handler(environ, start_response)
+
+    for name, value in settings.items():
+        setattr(django.conf.settings, name, value)
+    django.conf.settings.MIDDLEWARE = middleware
+    handler = django.core.handlers.wsgi.WSGIHandler()
+    return app
+
+
+DJANGO = {
+    "POST": django_app("POST"),
+    "CSRF": django_app("refuse", CSRF),
+    "CSRF, exempt": django_app("exempt", CSRF),
+    "CSRF, refused before": django_app("refuse", f"{__name__}.refuse_first", CSRF),
+    "CSRF, then login": django_app("refuse", *SESSION, CSRF, LOGIN),
+    "login, then CSRF": django_app("refuse", *SESSION, LOGIN, CSRF),
+    "an error": django_app("fail"),
+}
+
+
+def django_debug(environ, start_response):
+    django.conf.settings.DEBUG = True
+    try:
+        return DJANGO["an error"](environ, start_response)
+    finally:
+        django.conf.settings.DEBUG = False
+
+
+DJANGO["an error, DEBUG"] = django_debug
+
+# Falcon: in a middleware.
+
+FALCON = {
+    "media": lambda request: request.media,
+    "get_media()": lambda request: request.get_media(),
+    "params": lambda request: request.params,
+    "content_length": lambda request: request.content_length,
+    "bounded_stream": lambda request: request.bounded_stream,
+}
+
+
+class Look:
+    def process_request(self, request, response):
+        FALCON[request.path.strip("/")](request)
+        raise falcon.HTTPStatus(falcon.HTTP_403)
+
+
+falcon_app = falcon.App(middleware=[Look()])
+
+# Bottle: in a hook.
+
+BOTTLE = {
+    "forms": lambda request: request.forms,
+    "files": lambda request: request.files,
+    "POST": lambda request: request.POST,
+    "params": lambda request: request.params,
+    "body": lambda request: request.body,
+    "json": lambda request: request.json,
+    "query": lambda request: request.query,
+    "auth": lambda request: request.auth,
+    "content_length": lambda request: request.content_length,
+}
+bottle_app = bottle.Bottle()
+
+
+@bottle_app.hook("before_request")
+def look_in_bottle():
+    BOTTLE[bottle.request.path.strip("/")](bottle.request)
+    raise bottle.HTTPResponse(status=403)
+
+
+# Pyramid: before the permission is looked at, and behind it.
+
+
+class Nobody:
+    def identity(self, request):
+        return None
+
+    def authenticated_userid(self, request):
+        return None
+
+    def permits(self, request, context, permission):
+        return permission == "all"
+
+
+PYRAMID = {
+    "POST": lambda request: request.POST,
+    "params": lambda request: request.params,
+    "body": lambda request: request.body,
+    "json_body": lambda request: request.json_body,
+    "GET": lambda request: request.GET,
+    "body_file": lambda request: request.body_file,
+    "content_length": lambda request: request.content_length,
+    "authorization": lambda request: request.authorization,
+}
+
+
+def view(request):
+    PYRAMID.get(request.matched_route.name, lambda request: None)(request)
+    return pyramid.response.Response(status=403)
+
+
+def pyramid_app():
+    config = pyramid.config.Configurator()
+    config.set_session_factory(pyramid.session.SignedCookieSessionFactory("of tests"))
+    config.set_security_policy(Nobody())
+    config.add_exception_view(
+        lambda request: pyramid.response.Response(status=403), context=Exception
+    )
+    views = {way: {"permission": "all"} for way in PYRAMID} | {
+        "a permission": {"permission": "none"},
+        "a permission, request_param": {"permission": "none", "request_param": "a"},
+        "a permission, CSRF": {"permission": "none", "require_csrf": True},
+        "CSRF": {"permission": "all", "require_csrf": True},
+    }
+    for way, settings in views.items():
+        config.add_route(way, f"/{way}")
+        config.add_view(view, route_name=way, **settings)
+    return config.make_wsgi_app()
+
+
+APPS = {
+    "Flask": flask_app,
+    "Falcon": falcon_app,
+    "Bottle": bottle_app,
+    "Pyramid": pyramid_app(),
+}
+
+
+def app(environ, start_response):
+    framework = wsgiref.util.shift_path_info(environ)
+    if framework == "Django":
+        return DJANGO[environ["PATH_INFO"].strip("/")](environ, start_response)
+    return APPS[framework](environ, start_response)
