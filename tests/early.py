@@ -1,14 +1,17 @@
 """Applications of five frameworks that look at an upload in some way, and then refuse it.
 
-``/<framework>/<way>``: 403, whatever was read by then.
+``/<framework>/<way>``. `test_policies_page.py` sees on the wire which of them have read it by then.
 """
 
+import warnings
 import wsgiref.util
 
 import bottle
 import django.conf
+import django.core.exceptions
 import django.core.handlers.wsgi
 import django.http
+import django.test
 import django.urls
 import django.views.decorators.csrf
 import falcon
@@ -42,12 +45,28 @@ def look():
     return flask.Response(status=403)
 
 
+limited_app = flask.Flask("limited")
+limited_app.config["MAX_CONTENT_LENGTH"] = 3
+
+
+LIMITED = {
+    "data": lambda request: request.data,
+    "form": lambda request: dict(request.form),
+    "read()": lambda request: request.stream.read(),
+    "pieces": lambda request: b"".join(iter(lambda: request.stream.read(64), b"")),
+}
+
+
+@limited_app.post("/<way>")
+def look_limited(way):
+    return LIMITED[way](flask.request)
+
+
 # Django: behind the middleware that a new project has, as far as it may read a body.
 
 django.conf.settings.configure(
     ALLOWED_HOSTS=["*"],
     CSRF_COOKIE_NAME="csrf",
-    DEBUG=False,
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes"],
     LOGGING_CONFIG=None,
     LOGIN_URL="/login",
@@ -66,7 +85,7 @@ CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 LOGIN = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
 
-def refuse(request, **_arguments):
+def refuse(request):
     return django.http.HttpResponse(status=403)
 
 
@@ -75,55 +94,61 @@ def refuse_first(get_response):
 
 
 def post(request):
-    return refuse(request, read=request.POST)
+    return django.http.HttpResponse(request.POST, status=403)
+
+
+def files(request):
+    return django.http.HttpResponse(request.FILES, status=403)
+
+
+def deny(request):
+    raise django.core.exceptions.PermissionDenied
+
+
+def find_nothing(request):
+    raise django.http.Http404
 
 
 def fail(request):
     raise ZeroDivisionError
 
 
+exempt = django.views.decorators.csrf.csrf_exempt
 urlpatterns = [
     django.urls.path("refuse", refuse),
-    django.urls.path("exempt", django.views.decorators.csrf.csrf_exempt(refuse)),
-    django.urls.path("POST", django.views.decorators.csrf.csrf_exempt(post)),
-    django.urls.path("fail", django.views.decorators.csrf.csrf_exempt(fail)),
+    *(
+        django.urls.path(f"exempt/{view.__name__}", exempt(view))
+        for view in (refuse, post, files, deny, find_nothing, fail)
+    ),
 ]
 
 
-def django_app(view, *middleware, **settings):
+def django_app(view, *middleware, debug=False):
     """Give Django with this middleware, and only this view."""
 
     def app(environ, start_response):
-        environ["PATH_INFO"] = f"/{view}"
-        return handler(environ, start_response)
+        with django.test.override_settings(DEBUG=debug):
+            return handler(environ | {"PATH_INFO": f"/{view}"}, start_response)
 
-    for name, value in settings.items():
-        setattr(django.conf.settings, name, value)
-    django.conf.settings.MIDDLEWARE = middleware
-    handler = django.core.handlers.wsgi.WSGIHandler()
+    with django.test.override_settings(MIDDLEWARE=middleware):
+        handler = django.core.handlers.wsgi.WSGIHandler()
     return app
 
 
 DJANGO = {
-    "POST": django_app("POST"),
+    "POST": django_app("exempt/post"),
+    "FILES": django_app("exempt/files"),
     "CSRF": django_app("refuse", CSRF),
-    "CSRF, exempt": django_app("exempt", CSRF),
-    "CSRF, refused before": django_app("refuse", f"{__name__}.refuse_first", CSRF),
-    "CSRF, then login": django_app("refuse", *SESSION, CSRF, LOGIN),
-    "login, then CSRF": django_app("refuse", *SESSION, LOGIN, CSRF),
-    "an error": django_app("fail"),
+    "CSRF-exempt": django_app("exempt/refuse", CSRF),
+    "CSRF-refused-before": django_app("refuse", f"{__name__}.refuse_first", CSRF),
+    "CSRF-then-login": django_app("refuse", *SESSION, CSRF, LOGIN),
+    "login-then-CSRF": django_app("refuse", *SESSION, LOGIN, CSRF),
+    "PermissionDenied": django_app("exempt/deny"),
+    "Http404": django_app("exempt/find_nothing"),
+    "no-view": django_app("nowhere"),
+    "error": django_app("exempt/fail"),
+    "error-DEBUG": django_app("exempt/fail", debug=True),
 }
-
-
-def django_debug(environ, start_response):
-    django.conf.settings.DEBUG = True
-    try:
-        return DJANGO["an error"](environ, start_response)
-    finally:
-        django.conf.settings.DEBUG = False
-
-
-DJANGO["an error, DEBUG"] = django_debug
 
 # Falcon: in a middleware.
 
@@ -143,6 +168,10 @@ class Look:
 
 
 falcon_app = falcon.App(middleware=[Look()])
+auto_app = falcon.App(middleware=[Look()])
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it is deprecated
+    auto_app.req_options.auto_parse_form_urlencoded = True
 
 # Bottle: in a hook.
 
@@ -205,10 +234,10 @@ def pyramid_app():
         lambda request: pyramid.response.Response(status=403), context=Exception
     )
     views = {way: {"permission": "all"} for way in PYRAMID} | {
-        "a permission": {"permission": "none"},
-        "a permission, request_param": {"permission": "none", "request_param": "a"},
-        "a permission, CSRF": {"permission": "none", "require_csrf": True},
-        "CSRF": {"permission": "all", "require_csrf": True},
+        "permission": {"permission": "none"},
+        "permission-request_param": {"permission": "none", "request_param": "a"},
+        "permission-require_csrf": {"permission": "none", "require_csrf": True},
+        "require_csrf": {"permission": "all", "require_csrf": True},
     }
     for way, settings in views.items():
         config.add_route(way, f"/{way}")
@@ -218,7 +247,9 @@ def pyramid_app():
 
 APPS = {
     "Flask": flask_app,
+    "Flask-limited": limited_app,
     "Falcon": falcon_app,
+    "Falcon-auto": auto_app,
     "Bottle": bottle_app,
     "Pyramid": pyramid_app(),
 }
