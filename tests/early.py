@@ -158,6 +158,7 @@ FALCON = {
     "params": lambda request: request.params,
     "content_length": lambda request: request.content_length,
     "bounded_stream": lambda request: request.bounded_stream,
+    "stream": lambda request: request.stream.read(),
 }
 
 

@@ -354,12 +354,39 @@ def test_bottle_does_not_take_chunks_that_were_unpacked(looking):
 def test_flask_cuts_chunks_off_at_its_limit_unless_they_are_read_in_pieces(
     looking, way, status, said
 ):
-    """Werkzeug's fault; with wsgi.input.limit there is no such body."""
     with Client(looking) as client:
         client.send(request(f"POST /Flask-limited/{way}", CHUNKED), IN_CHUNKS)
         head, answer = client.receive_response()
     assert int(head.split()[1]) == status
     assert said in (None, answer)
+
+
+@pytest.fixture(scope="module")
+def limiting(tmp_path_factory):
+    """The same behind a policy that allows two bytes."""
+    folder = tmp_path_factory.mktemp("limiting")
+    folder.joinpath("two_bytes.py").write_text(
+        "def expect_policy(environ):\n    environ['wsgi.input'].limit(2)\n"
+    )
+    with serve(folder, "two_bytes.py", "early:app") as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("Flask/data", 500),
+        *((f"Flask-limited/{way}", 400) for way in ("read()", "data", "pieces")),
+        ("Falcon/stream", 500),
+    ],
+)
+def test_frameworks_have_errors_of_their_own_for_chunks_beyond_a_policys_limit(
+    limiting, path, status
+):
+    """The recipes make it 413."""
+    with Client(limiting) as client:
+        client.send(request(f"POST /{path}", CHUNKED), IN_CHUNKS)
+        assert int(client.receive_head().split()[1]) == status
 
 
 @pytest.mark.parametrize("framework", ["Flask", "Falcon", "Bottle", "Pyramid"])
@@ -448,6 +475,18 @@ def test_a_client_can_not_say_who_it_is(recipe_alone, header):
     with Client(recipe_alone) as client:
         client.send(waiting("PUT /files/ada/a.txt", f"{header}: ada", SIZED))
         check_refused_unread(client, "40[03]")
+
+
+def test_a_policy_that_says_proceed_sends_its_100_before_the_application_refuses(tmp_path):
+    tmp_path.joinpath("proceeding.py").write_text(
+        "from gunicorn_expect import Proceed\n\n"
+        "def expect_policy(environ):\n    return Proceed([('Upload-Id', '7')])\n"
+    )
+    with serve(tmp_path, "proceeding.py", "early:app") as server, Client(server) as client:
+        client.send(waiting("POST /Flask/args", SIZED))
+        assert client.receive_head() == b"HTTP/1.1 100 Continue\r\nUpload-Id: 7\r\n\r\n"
+        client.send(SENT)
+        assert client.receive_head().startswith(b"HTTP/1.1 403 ")
 
 
 @pytest.mark.parametrize("end", ["raise ZeroDivisionError", "return True"])
