@@ -97,7 +97,7 @@ def test_links_lead_to_files():
 # The recipes.
 
 
-@pytest.mark.parametrize("framing", [SIZED, CHUNKED])
+@pytest.mark.parametrize("framing", [SIZED, CHUNKED], ids=["length", "chunked"])
 def test_the_policy_refuses_who_has_no_token(recipe, framing):
     with Client(recipe) as client:
         client.send(waiting("PUT /files/ada/a.txt", framing))
@@ -106,7 +106,7 @@ def test_the_policy_refuses_who_has_no_token(recipe, framing):
     assert b"\r\nContent-Length: 0\r\n" in head
 
 
-@pytest.mark.parametrize("framing", [SIZED, CHUNKED])
+@pytest.mark.parametrize("framing", [SIZED, CHUNKED], ids=["length", "chunked"])
 def test_the_application_refuses_by_what_the_policy_found_out(recipe, framing):
     with Client(recipe) as client:
         client.send(waiting("PUT /files/bob/a.txt", TOKEN, framing))
@@ -121,7 +121,9 @@ def test_without_the_policy_nobody_may_write(recipe_alone, owner):
         check_refused_unread(client, 403)
 
 
-@pytest.mark.parametrize(("framing", "body"), [(SIZED, SENT), (CHUNKED, IN_CHUNKS)])
+@pytest.mark.parametrize(
+    ("framing", "body"), [(SIZED, SENT), (CHUNKED, IN_CHUNKS)], ids=["length", "chunked"]
+)
 def test_what_is_accepted_gets_its_100_and_arrives_whole(recipe, framing, body):
     with Client(recipe) as client:
         client.send(waiting("PUT /files/ada/a.txt", TOKEN, framing))
@@ -135,9 +137,8 @@ def test_what_is_accepted_gets_its_100_and_arrives_whole(recipe, framing, body):
     assert json.loads(said) == {"sha256": hashlib.sha256(SENT).hexdigest()}
 
 
-@pytest.mark.parametrize("authorized", [False, True])
+@pytest.mark.parametrize("authorized", [False, True], ids=["policy", "application"])
 def test_curl_sends_no_byte_of_what_is_refused(recipe, big_file, authorized):
-    """The policy refuses, and the application."""
     with Relay(recipe) as relay:
         url = "http://{}:{}/files/bob/big.iso".format(*relay.address)
         answer = curl(*(["-H", TOKEN] if authorized else []), "-T", big_file, url)
@@ -455,7 +456,7 @@ def test_a_status_without_known_words_must_bring_its_own():
 # A policy of one's own.
 
 
-@pytest.mark.parametrize("framing", [SIZED, CHUNKED])
+@pytest.mark.parametrize("framing", [SIZED, CHUNKED], ids=["length", "chunked"])
 def test_a_request_with_a_body_is_asked_about_though_nobody_waits(recipe, framing):
     with Client(recipe) as client:
         client.send(request("PUT /files/ada/a.txt", framing))
