@@ -350,13 +350,24 @@ def test_bottle_does_not_take_chunks_that_were_unpacked(looking):
 
 @pytest.mark.parametrize(
     ("way", "status", "said"),
-    [("read()", 200, b"hel"), ("data", 200, b"hel"), ("pieces", 413, None)],
+    [
+        ("read()", 200, b"a=h"),
+        ("data", 200, b"a=h"),
+        ("form", 200, b'{"a":"h"}\n'),
+        ("pieces", 413, None),
+    ],
 )
 def test_flask_cuts_chunks_off_at_its_limit_unless_they_are_read_in_pieces(
     looking, way, status, said
 ):
+    content_type, body = URLENCODED
     with Client(looking) as client:
-        client.send(request(f"POST /Flask-limited/{way}", CHUNKED), IN_CHUNKS)
+        head = request(
+            f"POST /Flask-limited/{way}",
+            CHUNKED,
+            f"Content-Type: {content_type if way == 'form' else 'text/plain'}",
+        )
+        client.send(head, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
         head, answer = client.receive_response()
     assert int(head.split()[1]) == status
     assert said in (None, answer)
