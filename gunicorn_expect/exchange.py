@@ -425,5 +425,5 @@ class StreamFraming:
         """Leave it: a stream has one body."""
 
     def limit(self, size: int) -> None:
-        """Allow no more than this: the head may not have told."""
-        self._most = size
+        """Allow no more than this, nor than an earlier limit: the head may not have told."""
+        self._most = min(self._most, size)

@@ -264,8 +264,8 @@ class Chunked(Framing):
             self._trailers = b""
 
     def limit(self, size: int) -> None:
-        """Allow no more than this."""
-        self._most = size
+        """Allow no more than this, nor than an earlier limit."""
+        self._most = min(self._most, size)
 
     def _next_line(self) -> None:
         limit = {_Part.SIZE: self._line_limit, _Part.DATA_END: 2}.get(
