@@ -17,8 +17,8 @@ FLOORS = [
     {"expectation", "decision", "framing"},
     {"settings"},
     {"exchange", "gate"},
-    {"worker"},
-    {"connection"},
+    {"worker", "admission"},
+    {"connection", "policies"},
     {"workers", "workers.thread", "workers.gevent", "workers.sync"},
     {""},
 ]
@@ -32,6 +32,8 @@ WITHOUT_GUNICORN = {
     "linger",
     "version",
     "gate",
+    "admission",
+    "policies",
 }
 
 

@@ -1,0 +1,397 @@
+"""Ready policies: what a server says to an upload by its head, each with the true status.
+
+A policy is asked of requests that have a body, and only of those. These are put together by
+`first`, and by `route` for a part of the paths; a configuration file may say::
+
+    from gunicorn_expect import policies
+
+    expect_policy = policies.first(
+        policies.bearer(policies.one_of(os.environ["UPLOAD_TOKEN"])),
+        policies.max_length(5_000_000_000),
+        policies.route("/photos/*", policies.content_types("image/*")),
+        policies.admission(8),
+    )
+
+Their order is that of the answers: who may not upload need not hear how long an upload may be, and
+what is refused for its head alone takes no place of those that `admission` counts.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import hashlib
+import hmac
+import re
+from typing import TYPE_CHECKING, Final
+
+from gunicorn_expect.admission import admission
+from gunicorn_expect.decision import Refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from gunicorn_expect.decision import Decision, Policy
+
+__all__ = [
+    "IDENTITY_KEY",
+    "admission",
+    "basic",
+    "bearer",
+    "content_types",
+    "first",
+    "length_required",
+    "max_length",
+    "methods",
+    "one_of",
+    "passwords",
+    "route",
+]
+
+#: What the check of `bearer` or `basic` returned: the application need not check again.
+IDENTITY_KEY: Final = "gunicorn_expect.identity"
+
+#: "restricted-name" (RFC 6838 section 4.2)
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9!#$&\-^_.+]*"
+_MEDIA_TYPE: Final = re.compile(rf"{_NAME}/{_NAME}")
+#: "media-range = ( "*/*" / ( type "/" "*" ) / ( type "/" subtype ) )" (RFC 9110 section 12.5.1)
+_MEDIA_RANGE: Final = re.compile(rf"\*/\*|{_NAME}/(?:\*|{_NAME})")
+#: "method = token" (RFC 9110 section 9.1), in capitals.
+_METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
+#: RFC 6750 section 2.1: "b64token"
+_BEARER_TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+#: What a quoted-string holds as it is (RFC 9110 section 5.6.4), of ASCII.
+_REALM: Final = re.compile(r"[ !#-\[\]-~]*")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def max_length(size: int) -> Policy:
+    """Refuse a body of more bytes, 413. One whose length the head does not tell is cut off.
+
+    Its reads raise `ContentTooLarge` as soon as more bytes are announced, which is a 413 if the
+    application lets it pass. Where several policies say how long it may be, the least counts.
+
+    Args:
+        size: the bytes that a body may have.
+
+    Raises:
+        ValueError: it is no number of bytes.
+
+    Source: RFC 9110 section 15.5.14.
+
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise ValueError(f"max_length takes a number of bytes, 0 or more, not {size!r}")
+    too_large = Refuse(413)
+
+    def policy(environ: WSGIEnvironment) -> Decision:
+        length = environ.get("CONTENT_LENGTH")
+        if not length:
+            environ["wsgi.input"].limit(size)
+            return None
+        return too_large if int(length) > size else None
+
+    return policy
+
+
+def length_required() -> Policy:
+    """Refuse a body whose length the head does not tell, 411.
+
+    Source: RFC 9110 section 15.5.12.
+    """
+    refusal = Refuse(411)
+
+    def policy(environ: WSGIEnvironment) -> Decision:
+        return None if environ.get("CONTENT_LENGTH") else refusal
+
+    return policy
+
+
+def content_types(*ranges: str) -> Policy:
+    """Refuse a body of another media type, or of none, 415.
+
+    Args:
+        ranges: such as "image/*" and "application/pdf": what an Accept field may say, without
+            parameters. Those of the request are not looked at, and case makes no difference.
+
+    Raises:
+        ValueError: one that Accept can't say, or none at all.
+
+    Source: RFC 9110 sections 8.3.1, 12.5.1 and 15.5.16.
+
+    """
+    _check_some("content_types", ranges, "media types")
+    for media_range in ranges:
+        if not isinstance(media_range, str) or not _MEDIA_RANGE.fullmatch(media_range):
+            raise ValueError(
+                f"{media_range!r} is no range of media types: 'image/*', 'application/pdf' and "
+                "'*/*' are"
+            )
+    allowed = frozenset(media_range.lower() for media_range in ranges)
+    # "the Accept response header field can be used to indicate which media types would have been
+    # accepted" (RFC 9110 section 15.5.16).
+    refusal = Refuse(415, [("Accept", ", ".join(ranges))])
+
+    def policy(environ: WSGIEnvironment) -> Decision:
+        media_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip(" \t").lower()
+        if not _MEDIA_TYPE.fullmatch(media_type):
+            return refusal
+        kind = media_type.partition("/")[0]
+        return None if allowed & {media_type, f"{kind}/*", "*/*"} else refusal
+
+    return policy
+
+
+def methods(*names: str) -> Policy:
+    """Refuse a body with another method, 405.
+
+    Requests without a body are not asked. So name all methods that there are for these paths, GET
+    and HEAD too, as it is they that Allow tells.
+
+    Args:
+        names: such as "PUT".
+
+    Raises:
+        ValueError: a name that no client sends, or none at all.
+
+    Source: RFC 9110 sections 9.1 and 15.5.6.
+
+    """
+    _check_some("methods", names, "methods")
+    for name in names:
+        # "The method token is case-sensitive"
+        if not isinstance(name, str) or not _METHOD.fullmatch(name):
+            raise ValueError(f"{name!r} is no method: they are in capitals, as 'PUT'")
+    allowed = frozenset(names)
+    # "The origin server MUST generate an Allow header field in a 405 response containing a list of
+    # the target resource's currently supported methods."
+    refusal = Refuse(405, [("Allow", ", ".join(names))])
+
+    def policy(environ: WSGIEnvironment) -> Decision:
+        return None if environ["REQUEST_METHOD"] in allowed else refusal
+
+    return policy
+
+
+def bearer(check: Callable[[str], object], realm: str = "uploads") -> Policy:
+    """Refuse who has no good token, 401.
+
+    Of one that is good the environ tells ``AUTH_TYPE``, `IDENTITY_KEY` with what the check
+    returned, and ``REMOTE_USER`` if that is a str.
+
+    Args:
+        check: called with the token; what it returns is true for a good one. `one_of` makes one.
+        realm: what the token is for.
+
+    Raises:
+        TypeError: the check can't be called.
+        ValueError: the realm can't be sent as it is.
+
+    Source: RFC 6750.
+
+    """
+    challenge = f'Bearer realm="{_checked_realm("bearer", check, realm)}"'
+    # "If the request lacks any authentication information [...], the resource server SHOULD NOT
+    # include an error code or other error information" (RFC 6750 section 3.1).
+    lacking = Refuse(401, [("WWW-Authenticate", challenge)])
+    # "The access token provided is expired, revoked, malformed, or invalid for other reasons."
+    invalid = Refuse(401, [("WWW-Authenticate", f'{challenge}, error="invalid_token"')])
+
+    def policy(environ: WSGIEnvironment) -> Decision:
+        token = _credentials(environ, "bearer")
+        if token is None:
+            return lacking
+        identity = check(token) if _BEARER_TOKEN.fullmatch(token) else None
+        if not identity:
+            return invalid
+        _identify(environ, "Bearer", identity)
+        return None
+
+    return policy
+
+
+def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy:
+    """Refuse who has no good name and password, 401.
+
+    Of one who has the environ tells ``AUTH_TYPE``, and ``REMOTE_USER`` and `IDENTITY_KEY`: the
+    name, or what the check returned instead of True. Passwords are in the clear without TLS.
+
+    Args:
+        check: called with name and password; what it returns is true for a good pair.
+            `passwords` makes one.
+        realm: what the password is for.
+
+    Raises:
+        TypeError: the check can't be called.
+        ValueError: the realm can't be sent as it is.
+
+    Source: RFC 7617.
+
+    """
+    challenge = f'Basic realm="{_checked_realm("basic", check, realm)}", charset="UTF-8"'
+    refusal = Refuse(401, [("WWW-Authenticate", challenge)])
+
+    def policy(environ: WSGIEnvironment) -> Decision:
+        pair = _pair(_credentials(environ, "basic"))
+        identity = check(*pair) if pair else None
+        if not pair or not identity:
+            return refusal
+        _identify(environ, "Basic", pair[0] if identity is True else identity)
+        return None
+
+    return policy
+
+
+def one_of(*secrets: str) -> Callable[[str], bool]:
+    """Make a check for `bearer`: whether a token is one of these.
+
+    Each is compared, in a time that does not tell how much of it was right or which it was. For
+    secrets that are long and random.
+
+    Args:
+        secrets: the tokens. They are not kept; their SHA-256 is.
+
+    Raises:
+        ValueError: an empty one, as of a variable that is not set, or none at all.
+
+    """
+    _check_some("one_of", secrets, "secrets")
+    if not all(isinstance(secret, str) and secret for secret in secrets):
+        raise ValueError("a secret is a str, and not empty")
+    # compare_digest may tell the length of what it compares; all of these have the same.
+    digests = [_digest(secret) for secret in secrets]
+
+    def check(secret: str) -> bool:
+        digest = _digest(secret)
+        return sum(hmac.compare_digest(digest, other) for other in digests) > 0
+
+    return check
+
+
+def passwords(users: Mapping[str, str]) -> Callable[[str, str], bool]:
+    """Make a check for `basic`: whether name and password are a pair of these.
+
+    It compares as `one_of`; an unknown name takes as long as a known one. For the few passwords of
+    machines, long and random ones; those of people are kept by `hashlib.scrypt` or the like.
+
+    Args:
+        users: their passwords by their names.
+
+    Raises:
+        ValueError: a name that can't be sent, an empty password, or none at all.
+
+    """
+    _check_some("passwords", users, "users")
+    for user, password in users.items():
+        # "a user-id containing a colon character is invalid" (RFC 7617 section 2)
+        if not isinstance(user, str) or ":" in user or _CONTROLS.search(user):
+            raise ValueError(f"{user!r} can't be a user: it is a str without ':' and controls")
+        if not isinstance(password, str) or not password or _CONTROLS.search(password):
+            raise ValueError(f"the password of {user!r} is a str, not empty and without controls")
+    check = one_of(*(f"{user}:{password}" for user, password in users.items()))
+    return lambda user, password: check(f"{user}:{password}")
+
+
+def first(*policies: Policy) -> Policy:
+    """Ask them one after the other: the first that decides, Proceed or Refuse, ends it.
+
+    A Proceed lets the client send at once, and what stands behind it is not asked.
+
+    Args:
+        policies: at least one.
+
+    Raises:
+        TypeError: one can't be called.
+        ValueError: there is none.
+
+    """
+    _check_some("first", policies, "policies")
+    for policy in policies:
+        if not callable(policy):
+            raise TypeError(f"{policy!r} is no policy: it can't be called")
+
+    def ask(environ: WSGIEnvironment) -> Decision:
+        for policy in policies:
+            decision = policy(environ)
+            if decision is not None:
+                return decision
+        return None
+
+    return ask
+
+
+def route(pattern: str, *policies: Policy) -> Policy:
+    """Ask them, as `first` does, for the paths of this pattern; others it leaves alone.
+
+    The path is ``PATH_INFO``, percent-decoded and else as it was sent: "/files//a" and
+    "/files/../a" are what they are. A policy that must not be got around is not in a route.
+
+    Args:
+        pattern: such as "/files/*", as of `fnmatch.fnmatchcase`: ``*`` is any characters,
+            ``/`` among them.
+        policies: at least one.
+
+    Raises:
+        TypeError: a policy can't be called.
+        ValueError: the pattern is of no path, or there is no policy.
+
+    """
+    if not isinstance(pattern, str) or pattern[:1] not in ("/", "*"):
+        raise ValueError(f"route takes a pattern of paths, such as '/files/*', not {pattern!r}")
+    # The path is bytes, each as one character (PEP 3333, "Unicode Issues").
+    matches = re.compile(fnmatch.translate(pattern.encode().decode("latin-1"))).match
+    ask = first(*policies)
+
+    def policy(environ: WSGIEnvironment) -> Decision:
+        return ask(environ) if matches(environ.get("PATH_INFO", "")) else None
+
+    return policy
+
+
+def _check_some(maker: str, found: object, what: str) -> None:
+    if not found:
+        raise ValueError(f"{maker} takes {what}, at least one")
+
+
+def _checked_realm(maker: str, check: object, realm: str) -> str:
+    if not callable(check):
+        raise TypeError(f"{maker} takes a check that can be called, not {check!r}")
+    if not isinstance(realm, str) or not _REALM.fullmatch(realm):
+        raise ValueError(
+            f"a realm is ASCII without quotes, backslashes and controls, not {realm!r}"
+        )
+    return realm
+
+
+def _credentials(environ: WSGIEnvironment, scheme: str) -> str | None:
+    """Give what follows the scheme in the Authorization field, if it is this one."""
+    # "It uses a case-insensitive token to identify the authentication scheme" (RFC 9110 section
+    # 11.1), with "1*SP" behind it (section 11.4).
+    found, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return credentials.strip(" ") if found.lower() == scheme else None
+
+
+def _pair(credentials: str | None) -> tuple[str, str] | None:
+    """Decode name and password; None: they are malformed."""
+    try:
+        pair = base64.b64decode(credentials or "", validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):  # not base64, or not UTF-8
+        return None
+    # "The user-id and password MUST NOT contain any control characters" (RFC 7617 section 2).
+    user, colon, password = pair.partition(":")
+    return (user, password) if colon and not _CONTROLS.search(pair) else None
+
+
+def _identify(environ: WSGIEnvironment, scheme: str, identity: object) -> None:
+    environ["AUTH_TYPE"] = scheme
+    environ[IDENTITY_KEY] = identity
+    if isinstance(identity, str):
+        # The strings of CGI's variables are bytes, each as one character (PEP 3333).
+        environ["REMOTE_USER"] = identity.encode().decode("latin-1")
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
