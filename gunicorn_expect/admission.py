@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import logging
 import math
 import random
@@ -13,7 +15,6 @@ from gunicorn_expect.decision import Refuse
 from gunicorn_expect.gate import EXITS_KEY
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Callable
     from typing import ParamSpec, TypeVar
 
@@ -102,20 +103,18 @@ def admission(
         raise TypeError(f"key takes a callable, not {key!r}")
     counts: _Counts
     if isinstance(limit, str):
-        counts = _Rate(_Shared(storage), limit, name, retry_after)
-        status = status or 429
+        counts, usual = _Rate(_Shared(storage), limit, name, retry_after), 429
     elif not _is_number(limit):
         raise ValueError(
             f"admission takes a number of uploads, 1 or more, or a rate as '100/minute', "
             f"not {limit!r}"
         )
-    elif storage == MEMORY:
-        counts = _Here(limit, retry_after or RETRY_AFTER)
-        status = status or 503
+    elif isinstance(storage, str) and storage.startswith("memory:"):
+        counts, usual = _Here(limit, retry_after or RETRY_AFTER), 503
     else:
-        counts = _Places(_Shared(storage), limit, name, lease, retry_after or RETRY_AFTER)
-        status = status or 503
-    line = str(Refuse(status).status)
+        places = _Places(_Shared(storage), limit, name, lease, retry_after or RETRY_AFTER)
+        counts, usual = places, 503
+    line = str(Refuse(usual if status is None else status).status)
 
     def policy(environ: WSGIEnvironment) -> Decision:
         group = "" if key is None else key(environ)
@@ -175,8 +174,8 @@ class _Shared:
             ) from error
         if not isinstance(url, str):
             raise ValueError(f"storage takes a URL such as 'redis://localhost:6379', not {url!r}")
-        # Without them a redis that is stuck would hold each thread for ever. What the URL itself
-        # says of them counts more.
+        # redis-py itself waits for 5 s, older ones for ever: a redis that is stuck would hold all
+        # threads. What the URL says of it counts more.
         options = (
             {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE}
             if url.startswith(("redis", "valkey"))
@@ -226,8 +225,11 @@ class _Places:
         self._lease = lease
         self._retry_after = retry_after
         self._full_until: dict[str, float] = {}
+        # Places whose uploads are over, and the ends of their leases: not yet freed.
+        self._over: collections.deque[tuple[str, float]] = collections.deque()
 
     def enter(self, group: str, exits: contextlib.ExitStack) -> int | None:
+        self._free()
         now = time.monotonic()
         full_until = self._full_until.get(group)
         if full_until is not None:
@@ -250,11 +252,24 @@ class _Places:
         return self._retry_after
 
     def _leave(self, group: str, place: str, until: float) -> None:
-        # After its lease the place may be another's, who keeps it: one too many at the worst, and
-        # not one more for each that leaves late.
-        if time.monotonic() < until:
-            self._shared.ask(self._shared.storage.clear, place)
-            self._full_until.pop(group, None)
+        self._over.append((place, until))
+        self._full_until.pop(group, None)
+        self._free()
+
+    def _free(self) -> None:
+        """Free the places of uploads that are over; where the storage fails, later."""
+        with contextlib.suppress(IndexError):  # there is none, or another thread frees it
+            while True:
+                place, until = self._over.popleft()
+                # After its lease the place may be another's, who keeps it: one too many at the
+                # worst, and not one more for each that leaves late.
+                if time.monotonic() < until and not self._shared.ask(self._clear, place):
+                    self._over.append((place, until))
+                    return
+
+    def _clear(self, place: str) -> bool:
+        self._shared.storage.clear(place)
+        return True
 
 
 class _Rate:

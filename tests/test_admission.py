@@ -320,16 +320,39 @@ def test_a_storage_that_says_nothing_stops_nobody(warnings, monkeypatch):
     assert len(warnings) == 1
 
 
-def test_an_upload_ends_when_the_storage_fails_meanwhile(shared, warnings, monkeypatch):
-    policy = admission(1, storage=shared)
-    upload = Upload(policy)
+def test_a_storage_has_the_time_for_a_word_that_its_url_says_or_a_second(monkeypatch):
+    made = []
 
-    def lost(*arguments):
+    def from_url(url, **options):
+        made.append(from_real_url(url, **options))
+        return made[-1]
+
+    from_real_url = redis.from_url
+    monkeypatch.setattr(redis, "from_url", from_url)
+    for url, timeout in [(NOWHERE, 1.0), (f"{NOWHERE}?socket_timeout=3", 3.0)]:
+        admission(1, storage=url)
+        assert made[-1].get_connection_kwargs()["socket_timeout"] == timeout
+
+
+def test_a_place_whose_upload_ended_while_the_storage_failed_is_freed_later(
+    shared, inside, warnings, clock, monkeypatch
+):
+    policy = admission(2, storage=shared)
+    uploads = [Upload(policy) for _ in range(2)]
+
+    def lost(*arguments, **options):
         raise redis.ConnectionError("gone")
 
-    monkeypatch.setattr(redis.Redis, "execute_command", lost)
-    upload.end()
+    with monkeypatch.context() as failing:
+        failing.setattr(redis.Redis, "execute_command", lost)
+        for upload in uploads:
+            upload.end()
     assert len(warnings) == 1
+    assert len(inside.keys()) == 2
+    clock.now += room.PAUSE
+    assert [Upload(policy).refusal for _ in range(2)] == [None, None]
+    assert len(inside.keys()) == 2
+    assert Upload(policy).refusal
 
 
 # What it takes.
@@ -348,6 +371,7 @@ def test_what_is_no_limit_is_an_error_when_the_policy_is_made(limit):
         ({"retry_after": 1.5}, "retry_after takes"),
         ({"lease": 0}, "lease takes"),
         ({"status": 200}, "refuses nothing"),
+        ({"status": 0}, "is no status"),
         ({"storage": "nosql://x"}, "storage: unknown storage scheme"),
         ({"storage": "async+memory://"}, "without 'async\\+'"),
         ({"storage": None}, "storage takes a URL"),

@@ -188,6 +188,7 @@ def test_who_has_a_good_token_is_known_to_the_application(identity, user):
         ("Basic", False),
         ("Basic !", False),
         ("Basic " + encoded("jo:secret")[:-1], False),
+        ("Basic !" + encoded("jo:secret"), False),
         ("Basic " + encoded("josecret"), False),
         ("Basic " + encoded("jo:wrong"), False),
         ("Basic " + encoded("al:secret"), False),
