@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 #: Bytes that are read ahead to find the end of a line.
 LINE_AHEAD: Final = 8192
@@ -98,8 +98,22 @@ class Body:
     and does so again when it is called again: there is no short body that looks complete.
     """
 
-    def __init__(self, framing: Framing, expectation: Expects, wire: Wire) -> None:
-        """Read this, and tell the expectation before the first byte is wanted."""
+    def __init__(
+        self,
+        framing: Framing,
+        expectation: Expects,
+        wire: Wire,
+        on_failed: Callable[[BaseException], object] = lambda _: None,
+    ) -> None:
+        """Read this, and tell the expectation before the first byte is wanted.
+
+        Args:
+            framing: where it comes from.
+            expectation: of its client.
+            wire: its connection, until the response begins.
+            on_failed: called with what a read has raised, the first time only. It must not raise.
+
+        """
         self.expectation = expectation
         self._framing = framing
         self._wire: Wire | None = wire  # until the response begins
@@ -107,6 +121,7 @@ class Body:
         self._failure: OSError | None = None
         #: Who read first.
         self.first_reader: Reader | None = None
+        self._on_failed = on_failed
         # One thread may read the body while another one begins the answer, or ends it.
         self._lock = threading.Lock()
 
@@ -304,6 +319,7 @@ class Body:
             return self._framing.read(size, whole=whole)
         except BaseException as error:
             self._fail(error)
+            self._on_failed(error)
             raise
 
     def _more_into(self, view: memoryview) -> int:
@@ -313,6 +329,7 @@ class Body:
             return self._framing.read_into(view)
         except BaseException as error:
             self._fail(error)
+            self._on_failed(error)
             raise
 
     def _fail(self, error: BaseException) -> None:

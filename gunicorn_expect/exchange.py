@@ -8,16 +8,17 @@ documented for others, and no other room does. Of its requests, and only in this
   ``.source_addr`` and ``.unreader``
 * ``Request._policy_expect_continue``: false leaves the Expect field to us. gunicorn neither
   answers it while it builds the environ nor refuses values that it does not know.
-* ``Request.headers``, ``.version``, ``.limit_request_field_size``, ``.max_buffer_headers``,
-  ``.parse_headers()`` and ``.trailers``
+* ``Request.method``, ``.path``, ``.headers``, ``.version``, ``.limit_request_field_size``,
+  ``.max_buffer_headers``, ``.parse_headers()`` and ``.trailers``
 * ``Request.force_close()``: the response says ``Connection: close``, and the connection ends
 * ``Request.body``, which becomes ``wsgi.input``; its ``reader.length`` is that of the body, 0 when
   there is none, and chunks have no length
 * ``Unreader.take_buffered()``, the bytes that came behind the head, ``.unread()``, which gives back
   those of the next request, ``.buf``, where they are, and ``.sock``, the connection
 * ``errors.ExpectationFailed``, which ``Worker.handle_error()`` answers with 417
-* of HTTP/2: ``HTTP2Request.content_length``, ``.stream`` with its ``.expect_continue``,
-  ``.body_size`` and ``.body_complete``; ``HTTP2Body._buf``, what it holds of a frame;
+* of HTTP/2: ``HTTP2Request.method``, ``.path``, ``.content_length`` and ``.stream`` with its
+  ``.expect_continue``, ``.body_size`` and ``.body_complete``; ``HTTP2Body._buf``, what it holds of
+  a frame;
   ``HTTP2ServerConnection.send_informational()``, ``.send_error()`` and ``.stream_timeout``
 
 Of its workers:
@@ -67,6 +68,7 @@ from gunicorn_expect.expectation import (
 )
 from gunicorn_expect.framing import Chunked, ContentTooLarge, Framing, MalformedBody, Sized
 from gunicorn_expect.receiver import ClientDisconnected, Receiver
+from gunicorn_expect.record import Record
 from gunicorn_expect.version import __version__
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
 
     from gunicorn.http2.connection import HTTP2ServerConnection
 
+    from gunicorn_expect.expectation import Wire
     from gunicorn_expect.fields import Headers
     from gunicorn_expect.settings import Settings
 
@@ -102,6 +105,8 @@ _RELIED_ON: Final = (
 )
 #: What only an object of it has.
 _RELIED_ON_IN_A_REQUEST: Final = (
+    "method",
+    "path",
     "headers",
     "version",
     "limit_request_field_size",
@@ -156,6 +161,8 @@ class Terms:
     """Begins to throw away what comes on a connection whose response is being written."""
     waiting: Callable[[], AbstractContextManager[object]] = nullcontext
     """Entered while a body is waited for."""
+    record: Record = dataclasses.field(default_factory=Record)
+    """Told what became of an exchange."""
 
 
 class Request(message.Request):
@@ -247,8 +254,10 @@ class Parser(parser.RequestParser):
             limits = req.limit_request_field_size, req.max_buffer_headers
             framing = Chunked(receiver, *limits, on_trailers=partial(_parse_trailers, req))
         wire = ConnectionWire(req, sock, framing, self._terms)
-        expectation = Expectation(wire, arrived=bool(behind)) if waits else NOBODY_WAITS
-        req.body = Body(framing, expectation, wire)
+        expectation = NOBODY_WAITS
+        if waits:
+            expectation = _expectation(req, length, wire, self._terms, arrived=bool(behind))
+        req.body = Body(framing, expectation, wire, self._terms.record.failed)
 
 
 def _parse_trailers(req: Request, lines: bytes) -> None:
@@ -280,6 +289,14 @@ def _expects_continue(headers: Headers) -> bool:
         return expects_continue(headers)
     except UnknownExpectationError as error:
         raise errors.ExpectationFailed(str(error)) from None
+
+
+def _expectation(
+    req: Any, length: int | None, wire: Wire, terms: Terms, *, arrived: bool
+) -> Expectation:
+    # Not the request itself: it has the expectation.
+    on_decided = partial(terms.record.decided, req.method, req.path, length)
+    return Expectation(wire, arrived=arrived, on_decided=on_decided)
 
 
 class ConnectionWire:
@@ -334,9 +351,11 @@ def open_stream(req: Any, connection: HTTP2ServerConnection, terms: Terms) -> bo
         return False
     if req.content_length != 0 and not (stream.body_complete and not stream.body_size):
         wire = StreamWire(stream, connection)
-        arrived = wire.body_arrived()
-        expectation = Expectation(wire, arrived=arrived) if waits else NOBODY_WAITS
-        req.body = Body(StreamFraming(req.body), expectation, wire)
+        expectation = NOBODY_WAITS
+        if waits:
+            arrived = wire.body_arrived()
+            expectation = _expectation(req, req.content_length, wire, terms, arrived=arrived)
+        req.body = Body(StreamFraming(req.body), expectation, wire, terms.record.failed)
     return True
 
 

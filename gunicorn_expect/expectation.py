@@ -17,12 +17,13 @@ from __future__ import annotations
 import contextlib
 import enum
 import threading
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gunicorn_expect.fields import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gunicorn_expect.fields import Headers
 
@@ -128,20 +129,31 @@ class Expectation:
     ``%({gunicorn_expect.expectation}e)s``.
     """
 
-    __slots__ = ("_headers", "_lock", "_state", "_wire")
+    __slots__ = ("_decided_after", "_headers", "_lock", "_on_decided", "_opened", "_state", "_wire")
 
-    def __init__(self, wire: Wire | None = None, *, arrived: bool = False) -> None:
+    def __init__(
+        self,
+        wire: Wire | None = None,
+        *,
+        arrived: bool = False,
+        on_decided: Callable[[Expectation], object] = lambda _: None,
+    ) -> None:
         """Open the expectation of a client that waits on this wire; without one, nobody waits.
 
         Args:
             wire: its connection.
             arrived: body bytes came with the head.
+            on_decided: called once, with this expectation, when it is no longer pending; its lock
+                is held. It must not raise.
 
         """
         self._lock = threading.Lock()
         self._wire = wire  # until the final response begins
         self._headers: Headers = ()  # of a 100 for which none are given
         self._state = State.NONE if wire is None else State.PENDING
+        self._on_decided = on_decided
+        self._opened = time.monotonic()
+        self._decided_after: float | None = None
         if arrived:
             self._happen(Event.ARRIVED)
 
@@ -158,6 +170,11 @@ class Expectation:
         with contextlib.suppress(OSError), self._lock:  # gone: it will be told to who reads
             self._look()
         return self._state is State.PENDING
+
+    @property
+    def decided_after(self) -> float | None:
+        """Seconds from the request's head to what was decided; None: not yet, or nobody waits."""
+        return self._decided_after
 
     def proceed(self, headers: Headers = ()) -> None:
         """Send ``100 Continue`` now, with these header fields; nothing if nobody waits for it.
@@ -238,16 +255,19 @@ class Expectation:
 
     def _happen(self, event: Event, headers: Headers = ()) -> None:
         state = TRANSITIONS[self._state][event]
+        if self._wire is None or state is self._state:
+            return
         try:
-            if self._wire is not None and state is not self._state:
-                if state is State.CONTINUED:
-                    self._wire.send_continue(headers or self._headers)
-                elif state is State.DECLINED:
-                    self._wire.close_after_response()
+            if state is State.CONTINUED:
+                self._wire.send_continue(headers or self._headers)
+            elif state is State.DECLINED:
+                self._wire.close_after_response()
         finally:
+            self._decided_after = time.monotonic() - self._opened
             # Last: who sees the new state without the lock relies on its bytes being sent.
             # And always: half a 100 that failed must not be followed by another one.
             self._state = state
+            self._on_decided(self)
 
 
 #: The expectation of every request whose client does not wait. It never changes.

@@ -72,6 +72,7 @@ class Gate:
         *,
         guards_all: bool = False,
         warn: Callable[[str], object] | None = None,
+        on_refused: Callable[[str], object] = lambda _: None,
     ) -> None:
         """Stand before this application.
 
@@ -81,6 +82,8 @@ class Gate:
             guards_all: an answer that breaks off ends its connection without a wait, that of a
                 request without a body as well. For a server that has one thread.
             warn: told that a body was read and then refused, once for each place that reads.
+            on_refused: called with the status line of each refusal of the policy. It must not
+                raise.
 
         """
         self._application = application
@@ -88,6 +91,7 @@ class Gate:
         self._guards_all = guards_all
         self._warn = warn
         self._warned: set[Reader] = set()
+        self._on_refused = on_refused
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Call the application, and see to it that its answer is announced as what it is."""
@@ -141,6 +145,7 @@ class Gate:
         if decision is None:
             return None
         if isinstance(decision, Refuse):
+            self._on_refused(str(decision.status))
             content = decision.body
             length = ("Content-Length", str(len(content)))
             answer.start(str(decision.status), [*decision.headers, length])

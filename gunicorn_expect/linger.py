@@ -26,7 +26,7 @@ import sys
 import termios
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +95,11 @@ def close(sock: socket.socket) -> None:
     sock.close()
 
 
+#: How a connection ended: the peer closed it, or had before we came to it; its time was up; it
+#: made room for another one, or the worker stopped.
+Outcome = Literal["closed", "timed_out", "dropped"]
+
+
 class Linger:
     """The closing connections of a worker. Its methods are for one thread, that of the loop."""
 
@@ -104,6 +109,8 @@ class Linger:
         idle: float,
         connections: int,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        outcome: Callable[[Outcome], object] = lambda _: None,
     ) -> None:
         """Begin with none.
 
@@ -112,12 +119,14 @@ class Linger:
             idle: seconds without a byte after which it is closed.
             connections: how many there may be; one more, and the oldest is closed.
             clock: seconds.
+            outcome: called at the end of each connection with what it was. It must not raise.
 
         """
         self._total = total
         self._idle = idle
         self._connections = connections
         self._clock = clock
+        self.outcome = outcome
         self._selector = selectors.DefaultSelector()
         self._answering: dict[socket.socket, socket.socket] = {}
         self._closing: dict[socket.socket, _Deadlines] = {}  # the oldest first
@@ -159,14 +168,15 @@ class Linger:
         if not close_notify(sock):
             self._add(sock, self._close_when_writable, selectors.EVENT_WRITE)
             return
-        rest = half_close(sock)
-        if rest is not None:
-            self.keep(rest)
+        self.keep(half_close(sock))
 
-    def keep(self, rest: socket.socket) -> None:
+    def keep(self, rest: socket.socket | None) -> None:
         """Read on what `half_close` has left."""
-        if self._discard(rest) == 0:
+        if rest is None:
+            self.outcome("closed")
+        elif self._discard(rest) == 0:
             rest.close()
+            self.outcome("closed")
         else:
             self._add(rest, self._discard_of_closing)
 
@@ -178,9 +188,10 @@ class Linger:
     ) -> None:
         if not self._connections:
             sock.close()
+            self.outcome("dropped")
             return
         while len(self._closing) >= self._connections:
-            self._end(next(iter(self._closing)))
+            self._end(next(iter(self._closing)), "dropped")
         now = self._clock()
         deadlines = _Deadlines(total=now + self._total, idle=now + self._idle)
         self._closing[sock] = deadlines
@@ -218,7 +229,7 @@ class Linger:
             return
         for sock, deadlines in list(self._closing.items()):
             if now >= deadlines.total or (now >= deadlines.idle and _is_acknowledged(sock)):
-                self._end(sock)
+                self._end(sock, "timed_out")
             elif now >= deadlines.idle:
                 # "or until the server is reasonably certain that its own TCP stack has received
                 # the client's acknowledgement" (RFC 9112 section 9.6): it is not yet.
@@ -238,7 +249,7 @@ class Linger:
             self.expire()
             notify()
         for sock in list(self._closing):
-            self._end(sock)
+            self._end(sock, "dropped")
         for sock in list(self._answering):
             self.stop_discarding(sock)
 
@@ -260,8 +271,10 @@ class Linger:
         size = self._discard(sock)
         now = self._clock()
         deadlines = self._closing[sock]
-        if size == 0 or now >= deadlines.total:
-            self._end(sock)
+        if size == 0:
+            self._end(sock, "closed")
+        elif now >= deadlines.total:
+            self._end(sock, "timed_out")
         elif size:
             deadlines.idle = now + self._idle
 
@@ -274,9 +287,10 @@ class Linger:
         except OSError:
             return 0  # reset
 
-    def _end(self, sock: socket.socket) -> None:
+    def _end(self, sock: socket.socket, outcome: Outcome) -> None:
         del self._closing[sock]
         self._forget(sock)
+        self.outcome(outcome)
 
     def _forget(self, sock: socket.socket) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -338,9 +352,7 @@ class LingerThread:
         if not close_notify(sock):
             self._call(functools.partial(self._linger.close, sock))
             return
-        rest = half_close(sock)
-        if rest is not None:
-            self._call(functools.partial(self._linger.keep, rest))
+        self._call(functools.partial(self._linger.keep, half_close(sock)))
 
     def finish(self, deadline: float, notify: Callable[[], object]) -> None:
         """Wait until all are closed or `time.monotonic` shows this; notify every second."""
@@ -350,6 +362,8 @@ class LingerThread:
         while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
             self._thread.join(min(1.0, left))
             notify()
+        for _ in range(len(self._linger)):
+            self._linger.outcome("dropped")  # they end with the process
 
     def _stop(self) -> None:
         self._stopping = True

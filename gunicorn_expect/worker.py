@@ -10,6 +10,7 @@ from gunicorn.workers import base
 
 from gunicorn_expect import exchange, linger, settings
 from gunicorn_expect.gate import Gate
+from gunicorn_expect.record import Record
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -31,6 +32,7 @@ class Worker(base.Worker):
 
     lingering: linger.Linger | linger.LingerThread
     terms: exchange.Terms
+    record: Record
     _settings: settings.Settings
     _grace_ends: float | None = None
 
@@ -63,6 +65,7 @@ class Worker(base.Worker):
         """Put the gate before the application (worker, at boot)."""
         self._settings = settings.load(self.cfg)  # again: after SIGHUP nobody has checked it
         policy = settings.policy_of(self._settings)
+        self.record = Record(self.log)
         super().load_wsgi()
         self.wsgi = Gate(  # type: ignore[assignment]
             # the stubs of gunicorn don't know the exc_info of start_response
@@ -70,6 +73,7 @@ class Worker(base.Worker):
             policy,
             guards_all=self.guards_all,
             warn=self.log.warning if self._settings.expect_warn else None,
+            on_refused=self.record.refused,
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -81,7 +85,10 @@ class Worker(base.Worker):
         """Be the main loop; and at its end wait for the closing connections (main thread)."""
         limits = self._settings
         closing = linger.Linger(
-            limits.expect_linger, limits.expect_linger_idle, self.cfg.worker_connections
+            limits.expect_linger,
+            limits.expect_linger_idle,
+            self.cfg.worker_connections,
+            outcome=self.record.lingered,
         )
         self.open(closing, limits)
         super().run()
@@ -91,4 +98,4 @@ class Worker(base.Worker):
     def open(self, closing: linger.Linger, limits: settings.Settings) -> None:
         """Set ``lingering`` and ``terms``: here, closing connections get a loop of their own."""
         self.lingering = linger.LingerThread(closing)
-        self.terms = exchange.Terms(limits, discard=self.lingering.discard)
+        self.terms = exchange.Terms(limits, discard=self.lingering.discard, record=self.record)

@@ -15,7 +15,7 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 FLOORS = [
     {"fields", "body", "receiver", "pool", "linger", "version"},
     {"expectation", "decision", "framing"},
-    {"settings"},
+    {"settings", "record"},
     {"exchange", "gate"},
     {"worker", "admission"},
     {"connection", "policies"},
@@ -30,6 +30,7 @@ WITHOUT_GUNICORN = {
     "receiver",
     "framing",
     "linger",
+    "record",
     "version",
     "gate",
     "admission",

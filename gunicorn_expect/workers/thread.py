@@ -104,6 +104,7 @@ class Worker(worker.Worker, gthread.ThreadWorker):
             limits,
             discard=partial(self.method_queue.defer, closing.discard),
             waiting=self.tpool.waiting,
+            record=self.record,
         )
         self.poller.register(closing.fileno(), selectors.EVENT_READ, lambda _: closing.turn())
 

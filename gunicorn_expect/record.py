@@ -1,0 +1,100 @@
+"""What was decided and how it ended, told to gunicorn's log and by it to statsd.
+
+As gunicorn's master tells of its workers: by a line at debug level that carries a metric. With
+``statsd_host`` set, gunicorn's logger counts the metric, at every level; otherwise it is the line
+alone, or nothing. The counters, behind ``statsd_prefix``:
+
+* ``gunicorn.expect.continued``, ``.waived`` and ``.declined``: what became of clients that waited
+* ``gunicorn.expect.bytes_not_uploaded``: of the bodies that were declined, where the head told
+* ``gunicorn.expect.refused_by_policy``: of clients that waited and of those that did not
+* ``gunicorn.expect.body_timeout``, ``.disconnected``, ``.malformed`` and ``.too_large``: bodies
+  that the application wanted and did not get whole
+* ``gunicorn.expect.linger.closed``, ``.timed_out`` and ``.dropped``: connections closed in order
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gunicorn_expect.expectation import State
+from gunicorn_expect.framing import ContentTooLarge, MalformedBody
+from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gunicorn_expect.expectation import Expectation
+
+_FAILURES: Final[Mapping[type[BaseException], str]] = {
+    BodyTimeout: "body_timeout",
+    ClientDisconnected: "disconnected",
+    MalformedBody: "malformed",
+    ContentTooLarge: "too_large",
+}
+
+
+class Log(Protocol):
+    """gunicorn's logger."""
+
+    def debug(self, msg: str, /, *args: object, extra: Mapping[str, object]) -> object:
+        """Log a line, and count what the extra is about."""
+
+
+class Record:
+    """What a worker tells of its exchanges; for every thread. None of its methods raises."""
+
+    def __init__(self, log: Log | None = None) -> None:
+        """Tell this log; without one, nobody."""
+        self._log = log
+
+    def decided(self, method: str, path: str, length: int | None, expectation: Expectation) -> None:
+        """Tell that an expectation was decided.
+
+        Args:
+            method: of its request.
+            path: likewise, without the query, in which there may be secrets.
+            length: bytes of the body; None: not known.
+            expectation: it is no longer pending.
+
+        """
+        seconds = expectation.decided_after or 0.0
+        self._count(
+            str(expectation),
+            1,
+            "Expectation %s after %.1f ms: %s %s",
+            expectation,
+            seconds * 1000,
+            method,
+            path,
+        )
+        if expectation.state is State.DECLINED and length is not None:
+            self._count("bytes_not_uploaded", length, "Bytes not uploaded: %d", length)
+
+    def refused(self, status: str) -> None:
+        """Tell that the policy refused a request, with this status line."""
+        self._count("refused_by_policy", 1, "Refused by the policy: %s", status)
+
+    def failed(self, error: BaseException) -> None:
+        """Tell what a read of a body raised, the first time."""
+        name = _FAILURES.get(type(error))
+        if name is not None:
+            self._count(name, 1, "Body not received: %s", error)
+
+    def lingered(self, outcome: str) -> None:
+        """Tell how a connection ended that was closed in order: what `linger.Linger` says."""
+        self._count(f"linger.{outcome}", 1, "Connection closed in order: %s", outcome)
+
+    def _count(self, name: str, value: int, line: str, *arguments: object) -> None:
+        if self._log is not None:
+            # A log that is broken must not break the request.
+            with contextlib.suppress(Exception):
+                self._log.debug(
+                    line,
+                    *arguments,
+                    extra={
+                        "metric": f"gunicorn.expect.{name}",
+                        "value": value,
+                        "mtype": "counter",
+                    },
+                )
