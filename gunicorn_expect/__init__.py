@@ -6,13 +6,15 @@ What happens to a request, and where::
 
     bytes -> gunicorn's parser -> request head
       exchange.py    an exchange opens               expectation.py  PENDING or NONE
-        gate.py      the policy decides            decision.py     Proceed, Refuse, or neither
+        gate.py      the policy decides              decision.py     Proceed, Refuse, or neither
                      the application is called
           body.py    it reads wsgi.input: READ       expectation.py  CONTINUED: 100, then bytes
                      framing.py: where they end      receiver.py     they come, or an error in time
         gate.py      its first byte goes out: RESPOND  expectation.py  DECLINED: and close
       workers/       the connection is kept,
                      or closed in order              linger.py       the answer is heard
+
+What was decided, and how it ended, is told by record.py to gunicorn's log and statsd.
 """
 
 from typing import TYPE_CHECKING

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 from wire import CHECKOUT, Server
@@ -72,7 +73,7 @@ def test_gunicorn_starts_by_the_command_that_is_shown(tmp_path, command):
 
 
 def test_the_code_that_is_shown_is_an_example():
-    [code] = [block for language, block in BLOCKS if language == "python"]
+    code, _ = (block for language, block in BLOCKS if language == "python")
     assert code == CHECKOUT.joinpath("examples/plain_wsgi.py").read_text("utf-8")
     assert len(code.splitlines()) <= 25
 
@@ -86,3 +87,16 @@ def test_links_lead_to_files():
     links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
     assert links
     assert [link for link in links if not CHECKOUT.joinpath(link).exists()] == []
+
+
+def test_the_configuration_that_is_shown_is_checked(tmp_path):
+    _, configuration = (block for language, block in BLOCKS if language == "python")
+    file = tmp_path / "gunicorn.conf.py"
+    command = [sys.executable, "-m", "gunicorn", "--check-config", "examples.plain_wsgi:app"]
+    for more, status in (("", 0), ("expect_linger = 'soon'\n", 1)):
+        file.write_text(configuration + more, "utf-8")
+        result = subprocess.run(
+            [*command, "-c", str(file)], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+        assert result.returncode == status, result.stderr
+    assert "expect_linger is 'soon'" in result.stderr
