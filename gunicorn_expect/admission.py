@@ -132,8 +132,8 @@ class _Counts(Protocol):
 class _Here:
     """Uploads under way in this process. Who kills it takes the count along.
 
-    Not in the memory storage of `limits`: what its ``incr`` returns may be another thread's count
-    (5.8), and then nobody would be the one that took a place.
+    Not in the memory storage of `limits`: of two threads that call its ``incr`` at once sometimes
+    both get 1, and sometimes neither does (5.8).
     """
 
     def __init__(self, limit: int, retry_after: int) -> None:
