@@ -7,6 +7,7 @@ What happens to a request, and where::
     bytes -> gunicorn's parser -> request head
       exchange.py    an exchange opens               expectation.py  PENDING or NONE
         gate.py      the policy decides              decision.py     Proceed, Refuse, or neither
+                     (ready ones: policies.py)
                      the application is called
           body.py    it reads wsgi.input: READ       expectation.py  CONTINUED: 100, then bytes
                      framing.py: where they end      receiver.py     they come, or an error in time
