@@ -147,14 +147,15 @@ def _policy(name: str, value: object) -> Policy | str | None:
     module, _, path = value.partition(":")
     if not all(part.isidentifier() for part in f"{module}.{path}".split(".")):
         raise BadSettingError(f"{name} is {value!r}; it takes a callable, or 'module:callable'")
-    # It is imported by each worker when it boots, so that a reload finds what is new; but that it
-    # is there can be known at once.
+    # It is imported by each worker when it boots, so that a reload finds what is new. At once it is
+    # only looked for: for its package, as to look inside of that is to import it.
+    package = module.partition(".")[0]
     try:
-        missing = importlib.util.find_spec(module) is None
-    except (ImportError, ValueError):
-        missing = True
+        missing = importlib.util.find_spec(package) is None
+    except ValueError:  # it is loaded, and does not tell from where
+        missing = False
     if missing:
-        raise BadSettingError(f"{name} is {value!r}, and there is no module {module!r}")
+        raise BadSettingError(f"{name} is {value!r}, and there is no module {package!r}")
     return value
 
 

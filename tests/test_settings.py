@@ -163,7 +163,7 @@ def test_the_place_of_a_policy_is_looked_for_and_not_imported(configured, tmp_pa
         (":policy", "it takes a callable, or 'module:callable'"),
         ("deciding:policy()", "it takes a callable, or 'module:callable'"),
         ("no_such_module:policy", "there is no module 'no_such_module'"),
-        ("no_such.module:policy", "there is no module 'no_such.module'"),
+        ("no_such.module:policy", "there is no module 'no_such'"),
         (3, "which can't be called"),
         (lambda: None, "which can't be called with an environ: too many positional arguments"),
     ],
