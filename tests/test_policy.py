@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import os
 import signal
 import socket
 
 import pytest
 from conftest import WORKERS
 from test_http2 import WAITS, Http2, new_connection
-from wire import CONTINUE, Client, Server, request, waiting
+from wire import CHECKOUT, CONTINUE, TESTS, Client, Server, request, waiting
 
 POLICY = {"GUNICORN_EXPECT_POLICY": "deciding:policy"}
 LENGTH = "Content-Length: 5"
@@ -229,16 +230,24 @@ def test_a_stream_of_unknown_length_is_cut_off(http2):
 # Where it comes from.
 
 
-def test_a_policy_may_be_a_function_of_the_configuration_file_and_is_new_after_a_reload(tmp_path):
-    file = tmp_path / "some.py"
+@pytest.mark.parametrize("where", ["configuration file", "module of its own"])
+def test_a_policy_is_new_after_a_reload(tmp_path, where):
     text = """
 from gunicorn_expect import Refuse
 
 def expect_policy(environ):
     return Refuse({status})
 """
+    file = tmp_path / "some.py"
     file.write_text(text.format(status=403), "utf-8")
-    with Server("-c", str(file)) as server:
+    options = ["-c", str(file)]
+    # A source that is written twice in a second looks the same to who keeps what was compiled.
+    env = {"PYTHONDONTWRITEBYTECODE": "1"}
+    if where == "module of its own":
+        options = []
+        env["GUNICORN_EXPECT_POLICY"] = "some:expect_policy"
+        env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(TESTS), str(CHECKOUT)])
+    with Server(*options, env=env) as server:
         old = server.wait_for_log(r"Booting worker with pid: (\d+)")[1]
         assert status_of(server) == b"403"
         file.write_text(text.format(status=503), "utf-8")
