@@ -58,12 +58,13 @@ class Record:
             expectation: it is no longer pending.
 
         """
+        state = str(expectation)
         seconds = expectation.decided_after or 0.0
         self._count(
-            str(expectation),
+            state,
             1,
             "Expectation %s after %.1f ms: %s %s",
-            expectation,
+            state,
             seconds * 1000,
             method,
             path,
@@ -79,7 +80,8 @@ class Record:
         """Tell what a read of a body raised, the first time."""
         name = _FAILURES.get(type(error))
         if name is not None:
-            self._count(name, 1, "Body not received: %s", error)
+            # Its words: a log may keep what it is told, and the error has the frames of who read.
+            self._count(name, 1, "Body not received: %s", str(error))
 
     def lingered(self, outcome: str) -> None:
         """Tell how a connection ended that was closed in order: what `linger.Linger` says."""

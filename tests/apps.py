@@ -10,6 +10,8 @@ import threading
 import time
 import urllib.parse
 
+import gunicorn_expect
+
 KEY = "gunicorn_expect.expectation"
 ROUTES = {}
 
@@ -43,6 +45,15 @@ def tell(what):
     with socket.create_connection((host, int(port))) as board:
         board.sendall(what.encode() + b"\n")
         board.recv(1)
+
+
+def policy(environ):
+    """Be the policy of the tests of what is counted."""
+    if environ["PATH_INFO"] == "/refused-by-policy":
+        return gunicorn_expect.Refuse(413)
+    if environ["QUERY_STRING"] == "limit":
+        environ["wsgi.input"].limit(3)
+    return None
 
 
 @route("/seen")
@@ -347,6 +358,14 @@ def state(environ, start_response):
     states = [str(expectation), expectation.pending]
     environ["wsgi.input"].read()
     return answer(start_response, [*states, str(expectation), expectation.state.name])
+
+
+@route("/decided-after")
+def decided_after(environ, start_response):
+    """Give the time of the decision before it and after it."""
+    seconds = [environ[KEY].decided_after]
+    environ["wsgi.input"].read()
+    return answer(start_response, [*seconds, environ[KEY].decided_after])
 
 
 @route("/proceed")

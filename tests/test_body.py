@@ -45,14 +45,19 @@ class Asking(Expectation):
         self.reads += 1
 
 
-def make(ours, length=None, *, ahead=b"", wire=None, **terms):
-    """Give a body of this length, or in chunks."""
+def make(ours, length=None, *, ahead=b"", wire=None, failures=None, **terms):
+    """Give a body of this length, or in chunks; failures get the kinds that it tells of."""
     receiver = Receiver(ours, ahead, **terms)
     if length is None:
         framing = Chunked(receiver, 100, 1000, lambda lines: None)
     else:
         framing = Sized(receiver, length)
-    return Body(framing, Asking(), wire or Wire()), receiver
+
+    def on_failed(error):  # which is not kept: it has the body
+        if failures is not None:
+            failures.append(type(error))
+
+    return Body(framing, Asking(), wire or Wire(), on_failed), receiver
 
 
 @pytest.fixture(params=KINDS)
@@ -328,6 +333,30 @@ def test_a_body_that_has_failed_is_no_garbage(ours, theirs):
         assert [x for x in gc.get_objects() if isinstance(x, Body)] == []
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("way", ["read", "readinto"])
+def test_what_a_read_raises_is_told_once(ours, theirs, way, answered):
+    failures = []
+    body, _ = make(ours, DRAIN_SIZE + 10, failures=failures)
+    if answered:
+        body.on_respond()
+    theirs.sendall(b"12345")
+    theirs.shutdown(socket.SHUT_WR)
+    for _ in range(2):
+        with pytest.raises(ClientDisconnected):
+            body.read() if way == "read" else body.readinto(bytearray(10))
+    assert failures == [ClientDisconnected]
+
+
+def test_a_client_that_leaves_while_nobody_reads_is_not_told_of(ours, theirs):
+    failures = []
+    body, _ = make(ours, 10, failures=failures)
+    body.on_respond()
+    theirs.shutdown(socket.SHUT_WR)
+    assert not body.finish()
+    assert failures == []
 
 
 @pytest.mark.parametrize("kind_of_error", [ClientDisconnected, BodyTimeout, MalformedBody])

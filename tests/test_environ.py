@@ -37,6 +37,20 @@ def test_the_access_log_can_print_the_state(server, client, head, line):
     server.wait_for_log(line.replace("?", r"\?"), start)
 
 
+def test_the_time_of_the_decision_is_known_when_it_has_been_made(client):
+    client.send(waiting("PUT /decided-after", "Content-Length: 5"))
+    assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(b"hello")
+    before, after = json.loads(client.receive_response()[1])
+    assert before is None
+    assert after >= 0
+
+
+def test_there_is_no_time_of_a_decision_where_nobody_waits(client):
+    client.send(request("PUT /decided-after", "Content-Length: 5"), b"hello")
+    assert json.loads(client.receive_response()[1]) == [None, None]
+
+
 def test_proceed_sends_one_100_with_its_header_fields(client):
     client.send(waiting("PUT /proceed", "Content-Length: 5"))
     interim = client.receive_head()

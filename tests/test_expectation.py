@@ -1,12 +1,14 @@
 """The state machine alone, on a wire that only takes notes."""
 
 import gc
+import itertools
 import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gunicorn_expect import expectation as expectation_module
 from gunicorn_expect.expectation import (
     TRANSITIONS,
     Event,
@@ -111,6 +113,65 @@ def test_a_100_that_could_not_be_sent_is_not_sent_again():
     assert expectation.state is State.CONTINUED
 
 
+# When it was decided.
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on by a second at each look."""
+    seconds = itertools.count(1000.0)
+    monkeypatch.setattr(expectation_module.time, "monotonic", lambda: next(seconds))
+
+
+@pytest.mark.parametrize(
+    ("decide", "state"),
+    [
+        (Expectation.on_read, State.CONTINUED),
+        (Expectation.proceed, State.CONTINUED),
+        (Expectation.proceed_again, State.CONTINUED),
+        (Expectation.on_respond, State.DECLINED),
+    ],
+)
+def test_the_decision_is_told_once_with_its_time(clock, decide, state):
+    told = []
+    expectation = Expectation(
+        Notes(), on_decided=lambda decided: told.append((decided.state, decided.decided_after))
+    )
+    assert expectation.decided_after is None
+    decide(expectation)
+    decide(expectation)
+    expectation.on_respond()
+    assert told == [(state, 1.0)]
+    assert expectation.decided_after == 1.0
+
+
+def test_bytes_that_arrived_with_the_head_are_told_of_too(clock):
+    told = []
+    Expectation(
+        Notes(),
+        arrived=True,
+        on_decided=lambda decided: told.append((decided.state, decided.decided_after)),
+    )
+    assert told == [(State.WAIVED, 1.0)]
+
+
+def test_a_100_that_could_not_be_sent_is_told_of():
+    told = []
+    expectation = Expectation(Notes(fails=True), on_decided=told.append)
+    with pytest.raises(BrokenPipeError):
+        expectation.on_read()
+    assert told == [expectation]
+
+
+def test_nothing_is_decided_where_nobody_waits():
+    told = []
+    expectation = Expectation(on_decided=told.append)
+    expectation.on_read()
+    expectation.on_respond()
+    assert expectation.decided_after is None
+    assert told == []
+
+
 @pytest.mark.parametrize("when", ["with the head", "later"])
 def test_bytes_that_arrived_waive_the_100(when):
     wire = Notes(arrived=when == "with the head")
@@ -161,7 +222,10 @@ STEPS = {
 STEP_LISTS = st.lists(st.sampled_from(sorted(STEPS)))
 
 
-def check(expectation, wire):
+def check(expectation, wire, decisions=None):
+    if decisions is not None:
+        assert decisions == [expectation.state] * (expectation.state is not State.PENDING)
+    assert (expectation.decided_after is None) == (expectation.state is State.PENDING)
     hundreds = wire.sent.count(["100"])
     assert hundreds <= 1
     assert hundreds == (expectation.state is State.CONTINUED)
@@ -174,16 +238,18 @@ def check(expectation, wire):
 @given(STEP_LISTS, st.booleans())
 def test_no_order_of_events_sends_two_100s_or_one_after_the_response(steps, arrived):
     wire = Notes(arrived=arrived)
-    expectation = Expectation(wire)
+    decisions = []
+    expectation = Expectation(wire, on_decided=lambda decided: decisions.append(decided.state))
     for step in steps:
         STEPS[step](expectation, wire)
-        check(expectation, wire)
+        check(expectation, wire, decisions)
 
 
 @given(STEP_LISTS, STEP_LISTS)
 def test_two_threads_send_no_two_100s_and_none_after_the_response(one, other):
     wire = Notes()
-    expectation = Expectation(wire)
+    decisions = []
+    expectation = Expectation(wire, on_decided=lambda decided: decisions.append(decided.state))
     together = threading.Barrier(2)
 
     def take(steps):
@@ -195,7 +261,7 @@ def test_two_threads_send_no_two_100s_and_none_after_the_response(one, other):
     thread.start()
     take(one)
     thread.join()
-    check(expectation, wire)
+    check(expectation, wire, decisions)
 
 
 class Slow(Notes):

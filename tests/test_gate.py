@@ -5,7 +5,15 @@ import sys
 
 import pytest
 
-from gunicorn_expect import BodyTimeout, ClientDisconnected, Expectation, MalformedBody, State
+from gunicorn_expect import (
+    BodyTimeout,
+    ClientDisconnected,
+    Expectation,
+    MalformedBody,
+    Proceed,
+    Refuse,
+    State,
+)
 from gunicorn_expect.body import Reader
 from gunicorn_expect.gate import KEY, SENT_AT_ONCE, AnswerCutOff, Gate
 
@@ -69,6 +77,18 @@ def answering(status, headers=(), items=()):
         return items
 
     return application
+
+
+@pytest.mark.parametrize(
+    ("decision", "told"),
+    [(None, []), (Proceed(), []), (Refuse(413), ["413 Content Too Large"])],
+    ids=["None", "Proceed", "Refuse"],
+)
+def test_a_refusal_of_the_policy_is_told_with_its_status(decision, told):
+    said = []
+    gate = Gate(answering("200 OK"), lambda environ: decision, on_refused=said.append)
+    gate({"REQUEST_METHOD": "PUT", "wsgi.input": Input()}, Response().start_response)
+    assert said == told
 
 
 def test_the_answer_is_held_until_its_first_byte():

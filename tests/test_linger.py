@@ -77,11 +77,17 @@ def clock():
 
 
 @pytest.fixture
-def make_linger(clock):
+def outcomes():
+    """How the connections of `make_linger` have ended."""
+    return []
+
+
+@pytest.fixture
+def make_linger(clock, outcomes):
     with contextlib.ExitStack() as stack:
 
         def make(total=TOTAL, idle=IDLE, connections=100):
-            lingering = Linger(total, idle, connections, clock)
+            lingering = Linger(total, idle, connections, clock, outcome=outcomes.append)
             stack.callback(lingering.finish, -math.inf, lambda: None)
             return lingering
 
@@ -323,31 +329,37 @@ def test_a_tls_client_that_never_finished_its_handshake_is_no_error(contexts, li
 # How long.
 
 
-def test_a_connection_that_the_peer_has_closed_is_closed_at_once(pair, lingering):
+def test_a_connection_that_the_peer_has_closed_is_closed_at_once(pair, lingering, outcomes):
     server, peer = pair
     peer.close()
     lingering.close(server)
     assert len(lingering) == 0
+    assert outcomes == ["closed"]
     assert server.fileno() == -1
 
 
-def test_a_connection_is_closed_when_the_peer_closes(pair, lingering, clock):
+def test_a_connection_is_closed_when_the_peer_closes(pair, lingering, clock, outcomes):
     server, peer = pair
     lingering.close(server)
     assert len(lingering) == 1
     peer.sendall(b"the last of the body")
+    assert outcomes == []
     peer.close()
     turn_until(lingering, lambda: len(lingering) == 0)
+    assert outcomes == ["closed"]
     assert clock.now == 1000
 
 
-def test_a_connection_is_closed_after_its_idle_time_without_a_byte(pair, lingering, clock):
+def test_a_connection_is_closed_after_its_idle_time_without_a_byte(
+    pair, lingering, clock, outcomes
+):
     server, peer = pair
     close_and_wait_for_the_acknowledgement(lingering, server)
     pass_time(lingering, clock, IDLE - 0.5)
     assert len(lingering) == 1
     pass_time(lingering, clock, 0.5)
     assert len(lingering) == 0
+    assert outcomes == ["timed_out"]
     check_closed(peer)
 
 
@@ -364,7 +376,7 @@ def test_every_byte_begins_the_idle_time_anew(pair, lingering, clock):
 
 
 def test_a_peer_that_trickles_is_late_at_the_first_read_after_its_total_time(
-    pair, lingering, clock
+    pair, lingering, clock, outcomes
 ):
     server, peer = pair
     lingering.close(server)
@@ -375,6 +387,7 @@ def test_a_peer_that_trickles_is_late_at_the_first_read_after_its_total_time(
     clock.now += 1
     peer.sendall(b"x")
     turn_until(lingering, lambda: len(lingering) == 0)
+    assert outcomes == ["timed_out"]
     check_closed(peer)
 
 
@@ -469,7 +482,7 @@ def test_an_answer_that_is_never_taken_is_kept_for_the_total_time(pairs, lingeri
 # How many.
 
 
-def test_the_oldest_goes_first(pairs, make_linger):
+def test_the_oldest_goes_first(pairs, make_linger, outcomes):
     lingering = make_linger(connections=3)
     peers = []
     for _ in range(5):
@@ -478,6 +491,7 @@ def test_the_oldest_goes_first(pairs, make_linger):
         assert receive_all(peer) == b""
         peers.append(peer)
     assert len(lingering) == 3
+    assert outcomes == ["dropped", "dropped"]
     for peer in peers[:2]:
         check_closed(peer)
     for peer in peers[2:]:
@@ -485,11 +499,12 @@ def test_the_oldest_goes_first(pairs, make_linger):
     assert len(lingering) == 3
 
 
-def test_where_none_may_linger_it_is_closed_at_once(pair, make_linger):
+def test_where_none_may_linger_it_is_closed_at_once(pair, make_linger, outcomes):
     server, peer = pair
     lingering = make_linger(connections=0)
     lingering.close(server)
     assert len(lingering) == 0
+    assert outcomes == ["dropped"]
     check_closed(peer)
 
 
@@ -642,7 +657,7 @@ def test_finishing_does_not_wait_longer_than_the_idle_time(pair, lingering, cloc
     check_closed(peer)
 
 
-def test_finishing_late_closes_everything_at_once(pairs, lingering, clock):
+def test_finishing_late_closes_everything_at_once(pairs, lingering, clock, outcomes):
     peers = []
     for _ in range(3):
         server, peer = pairs()
@@ -650,6 +665,7 @@ def test_finishing_late_closes_everything_at_once(pairs, lingering, clock):
         peers.append(peer)
     lingering.finish(clock.now, lambda: pytest.fail("there is nothing to wait for"))
     assert len(lingering) == 0
+    assert outcomes == ["dropped"] * 3
     for peer in peers:
         check_closed(peer)
 
@@ -685,9 +701,9 @@ def test_no_file_is_left_open(clock, kind):
 
 
 @pytest.fixture
-def thread():
+def thread(outcomes):
     """A LingerThread whose connections end only when their peers close."""
-    lingering = LingerThread(Linger(math.inf, math.inf, 1000))
+    lingering = LingerThread(Linger(math.inf, math.inf, 1000, outcome=outcomes.append))
     yield lingering
     lingering.finish(time.monotonic() + PATIENCE, lambda: None)
     for sock in vars(lingering).values():
@@ -703,7 +719,7 @@ def test_the_thread_begins_with_the_first_connection_that_needs_it(thread, pair)
     assert threading.active_count() == before + 1
 
 
-def test_the_thread_reads_on_until_the_peer_closes(thread, pair):
+def test_the_thread_reads_on_until_the_peer_closes(thread, pair, outcomes):
     server, peer = pair
     server.sendall(b"the answer")
     thread.close(server)
@@ -711,6 +727,7 @@ def test_the_thread_reads_on_until_the_peer_closes(thread, pair):
     peer.sendall(b"x" * 100_000_000)
     peer.close()
     thread.finish(math.inf, lambda: None)
+    assert outcomes == ["closed"]
 
 
 def test_the_thread_throws_away_what_comes_while_the_answer_is_written(thread, pair):
@@ -803,11 +820,13 @@ def test_finishing_the_thread_waits_until_every_peer_has_closed(thread, pair):
     assert finished.is_set()
 
 
-def test_finishing_the_thread_late_does_not_wait(thread, pair):
+def test_finishing_the_thread_late_does_not_wait(thread, pair, outcomes):
     server, peer = pair
     thread.close(server)
     assert receive_all(peer) == b""
+    turn_until(thread._linger, lambda: len(thread._linger))  # noqa: SLF001  to see it
     thread.finish(time.monotonic(), lambda: pytest.fail("there is no time to wait"))
+    assert outcomes == ["dropped"]
     peer.sendall(b"x")  # it reads on: the process ends with it
 
 
@@ -816,7 +835,7 @@ def test_finishing_a_thread_that_never_began_does_nothing(thread):
     assert "linger" not in {each.name for each in threading.enumerate()}
 
 
-def test_the_thread_outlives_connections_that_are_gone_or_closed(thread, pairs):
+def test_the_thread_outlives_connections_that_are_gone_or_closed(thread, pairs, outcomes):
     closed, _ = pairs()
     closed.close()
     gone, peer = pairs()
@@ -828,6 +847,9 @@ def test_the_thread_outlives_connections_that_are_gone_or_closed(thread, pairs):
     thread.close(server)
     peer.sendall(b"x" * 10_000_000)
     assert receive_all(peer) == b""
+    peer.close()
+    thread.finish(math.inf, lambda: None)
+    assert outcomes == ["closed"] * 3
 
 
 def test_the_thread_leaves_no_file_open(thread, kind):
