@@ -129,13 +129,9 @@ class Body:
 
     def read(self, size: int | None = None, /) -> bytes:
         """Read ``size`` bytes, fewer at the end of the body only; all that is left without one."""
-        if size is None or size < 0:
-            size = sys.maxsize
-        elif not size:
+        size = self._want(size)
+        if not size:
             return b""
-        if self.first_reader is None:
-            self.first_reader = _caller()
-        self.expectation.on_read()
         with self._lock:
             data = self._ahead.read(size)
             if not data:
@@ -153,13 +149,9 @@ class Body:
 
     def readline(self, size: int | None = None, /) -> bytes:
         """Read a line with its LF, or ``size`` bytes of it."""
-        if size is None or size < 0:
-            size = sys.maxsize
-        elif not size:
+        size = self._want(size)
+        if not size:
             return b""
-        if self.first_reader is None:
-            self.first_reader = _caller()
-        self.expectation.on_read()
         with self._lock:
             line = self._ahead.readline(size)
             pieces = [line]
@@ -186,11 +178,8 @@ class Body:
     def readinto(self, buffer: Any, /) -> int:
         """Fill a writable buffer; tell how many bytes it got, fewer at the end only."""
         with memoryview(buffer).cast("B") as view:
-            if not view:
+            if not self._want(len(view)):
                 return 0
-            if self.first_reader is None:
-                self.first_reader = _caller()
-            self.expectation.on_read()
             with self._lock:
                 filled = self._ahead.readinto(view)
                 while filled < len(view) and (size := self._more_into(view[filled:])):
@@ -293,6 +282,16 @@ class Body:
             self._ahead = io.BytesIO()
             self._lock.release()
         return followed
+
+    def _want(self, size: int | None) -> int:
+        """Ask for the body, unless nothing is wanted; give how much is, at most."""
+        if size is None or size < 0:
+            size = sys.maxsize
+        if size:
+            if self.first_reader is None:
+                self.first_reader = _caller()
+            self.expectation.on_read()
+        return size
 
     def _can_be_kept(self) -> bool:
         if self._framing.ended:

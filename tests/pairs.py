@@ -67,6 +67,19 @@ def what_is_left(sock):
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
+class Silence:
+    """The wire of a client that waits and sends nothing."""
+
+    def body_arrived(self):
+        return False
+
+    def send_continue(self, headers):
+        pass
+
+    def close_after_response(self):
+        pass
+
+
 class Waiting:
     """Counts who waits: ``waiting`` of a receiver."""
 

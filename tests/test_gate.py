@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+from pairs import Silence
 
 from gunicorn_expect import (
     BodyTimeout,
@@ -18,24 +19,11 @@ from gunicorn_expect.body import Reader
 from gunicorn_expect.gate import KEY, SENT_AT_ONCE, AnswerCutOff, Gate
 
 
-class Wire:
-    """A wire on which nothing arrives."""
-
-    def body_arrived(self):
-        return False
-
-    def send_continue(self, headers):
-        pass
-
-    def close_after_response(self):
-        pass
-
-
 class Input:
     """A body that somebody waits to send."""
 
     def __init__(self):
-        self.expectation = Expectation(Wire())
+        self.expectation = Expectation(Silence())
 
     def read(self, size=-1):
         self.expectation.on_read()

@@ -6,6 +6,7 @@ import io
 import pytest
 import webtest
 from conftest import WORKERS
+from pairs import Silence
 from wire import CONTINUE, Client, Server, request, waiting
 
 from gunicorn_expect import Expectation, Proceed, Refuse, policies
@@ -301,19 +302,6 @@ def test_what_can_not_be_called_is_no_policy(make):
 
 
 # Before an application.
-
-
-class Silence:
-    """A wire whose client waits."""
-
-    def body_arrived(self):
-        return False
-
-    def send_continue(self, headers):
-        pass
-
-    def close_after_response(self):
-        pass
 
 
 class Waiting(io.BytesIO):

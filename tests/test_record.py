@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from conftest import WORKERS
+from pairs import Silence
 from test_http2 import WAITS, Http2, new_connection
 from wire import CONTINUE, PATIENCE, Client, Server, request, waiting
 
@@ -371,22 +372,11 @@ def log():
     return Log()
 
 
-class Wire:
-    def body_arrived(self):
-        return False
-
-    def send_continue(self, headers):
-        pass
-
-    def close_after_response(self):
-        pass
-
-
 def decline(record, length):
     def on_decided(expectation):
         record.decided("PUT", "/files/x", length, expectation)
 
-    expectation = Expectation(Wire(), on_decided=on_decided)
+    expectation = Expectation(Silence(), on_decided=on_decided)
     expectation.on_respond()
     return expectation
 
