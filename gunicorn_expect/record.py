@@ -69,7 +69,7 @@ class Record:
             method,
             path,
         )
-        if expectation.state is State.DECLINED and length is not None:
+        if expectation.state is State.DECLINED and length:
             self._count("bytes_not_uploaded", length, "Bytes not uploaded: %d", length)
 
     def refused(self, status: str) -> None:
