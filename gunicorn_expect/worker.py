@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, ClassVar
 
+from gunicorn import glogging
 from gunicorn.workers import base
 
 from gunicorn_expect import exchange, linger, settings
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from gunicorn.config import Config
-    from gunicorn.glogging import Logger
 
 
 class Worker(base.Worker):
@@ -54,7 +55,7 @@ class Worker(base.Worker):
         return cls
 
     @classmethod
-    def check_config(cls, cfg: Config, log: Logger) -> None:  # noqa: ARG003  gunicorn's
+    def check_config(cls, cfg: Config, log: glogging.Logger) -> None:  # noqa: ARG003  gunicorn's
         """Refuse what we can't work with, before a worker boots (master)."""
         exchange.require_gunicorn(
             "gunicorn.workers.base:Worker.notify", "gunicorn.workers.base:Worker.run", *cls.hooks
@@ -65,7 +66,10 @@ class Worker(base.Worker):
         """Put the gate before the application (worker, at boot)."""
         self._settings = settings.load(self.cfg)  # again: after SIGHUP nobody has checked it
         policy = settings.policy_of(self._settings)
-        self.record = Record(self.log)
+        # gunicorn's own logger does nothing with what is below its level: don't make the words.
+        plain = type(self.log) is glogging.Logger
+        heard = not plain or self.log.error_log.isEnabledFor(logging.DEBUG)
+        self.record = Record(self.log if heard else None)
         super().load_wsgi()
         self.wsgi = Gate(  # type: ignore[assignment]
             # the stubs of gunicorn don't know the exc_info of start_response
