@@ -50,8 +50,8 @@ class Refuse:
         """Check it.
 
         Raises:
-            ValueError: a status that refuses nothing or has no reason phrase, or a header field
-                that can't be sent.
+            ValueError: a status that refuses nothing or has no reason phrase, a header field
+                that can't be sent, or a body where there is none.
             TypeError: a body that is not bytes.
 
         """
@@ -59,6 +59,8 @@ class Refuse:
         object.__setattr__(self, "headers", checked(self.headers, "a refusal"))
         if not isinstance(self.body, bytes):
             raise TypeError(f"the body of a refusal is bytes, not {type(self.body).__name__}")
+        if self.body and str(self.status).startswith("304"):
+            raise ValueError("a 304 has no body (RFC 9110 section 15.4.5)")
 
 
 Decision = Proceed | Refuse | None

@@ -64,11 +64,17 @@ def load(cfg: Config, environ: Mapping[str, str] = os.environ) -> Settings:
             and what is allowed.
 
     """
-    return check(_configured(cfg), environ)
+    settings = check(_configured(cfg), environ)
+    if isinstance(settings.expect_policy, str):
+        _look_for(settings.expect_policy)
+    return settings
 
 
 def check(configured: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
-    """Make the settings of the names in a configuration file. Raises as `load`."""
+    """Make the settings of the names in a configuration file.
+
+    Raises as `load`; but where a policy is to be found may not be known yet, and is not looked at.
+    """
     found: dict[str, Any] = {}
     for field in dataclasses.fields(Settings):
         for name, values in (
@@ -147,21 +153,26 @@ def _policy(name: str, value: object) -> Policy | str | None:
     module, _, path = value.partition(":")
     if not all(part.isidentifier() for part in f"{module}.{path}".split(".")):
         raise BadSettingError(f"{name} is {value!r}; it takes a callable, or 'module:callable'")
-    # It is imported by each worker when it boots, so that a reload finds what is new. At once it is
-    # only looked for: for its package, as to look inside of that is to import it.
-    package = module.partition(".")[0]
+    return value
+
+
+def _look_for(policy: str) -> None:
+    # It is imported by each worker when it boots, so that a reload finds what is new. Before that
+    # it is only looked for: for its package, as to look inside of that is to import it.
+    package = policy.partition(":")[0].partition(".")[0]
     try:
         missing = importlib.util.find_spec(package) is None
     except ValueError:  # it is loaded, and does not tell from where
         missing = False
     if missing:
-        raise BadSettingError(f"{name} is {value!r}, and there is no module {package!r}")
-    return value
+        raise BadSettingError(f"expect_policy is {policy!r}, and there is no module {package!r}")
 
 
 def _callable(name: str, value: object, shown: object) -> Policy:
     if not callable(value):
         raise BadSettingError(f"{name} is {shown!r}, which can't be called")
+    if inspect.iscoroutinefunction(value):
+        raise BadSettingError(f"{name} is {shown!r}, an async function; it takes one that is not")
     try:
         inspect.signature(value).bind({})
     except TypeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import types
 from typing import TYPE_CHECKING, ClassVar
 
 from gunicorn import glogging
@@ -50,8 +51,9 @@ class Worker(base.Worker):
         """
         for module in list(sys.modules.values()):
             names = getattr(module, "__dict__", {})
-            if names.get("worker_class") == cls.checked:  # the file that names this
-                settings.check(names)
+            found = names.get("worker_class")
+            if isinstance(found, types.MethodType) and found == cls.checked:
+                settings.check(names)  # of the file that names this
         return cls
 
     @classmethod

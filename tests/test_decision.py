@@ -70,6 +70,11 @@ def test_a_body_is_bytes():
         Refuse(403, body="no")
 
 
+def test_a_304_has_no_body():
+    with pytest.raises(ValueError, match="304 has no body"):
+        Refuse(304, body=b"x")
+
+
 def test_a_decision_is_frozen_and_can_be_compared():
     decision = Refuse(401, iter([("WWW-Authenticate", "Bearer")]))
     assert decision == Refuse("401 Unauthorized", [("WWW-Authenticate", "Bearer")])

@@ -132,6 +132,10 @@ def a_policy(environ):
     """Decide nothing."""
 
 
+async def an_async_policy(environ):
+    """Decide too late."""
+
+
 @pytest.mark.parametrize("value", [None, ""])
 def test_there_need_not_be_a_policy(value):
     found = settings.check({"expect_policy": value}, {})
@@ -162,15 +166,52 @@ def test_the_place_of_a_policy_is_looked_for_and_not_imported(configured, tmp_pa
         ("deciding:", "it takes a callable, or 'module:callable'"),
         (":policy", "it takes a callable, or 'module:callable'"),
         ("deciding:policy()", "it takes a callable, or 'module:callable'"),
-        ("no_such_module:policy", "there is no module 'no_such_module'"),
-        ("no_such.module:policy", "there is no module 'no_such'"),
         (3, "which can't be called"),
         (lambda: None, "which can't be called with an environ: too many positional arguments"),
+        (an_async_policy, "an async function"),
     ],
 )
 def test_a_policy_that_is_none_is_refused_at_once(value, why):
     with pytest.raises(ValueError, match=f"^expect_policy is .*{re.escape(why)}"):
         settings.check({"expect_policy": value}, {})
+
+
+@pytest.mark.parametrize(
+    ("place", "missing"),
+    [("no_such_module:policy", "no_such_module"), ("no_such.module:policy", "no_such")],
+)
+def test_a_policy_in_no_module_is_refused_before_a_worker_boots(configured, place, missing):
+    with pytest.raises(
+        ValueError, match=f"^expect_policy is .*, and there is no module {missing!r}$"
+    ):
+        settings.load(configured(), {"GUNICORN_EXPECT_POLICY": place})
+
+
+def test_the_package_of_a_policy_is_not_imported_to_look_for_it(configured, tmp_path):
+    package = tmp_path / "not_to_be_imported"
+    package.mkdir()
+    package.joinpath("__init__.py").write_text("raise LookupError", "utf-8")
+    cfg = configured()
+    assert settings.load(cfg, {"GUNICORN_EXPECT_POLICY": "not_to_be_imported.policy:decide"})
+
+
+@pytest.mark.parametrize("way", ["chdir", "pythonpath"])
+def test_the_checked_worker_leaves_it_to_the_start_to_look_for_the_policy(tmp_path, way):
+    tmp_path.joinpath("sub").mkdir()
+    tmp_path.joinpath("sub", "mine.py").write_text("def policy(environ): pass", "utf-8")
+    tmp_path.joinpath("some.py").write_text(
+        "import gunicorn_expect\n"
+        "worker_class = gunicorn_expect.Worker.checked\n"
+        "expect_policy = 'mine:policy'\n"
+        f"{way} = {str(tmp_path / 'sub')!r}\n",
+        "utf-8",
+    )
+    with Server.of(
+        [sys.executable, "-m", "gunicorn", "-c", "some.py", "apps:app"],
+        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT)))},
+        cwd=tmp_path,
+    ) as server:
+        assert server.get("/hello") == b"hello"
 
 
 @pytest.mark.parametrize(
