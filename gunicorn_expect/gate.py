@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect.decision import Proceed, Refuse
 from gunicorn_expect.expectation import NOBODY_WAITS, State
-from gunicorn_expect.framing import ContentTooLarge, MalformedBody
+from gunicorn_expect.framing import DRAIN_SIZE, ContentTooLarge, MalformedBody
 from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
 
 if TYPE_CHECKING:
@@ -111,21 +111,25 @@ class Gate:
         answer = _Answer(body, expectation, start_response, environ["REQUEST_METHOD"], late)
         if self._policy is None:
             return self._answer(environ, answer)
-        with contextlib.ExitStack() as exits:
-            environ[EXITS_KEY] = exits
+        exits = environ[EXITS_KEY] = contextlib.ExitStack()
+        try:
             items = self._answer(environ, answer)
-            if isinstance(items, _Held):
-                # The application may read on while it is iterated.
-                items.exits = exits.pop_all()
-            return items
+        except BaseException:
+            exits.close()
+            raise
+        if isinstance(items, _Held):
+            items.exits = exits  # the application may read on while it is iterated
+        else:
+            exits.close()
+        return items
 
     def _answer(self, environ: WSGIEnvironment, answer: _Answer) -> Iterable[bytes]:
         try:
             items = self._decided(environ, answer)
             if items is None:
                 items = self._application(environ, answer.start)
-            if answer.held and isinstance(items, list | tuple):
-                answer.begin(_size(items), complete=True)
+            if answer.held and isinstance(items, list | tuple) and _are_bytes(items):
+                answer.begin(sum(map(len, items)), complete=True)
                 return items
         except BaseException as error:  # noqa: BLE001  the server's, too
             answer.fail(error)
@@ -159,8 +163,11 @@ class Gate:
         """Warn of an upload that was paid for nothing."""
         if reader in self._warned or self._warn is None:
             return
-        if status.startswith("413") and "CONTENT_LENGTH" not in environ:
+        length = environ.get("CONTENT_LENGTH") or None
+        if length is None and status.startswith("413"):
             return  # only who reads such a body can know
+        if length is not None and int(length) <= DRAIN_SIZE:
+            return  # a form, perhaps: so much is read anyway, for the connection to be kept
         self._warned.add(reader)
         self._warn(
             f"An upload was read and then refused with {status!r}: its body was sent for nothing. "
@@ -295,7 +302,7 @@ class _Items:
 
 
 class _Guarded(_Items):
-    """And an error of its own when it fails after the first item."""
+    """Items, and an error of their own when they fail after the first."""
 
     def __iter__(self) -> Iterator[bytes]:
         begun = False
@@ -310,12 +317,12 @@ class _Guarded(_Items):
 
 
 class _Held(_Items):
-    """And the first item begins the answer."""
+    """Items, the first of which begins the answer."""
 
     def __init__(self, items: Iterable[bytes], answer: _Answer) -> None:
         super().__init__(items)
         self.exits = contextlib.ExitStack()
-        self._iterator = iter(items)
+        self._iterator: Iterator[bytes] | None = None
         self._answer = answer
 
     def close(self) -> None:
@@ -328,11 +335,15 @@ class _Held(_Items):
     def __next__(self) -> bytes:
         answer = self._answer
         try:
+            if self._iterator is None:
+                self._iterator = iter(self._items)
             if answer.begun:
                 return next(self._iterator)
             for item in self._iterator:
                 if item:
-                    answer.begin(_size([item]), complete=False)
+                    if not isinstance(item, bytes):  # before the server has sent the head
+                        raise TypeError(f"the application yielded {type(item).__name__}, not bytes")
+                    answer.begin(len(item), complete=False)
                     return item
             answer.begin(0, complete=True)
         except StopIteration:
@@ -343,13 +354,8 @@ class _Held(_Items):
         raise StopIteration
 
 
-def _size(items: Sequence[bytes]) -> int:
-    size = 0
-    for item in items:
-        if not isinstance(item, bytes):  # before the server has sent the head
-            raise TypeError(f"the application yielded {type(item).__name__}, not bytes")
-        size += len(item)
-    return size
+def _are_bytes(items: Sequence[object]) -> bool:
+    return all(isinstance(item, bytes) for item in items)
 
 
 def _settled(

@@ -1,5 +1,6 @@
 """The gate alone: it is plain WSGI, so a plain WSGI server stands on its other side."""
 
+import contextlib
 import io
 import sys
 
@@ -9,6 +10,7 @@ from pairs import Silence
 from gunicorn_expect import (
     BodyTimeout,
     ClientDisconnected,
+    ContentTooLarge,
     Expectation,
     MalformedBody,
     Proceed,
@@ -16,7 +18,7 @@ from gunicorn_expect import (
     State,
 )
 from gunicorn_expect.body import Reader
-from gunicorn_expect.gate import KEY, SENT_AT_ONCE, AnswerCutOff, Gate
+from gunicorn_expect.gate import EXITS_KEY, KEY, SENT_AT_ONCE, AnswerCutOff, Gate
 
 
 class Input:
@@ -46,7 +48,7 @@ class Response:
         return self.written.append
 
 
-def call(application, method="PUT", *, response=None, **environ):
+def call(application, method="PUT", *, policy=None, response=None, **environ):
     response = response or Response()
     environ = {
         "REQUEST_METHOD": method,
@@ -54,7 +56,7 @@ def call(application, method="PUT", *, response=None, **environ):
         "wsgi.file_wrapper": io.BytesIO,
         **environ,
     }
-    items = Gate(application)(environ, response.start_response)
+    items = Gate(application, policy)(environ, response.start_response)
     response.body = environ["wsgi.input"]
     return response, items, environ[KEY]
 
@@ -298,6 +300,70 @@ def test_an_empty_write_says_nothing_of_the_length():
     assert response.starts == [("200 OK", [])]
 
 
+class Unusable:
+    """What an application must not return."""
+
+    closed = False
+
+    def __iter__(self):
+        raise ContentTooLarge(5)
+
+    def close(self):
+        self.closed = True
+
+
+def test_an_error_of_what_is_iterated_is_the_applications():
+    unusable = Unusable()
+    response, items, expectation = call(answering("200 OK", items=unusable))
+    assert list(items) == []
+    items.close()
+    assert response.starts == [("413 Content Too Large", [("Content-Length", "0")])]
+    assert expectation.state is State.DECLINED
+    assert unusable.closed
+
+
+def test_what_can_not_be_iterated_is_an_error_and_the_expectation_is_settled():
+    _, items, expectation = call(answering("200 OK", items=None))
+    with pytest.raises(TypeError, match="not iterable"):
+        list(items)
+    assert expectation.state is State.DECLINED
+
+
+# What the policy wants done at the end.
+
+
+@pytest.mark.parametrize("error", [RuntimeError, LookupError])
+def test_what_is_done_at_the_end_can_not_hide_an_error_of_the_application(error):
+    done = []
+
+    def policy(environ):
+        environ[EXITS_KEY].enter_context(contextlib.suppress(RuntimeError))
+        environ[EXITS_KEY].callback(done.append, "done")
+
+    def application(environ, start_response):
+        raise error
+
+    with pytest.raises(error):
+        call(application, policy=policy)
+    assert done == ["done"]
+
+
+def test_what_the_application_adds_while_it_is_iterated_is_done_too():
+    done = []
+
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        yield b"one"
+        environ[EXITS_KEY].callback(done.append, "added")
+        yield b"two"
+
+    _, items, _ = call(application, policy=lambda environ: None)
+    assert list(items) == [b"one", b"two"]
+    assert done == []
+    items.close()
+    assert done == ["added"]
+
+
 # An upload that is refused when it has been read.
 
 
@@ -320,7 +386,7 @@ def warnings_of(application, times=1, **environ):
     warnings = []
     gate = Gate(application, warn=warnings.append)
     for _ in range(times):
-        list(gate({**ENVIRON, "CONTENT_LENGTH": "4", **environ}, Response().start_response))
+        list(gate({**ENVIRON, "CONTENT_LENGTH": "65537", **environ}, Response().start_response))
     return warnings
 
 
@@ -342,6 +408,10 @@ def test_each_place_is_warned_of_once():
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "404 Not Found", "422 No"])
 def test_what_is_known_only_from_the_body_is_not_warned_of(status):
     assert warnings_of(reading_first(status)) == []
+
+
+def test_a_body_that_would_be_read_anyway_is_not_warned_of():
+    assert warnings_of(reading_first("401 Unauthorized"), CONTENT_LENGTH="65536") == []
 
 
 def test_a_body_that_turned_out_too_long_is_not_warned_of():
