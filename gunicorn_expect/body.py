@@ -228,7 +228,8 @@ class Body:
     def limit(self, size: int) -> None:
         """Raise ContentTooLarge from the reads as soon as more than ``size`` bytes are announced.
 
-        For a body whose length the head did not tell; of others it is known before they come.
+        For a body whose length the head did not tell; of others it is known before they come. To
+        be called before the first read.
         """
         self._framing.limit(size)
 
@@ -290,7 +291,13 @@ class Body:
         if size:
             if self.first_reader is None:
                 self.first_reader = _caller()
-            self.expectation.on_read()
+            try:
+                self.expectation.on_read()
+            except OSError as error:
+                with self._lock:
+                    self._fail(error)
+                self._on_failed(error)
+                raise
         return size
 
     def _can_be_kept(self) -> bool:

@@ -314,13 +314,16 @@ class ConnectionWire:
         return self._framing.arrived()
 
     def send_continue(self, headers: Headers) -> None:
-        """Send the 100 at once."""
+        """Send the 100 at once. ClientDisconnected: nobody is there."""
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
         if self._sock.family in (socket.AF_INET, socket.AF_INET6):
             # Nagle's algorithm would hold it back while the last response is not acknowledged.
             # gunicorn asks for this on listening sockets; not every system hands it down.
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock.sendall(f"HTTP/1.1 100 Continue\r\n{fields}\r\n".encode("latin-1"))
+        try:
+            self._sock.sendall(f"HTTP/1.1 100 Continue\r\n{fields}\r\n".encode("latin-1"))
+        except OSError as error:
+            raise ClientDisconnected(f"the client is gone: {error}") from error
 
     def close_after_response(self) -> None:
         """End the connection with the response.

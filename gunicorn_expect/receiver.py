@@ -8,6 +8,8 @@ Two ways to receive:
   a piece of it.
 
 Neither touches the timeout of the socket while it waits: another thread may be writing the answer.
+TLS is the exception, as its sockets have no other way to receive without waiting: there, who writes
+while another one reads may find the answer cut off.
 """
 
 from __future__ import annotations
@@ -193,7 +195,7 @@ class Receiver:
         Raises:
             BodyTimeout: it sends too little.
             ClientDisconnected: the connection broke.
-            BlockingIOError: nothing is here, and ``patience`` is 0; not with ``whole``.
+            BlockingIOError: nothing is here, and ``patience`` is 0.
 
         """
         ahead = b""

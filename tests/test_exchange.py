@@ -2,13 +2,14 @@
 
 import gc
 import socket
+import struct
 
 import pytest
 from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 from wire import request, waiting
 
-from gunicorn_expect import MalformedBody, exchange
+from gunicorn_expect import ClientDisconnected, MalformedBody, exchange
 from gunicorn_expect.receiver import Receiver
 from gunicorn_expect.settings import Settings
 
@@ -106,3 +107,36 @@ def test_a_request_without_a_body_is_known_by_its_framing(parser, pair, framing)
 def test_what_a_gunicorn_lacks_is_named():
     with pytest.raises(RuntimeError, match=r"which has no gunicorn\.http:Telepathy; it needs"):
         exchange.require_gunicorn("gunicorn.http:Telepathy")
+
+
+@pytest.mark.parametrize("when", ["before the look", "before the 100"])
+def test_a_client_that_is_gone_when_the_body_is_asked_for_is_gone_for_good(when):
+    lost = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+    with ours, theirs:
+        terms = exchange.Terms(Settings(), discard=lost.append, record=Failures(lost))
+        parser = exchange.adopt(RequestParser(Config(), ours, ("127.0.0.1", 1)), terms)
+        theirs.sendall(HEAD)
+        body = next(parser).body
+        if when == "before the look":
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            theirs.close()  # a reset
+        else:
+            ours.shutdown(socket.SHUT_WR)
+        for _ in range(3):
+            with pytest.raises(ClientDisconnected):
+                body.read(1)
+        assert lost[:1] == [ClientDisconnected]
+
+
+class Failures:
+    def __init__(self, failures):
+        self._failures = failures
+
+    def decided(self, *anything):
+        pass
+
+    def failed(self, error):
+        self._failures.append(type(error))
