@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import shutil
 import ssl
 import sys
 
@@ -16,7 +17,8 @@ import hypothesis
 import pytest
 import trustme
 from pairs import connected
-from wire import CHECKOUT, Client, Server
+from selenium import webdriver
+from wire import CHECKOUT, PATIENCE, Client, Server
 
 # A slow machine is no failure.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -210,3 +212,31 @@ def stock(cell, certificates):
 def client(server):
     with Client(server) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    for name, path in programs.items():
+        if path is None:
+            missing(name, "apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs["chromium"]
+    options.accept_insecure_certs = True
+    for argument in (
+        "--headless",
+        "--no-sandbox",  # for root there is none
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        # It is to call nobody but the server.
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):
+        options.add_argument(argument)
+    with webdriver.Chrome(options, webdriver.ChromeService(programs["chromedriver"])) as browser:
+        browser.set_page_load_timeout(PATIENCE)
+        browser.set_script_timeout(PATIENCE)
+        yield browser

@@ -1,10 +1,7 @@
 """A browser never waits for a word: it sends the whole body, and then reads its answer."""
 
-import shutil
-
 import pytest
-from conftest import WORKERS, missing
-from selenium import webdriver
+from conftest import WORKERS
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 from wire import PATIENCE, Server
@@ -24,34 +21,6 @@ fetch(form.action, {method: "POST", body: form.file.files[0]})
     .then(async (answer) => done([answer.status, await answer.text()]))
     .catch((error) => done(["failed", String(error)]));
 """
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    for name, path in programs.items():
-        if path is None:
-            missing(name, "apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"]
-    options.accept_insecure_certs = True
-    for argument in (
-        "--headless",
-        "--no-sandbox",  # for root there is none
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        # It is to call nobody but the server.
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path_factory.mktemp('browser')}",
-    ):
-        options.add_argument(argument)
-    with webdriver.Chrome(options, webdriver.ChromeService(programs["chromedriver"])) as browser:
-        browser.set_page_load_timeout(PATIENCE)
-        browser.set_script_timeout(PATIENCE)
-        yield browser
 
 
 @pytest.fixture(scope="module", params=CELLS)
