@@ -1,6 +1,7 @@
 # make serve    set up, and serve the example: refuse and accept uploads
 # make test     set up, and run all tests, on some cells of the matrix of workers and transports
 # make test-all the same on every cell of it: it takes half an hour
+# make soak     a crowd of clients, reloads and kills, ten minutes for each worker
 # make check    lint and types
 # make bench    measure beside stock gunicorn
 
@@ -19,7 +20,7 @@ FIND_PYTHON = for python in python3.$(1) $$HOME/.pyenv/versions/3.$(1).*/bin/pyt
 PYTHONS := $(foreach minor,10 11 12 13 14 15,\
     $(if $(shell $(call FIND_PYTHON,$(minor))),$(VENV)/pythons/3.$(minor)/ready))
 
-.PHONY: serve test test-all check bench clean
+.PHONY: serve test test-all soak check bench clean
 
 serve: $(VENV)/examples
 	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 examples.flask_upload:app
@@ -29,6 +30,9 @@ test: $(VENV)/dev $(GUNICORNS) $(PYTHONS)
 
 test-all: $(VENV)/dev $(GUNICORNS) $(PYTHONS)
 	$(BIN)/pytest --matrix full
+
+soak: $(VENV)/dev
+	$(BIN)/pytest tests/soak --soak 600
 
 check: $(VENV)/dev
 	$(BIN)/ruff check

@@ -99,6 +99,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--matrix", choices=MATRICES, default="wide" if "CI" in os.environ else "quick"
     )
+    parser.addoption(
+        "--soak", type=float, default=20, metavar="SECONDS", help="so long for each worker"
+    )
 
 
 def pytest_generate_tests(metafunc):

@@ -1,0 +1,45 @@
+"""What is soaked: it stores what came whole, and says what that was."""
+
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+
+#: The ways to read, each request in the next one.
+WAYS = itertools.cycle(["pieces", "all", "lines", "into"])
+
+
+def app(environ, start_response):
+    def answer(status, body=b""):
+        start_response(status, [("Content-Length", str(len(body)))])
+        return [body]
+
+    path = environ["PATH_INFO"]
+    if path == "/refuse":
+        return answer("413 Content Too Large", b"too large")
+    if path == "/hello":
+        return answer("200 OK", b"hello")
+    digest = hashlib.sha256()
+    size = 0
+    for piece in pieces(environ["wsgi.input"], next(WAYS)):
+        digest.update(piece)
+        size += len(piece)
+    seen = json.dumps({"size": size, "sha256": digest.hexdigest()})
+    part = pathlib.Path(os.environ["SOAK_FOLDER"], "parts", path.strip("/"))
+    part.write_text(seen, "utf-8")  # the worker may be killed before it is whole
+    part.replace(part.parents[1] / "stored" / part.name)
+    return answer("201 Created", seen.encode())
+
+
+def pieces(body, way):
+    if way == "pieces":
+        yield from iter(lambda: body.read(50_000), b"")
+    elif way == "all":
+        yield body.read()
+    elif way == "lines":
+        yield from body
+    else:
+        buffer = bytearray(30_000)
+        while size := body.readinto(buffer):
+            yield buffer[:size]
