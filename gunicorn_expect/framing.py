@@ -221,7 +221,7 @@ class Chunked(Framing):
 
     def _read_chunk(self, size: int, *, whole: bool) -> bytes:
         if self._part is _Part.DATA_END:
-            if not self.receiver.ahead:
+            if self.receiver.nothing_ahead:
                 self.receiver.fill(self._between)
             if match := self.receiver.take(_NEXT_CHUNK):
                 self._begin_chunk(match)

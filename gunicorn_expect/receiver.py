@@ -163,6 +163,11 @@ class Receiver:
         """What was received and is not taken."""
         return self._ahead[self._taken :]
 
+    @property
+    def nothing_ahead(self) -> bool:
+        """Whether all that was received is taken."""
+        return self._taken == len(self._ahead)
+
     def here(self) -> int:
         """Count the bytes that can be received without waiting, as far as that can be known."""
         here = len(self._ahead) - self._taken
@@ -177,10 +182,10 @@ class Receiver:
 
         A client that sends no more has none here. ClientDisconnected: the connection broke.
         """
-        if self._taken == len(self._ahead):
+        if self.nothing_ahead:
             # Not MSG_PEEK: a TLS socket has none. And no ticks: nobody has read yet.
             self._ahead, self._taken = self._receive(min(size, FILL_SIZE)) or b"", 0
-        here = self._taken < len(self._ahead)
+        here = not self.nothing_ahead
         if not here and self._tick_after < math.inf:
             self._tick_after = -1  # they will have to be waited for, from the first on
         return here
@@ -223,7 +228,7 @@ class Receiver:
         Raises: what `receive` does.
         """
         size = 0
-        if self._ticks and self.patience and self._taken == len(self._ahead):
+        if self._ticks and self.patience and self.nothing_ahead:
             start = time.monotonic()
             try:
                 size = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
