@@ -295,8 +295,7 @@ class Body:
                 self.expectation.on_read()
             except OSError as error:
                 with self._lock:
-                    self._fail(error)
-                self._on_failed(error)
+                    self._fail_reading(error)
                 raise
         return size
 
@@ -324,8 +323,7 @@ class Body:
         try:
             return self._framing.read(size, whole=whole)
         except BaseException as error:
-            self._fail(error)
-            self._on_failed(error)
+            self._fail_reading(error)
             raise
 
     def _more_into(self, view: memoryview) -> int:
@@ -334,9 +332,14 @@ class Body:
         try:
             return self._framing.read_into(view)
         except BaseException as error:
-            self._fail(error)
-            self._on_failed(error)
+            self._fail_reading(error)
             raise
+
+    def _fail_reading(self, error: BaseException) -> None:
+        """Fail, and tell that a read has; once, as who is gone may be asked again."""
+        if self._failure is None:
+            self._on_failed(error)
+        self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         """Raise this from now on.
