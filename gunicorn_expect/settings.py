@@ -75,17 +75,16 @@ def check(configured: Mapping[str, Any], environ: Mapping[str, str] = os.environ
 
     Raises as `load`; but where a policy is to be found may not be known yet, and is not looked at.
     """
+    variables = {
+        field.name: f"GUNICORN_{field.name.upper()}" for field in dataclasses.fields(Settings)
+    }
     found: dict[str, Any] = {}
-    for field in dataclasses.fields(Settings):
-        for name, values in (
-            (field.name, configured),
-            (_IN_THE_ENVIRONMENT + field.name.removeprefix(_IN_THE_FILE).upper(), environ),
-        ):
+    for setting, variable in variables.items():
+        for name, values in ((setting, configured), (variable, environ)):
             if name in values:
-                found[field.name] = _CHECKS.get(field.name, _number)(name, values[name])
-    known = {field.name for field in dataclasses.fields(Settings)}
-    _refuse_unknown(configured, known, _IN_THE_FILE)
-    _refuse_unknown(environ, {f"GUNICORN_{name.upper()}" for name in known}, _IN_THE_ENVIRONMENT)
+                found[setting] = _CHECKS.get(setting, _number)(name, values[name])
+    _refuse_unknown(configured, set(variables), _IN_THE_FILE)
+    _refuse_unknown(environ, set(variables.values()), _IN_THE_ENVIRONMENT)
     return Settings(**found)
 
 
