@@ -9,6 +9,7 @@ import wsgiref.util
 import bottle
 import django.conf
 import django.core.exceptions
+import django.core.files.uploadhandler
 import django.core.handlers.wsgi
 import django.http
 import django.test
@@ -43,6 +44,14 @@ flask_app = flask.Flask("early")
 def look():
     FLASK[flask.request.path.strip("/")](flask.request)
     return flask.Response(status=403)
+
+
+aborting_app = flask.Flask("aborting")
+
+
+@aborting_app.before_request
+def abort():
+    flask.abort(403)
 
 
 limited_app = flask.Flask("limited")
@@ -101,6 +110,22 @@ def files(request):
     return django.http.HttpResponse(request.FILES, status=403)
 
 
+def body(request):
+    return django.http.HttpResponse(request.body, status=403)
+
+
+def file_of_any_size(request):
+    return django.http.HttpResponse(request.FILES["file"].read(), status=403)
+
+
+class TenBytes(django.core.files.uploadhandler.FileUploadHandler):
+    """Refuse a form by the length that it announces."""
+
+    def handle_raw_input(self, input_data, META, content_length, boundary, encoding=None):  # noqa: N803
+        if content_length > 10:
+            raise django.core.exceptions.RequestDataTooBig
+
+
 def deny(request):
     raise django.core.exceptions.PermissionDenied
 
@@ -118,16 +143,16 @@ urlpatterns = [
     django.urls.path("refuse", refuse),
     *(
         django.urls.path(f"exempt/{view.__name__}", exempt(view))
-        for view in (refuse, post, files, deny, find_nothing, fail)
+        for view in (refuse, post, files, body, file_of_any_size, deny, find_nothing, fail)
     ),
 ]
 
 
-def django_app(view, *middleware, debug=False):
-    """Give Django with this middleware, and only this view."""
+def django_app(view, *middleware, **settings):
+    """Give Django with this middleware and these settings, and only this view."""
 
     def app(environ, start_response):
-        with django.test.override_settings(DEBUG=debug):
+        with django.test.override_settings(**settings):
             return handler(environ | {"PATH_INFO": f"/{view}"}, start_response)
 
     with django.test.override_settings(MIDDLEWARE=middleware):
@@ -147,7 +172,17 @@ DJANGO = {
     "Http404": django_app("exempt/find_nothing"),
     "no-view": django_app("nowhere"),
     "error": django_app("exempt/fail"),
-    "error-DEBUG": django_app("exempt/fail", debug=True),
+    "error-DEBUG": django_app("exempt/fail", DEBUG=True),
+    "body": django_app("exempt/body"),
+    **{
+        f"{view}-DATA_UPLOAD": django_app(f"exempt/{view}", DATA_UPLOAD_MAX_MEMORY_SIZE=3)
+        for view in ("body", "post", "file_of_any_size")
+    },
+    "CSRF-DATA_UPLOAD": django_app("refuse", CSRF, DATA_UPLOAD_MAX_MEMORY_SIZE=3),
+    "file_of_any_size-FILE_UPLOAD": django_app(
+        "exempt/file_of_any_size", FILE_UPLOAD_MAX_MEMORY_SIZE=3
+    ),
+    "files-handler": django_app("exempt/files", FILE_UPLOAD_HANDLERS=[f"{__name__}.TenBytes"]),
 }
 
 # Falcon: in a middleware.
@@ -248,6 +283,7 @@ def pyramid_app():
 
 APPS = {
     "Flask": flask_app,
+    "Flask-aborting": aborting_app,
     "Flask-limited": limited_app,
     "Falcon": falcon_app,
     "Falcon-auto": auto_app,

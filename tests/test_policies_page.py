@@ -340,6 +340,56 @@ def test_what_the_page_says_does_not_read_the_body_does_not(looking, method, pat
         check_refused_unread(client, "500" if "error" in path else "[34]..")
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "fields"),
+    [
+        ("Flask-aborting/", 403, ()),
+        ("Flask-aborting/", 403, ("-H", CHUNKED)),
+        ("Flask-limited/data", 413, ()),
+        ("Flask-limited/pieces", 413, ()),
+        ("Flask-limited/form", 413, ("-H", f"Content-Type: {URLENCODED[0]}")),
+        ("Flask-limited/form", 413, ("-H", f"Content-Type: {MULTIPART[0]}")),
+        ("Django/body-DATA_UPLOAD", 400, ()),
+        ("Django/post-DATA_UPLOAD", 400, ("-H", f"Content-Type: {URLENCODED[0]}")),
+        ("Django/files-handler", 400, ("-H", f"Content-Type: {MULTIPART[0]}")),
+    ],
+)
+def test_curl_sends_no_byte_of_what_a_framework_refuses_by_a_setting_of_its_own(
+    looking, big_file, path, status, fields
+):
+    with Relay(looking) as relay:
+        url = "http://{}:{}/{}".format(*relay.address, path)
+        answer = curl("-X", "POST", *fields, "-T", big_file, url)
+        [sent] = relay.sent_by_clients()
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nConnection: close\r\n" in answer
+    assert b"\r\nExpect: 100-continue\r\n" in sent
+    assert sent.partition(b"\r\n\r\n")[2] == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "fields"),
+    [
+        ("post-DATA_UPLOAD", 400, ()),
+        ("CSRF-DATA_UPLOAD", 400, (COOKIE,)),
+        ("file_of_any_size-DATA_UPLOAD", 403, ()),
+        ("file_of_any_size-FILE_UPLOAD", 403, ()),
+    ],
+)
+def test_django_reads_a_multipart_form_whatever_its_limits_say(looking, path, status, fields):
+    """No limit counts files; the view answers 403 when it has read one."""
+    content_type, body = MULTIPART
+    if path == "file_of_any_size-DATA_UPLOAD":  # a file, and no other field
+        body = b"--limit\r\n" + body.split(b"--limit\r\n")[2]
+    with Client(looking) as client:
+        look(client, "POST", f"Django/{path}", content_type, len(body), fields)
+        assert client.receive(len(CONTINUE)) == CONTINUE
+        client.send(body)
+        head, said = client.receive_response()
+    assert int(head.split()[1]) == status
+    assert (said == SENT) == (status == 403)
+
+
 def test_bottle_does_not_take_chunks_that_were_unpacked(looking):
     with Client(looking) as client:
         client.send(waiting("POST /Bottle/body", CHUNKED))

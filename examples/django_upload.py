@@ -1,0 +1,102 @@
+"""Files by PUT in Django, refused before they are sent.
+
+``gunicorn -k gunicorn_expect.Worker --threads 8 examples.django_upload:app``
+
+UPLOAD_FOLDER is where they go, UPLOAD_TOKEN who may send them, UPLOAD_LIMIT how large they may be.
+"""
+# Django tells mypy no types, and so its decorators have none.
+# mypy: disable-error-code="import-untyped, untyped-decorator"
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import django.conf
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.urls import path, reverse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods
+
+from gunicorn_expect import BodyTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOLDER = Path(os.environ.get("UPLOAD_FOLDER", "uploads"))
+TOKEN = os.environ.get("UPLOAD_TOKEN", "letmein")
+LIMIT = int(os.environ.get("UPLOAD_LIMIT", str(5 * 1024**3)))
+PIECE = 64 * 1024
+NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+
+
+def token_required(view: Callable[[HttpRequest], HttpResponse]) -> object:
+    """Be the middleware that lets nobody in without the token."""
+
+    # To refuse, answer.
+    def middleware(request: HttpRequest) -> HttpResponse:
+        given = request.headers.get("Authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {TOKEN}".encode()):
+            return HttpResponse(status=401, headers={"WWW-Authenticate": "Bearer"})
+        return view(request)
+
+    return middleware
+
+
+@csrf_exempt  # a token is no cookie: no other site can have it sent
+@require_http_methods(["PUT"])
+def upload(request: HttpRequest, name: str) -> HttpResponse:
+    """Store a file, or say why not. Nothing is read before the last refusal."""
+    # To refuse, answer.
+    if not NAME.fullmatch(name):
+        return HttpResponse(status=400)
+    if "Content-Length" not in request.headers:
+        return HttpResponse(status=411)  # Django takes a body in chunks for an empty one
+    if int(request.headers["Content-Length"]) > LIMIT:
+        return HttpResponse(status=413)
+
+    # To accept, read: the first piece asks the client for the body.
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    size = 0
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=FOLDER) as folder:
+        part = Path(folder, name)
+        try:
+            with part.open("wb") as file:
+                while piece := request.read(PIECE):
+                    size += len(piece)
+                    digest.update(piece)
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+        except UnreadablePostError as error:  # it does not come whole; Django would answer 500
+            return HttpResponse(status=408 if isinstance(error.__cause__, BodyTimeout) else 400)
+        part.replace(FOLDER / name)
+
+    return JsonResponse(
+        {"name": name, "size": size, "sha256": digest.hexdigest()},
+        status=201,
+        headers={"Location": reverse(upload, args=[name])},
+    )
+
+
+urlpatterns = [path("files/<name>", upload)]
+
+django.conf.settings.configure(
+    ALLOWED_HOSTS=["*"],
+    MIDDLEWARE=[
+        # Before CsrfViewMiddleware: that one reads forms to find its token.
+        f"{__name__}.token_required",
+        "django.middleware.csrf.CsrfViewMiddleware",
+    ],
+    ROOT_URLCONF=__name__,
+    SECRET_KEY=os.environ.get("SECRET_KEY", "nothing is signed here"),
+    USE_TZ=True,
+)
+app = get_wsgi_application()
