@@ -144,6 +144,8 @@ class Certificates:
         issued = self._authority.issue_cert("localhost", "127.0.0.1")
         self.certificate = str(folder / "certificate.pem")
         self.key = str(folder / "key.pem")
+        self.authority = str(folder / "authority.pem")
+        self._authority.cert_pem.write_to_path(self.authority)
         issued.cert_chain_pems[0].write_to_path(self.certificate)
         issued.private_key_pem.write_to_path(self.key)
 

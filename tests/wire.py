@@ -293,13 +293,14 @@ class Server:
 
 
 class Relay:
-    """Stands between clients and a server, and keeps the bytes that each client sent."""
+    """Stands between clients and a server, and keeps the bytes that each of them sent."""
 
     def __init__(self, server):
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
         self._sent = []
+        self._answered = []
         self._threads = []
 
     def __enter__(self):
@@ -318,6 +319,11 @@ class Relay:
             thread.join(PATIENCE)
         return self._sent
 
+    def sent_by_server(self):
+        """Give the bytes of each connection, in the same order."""
+        self.sent_by_clients()
+        return self._answered
+
     def _start(self, target, *arguments):
         self._threads.append(threading.Thread(target=target, args=arguments, daemon=True))
         self._threads[-1].start()
@@ -329,11 +335,12 @@ class Relay:
             except OSError:
                 return
             self._sent.append(bytearray())
-            self._start(self._relay, client, self._sent[-1])
+            self._answered.append(bytearray())
+            self._start(self._relay, client, self._sent[-1], self._answered[-1])
 
-    def _relay(self, client, sent):
+    def _relay(self, client, sent, answered):
         with client, socket.create_connection(self._server.address, PATIENCE) as server:
-            back = threading.Thread(target=self._pump, args=(server, client, bytearray()))
+            back = threading.Thread(target=self._pump, args=(server, client, answered))
             back.start()
             self._pump(client, server, sent)
             back.join()
