@@ -17,6 +17,7 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
+import requests
 from conftest import WORKERS, missing
 from wire import CONTINUE, Client, Relay, Server, request, waiting
 
@@ -341,18 +342,30 @@ def test_a_client_of_python_that_never_asks_keeps_its_connection_through_webdav(
     assert not webdav.folder.joinpath("folder").exists()
 
 
+@pytest.mark.parametrize("path", ["", "nowhere/"])
+def test_a_client_of_python_that_never_asks_hears_the_refusal_of_webdav(webdav, path):
+    """It sends all of the file before it looks."""
+    credentials = ("ada", "letmein") if path else None
+    answer = requests.put(url(webdav, f"{path}big.iso"), data=BIG, auth=credentials, timeout=60)
+    assert answer.status_code == (409 if path else 401)
+    assert answer.headers["Connection"] == "close"
+
+
 @pytest.mark.parametrize(
-    ("worker", "status"), [*((worker, 500) for worker in OURS), ("stock", 201)]
+    ("worker", "new", "old"), [*((x, 500, 500) for x in OURS), ("stock", 201, 204)]
 )
-def test_webdav_answers_500_to_a_file_that_is_cut_off_and_201_on_gunicorns_own_worker(
-    tmp_path, worker, status
+def test_webdav_answers_500_to_a_file_that_is_cut_off_but_on_gunicorns_own_worker(
+    tmp_path, worker, new, old
 ):
-    """It writes into the file itself, so what came of it stays there, on any server."""
-    with serve_webdav(worker, tmp_path) as server, Client(server) as client:
-        client.send(request("PUT /half", AUTHORIZATION, "Content-Length: 100"), b"only this")
-        client.shut_down()
-        assert client.receive_head().startswith(b"HTTP/1.1 %d " % status)
-    assert [path.name for path in tmp_path.iterdir()] == ["half"]
+    """It writes into the file itself, on any server; what was there before is gone."""
+    tmp_path.joinpath("old").write_bytes(b"what was there before")
+    with serve_webdav(worker, tmp_path) as server:
+        for name, status in {"new": new, "old": old}.items():
+            with Client(server) as client:
+                client.send(request(f"PUT /{name}", AUTHORIZATION, "Content-Length: 100"), b"this")
+                client.shut_down()
+                assert client.receive_head().startswith(b"HTTP/1.1 %d " % status)
+            assert tmp_path.joinpath(name).read_bytes() in {b"", b"this"}
 
 
 @pytest.mark.parametrize("worker", ALL)
