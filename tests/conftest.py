@@ -102,6 +102,11 @@ def pytest_addoption(parser):
     parser.addoption(
         "--soak", type=float, default=20, metavar="SECONDS", help="so long for each worker"
     )
+    parser.addoption(
+        "--write-tables",
+        action="store_true",
+        help="write what was seen into the pages that have tables of it, and do not compare",
+    )
 
 
 def pytest_generate_tests(metafunc):

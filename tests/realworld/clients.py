@@ -1,0 +1,236 @@
+"""The clients, and what each does with each answer."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from counting import CountingRelay
+from wire import PATIENCE, Server
+
+PROGRAMS = Path(__file__).parent / "clients"
+SIZE = 4 * 1024**2
+#: More than the systems between hold, so that a client that stops early is seen to.
+PLAIN_SIZE = 32 * 1024**2
+
+REFUSALS = [401, 403, 413, 503]
+STATUSES = [*REFUSALS, 417]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    file: str
+    #: What must be installed: tools, or of Python a module.
+    needs: str
+    #: When it sends ``Expect``: "by itself", "when told" or "never".
+    asks: str
+    #: Whether it begins to send when it has waited for a while.
+    impatient: bool = False
+    #: Whether it goes where a 307 says.
+    follows: bool = False
+    #: Whether an answer stops it while it sends.
+    stops: bool = False
+    #: How often it tries, where that is not once.
+    attempts: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def waits(self):
+        return self.asks != "never"
+
+    def missing(self):
+        """Give what is not installed, if anything."""
+        if self.file == "python.py":
+            return None if importlib.util.find_spec(self.needs) else self.needs
+        return next((tool for tool in self.needs.split() if not shutil.which(tool)), None)
+
+    def command(self, folder):
+        """Give the command that starts it, compiled into the folder if need be."""
+        path = str(PROGRAMS / self.file)
+        if path.endswith(".go"):
+            build = ["go", "build", "-o", f"{folder}/client", path]
+            run(build, GOCACHE=f"{folder}/go", GO111MODULE="off", GOTOOLCHAIN="local")
+            return [f"{folder}/client"]
+        if path.endswith(".java"):
+            run(["javac", "-d", folder, path])
+            return ["java", "-cp", str(folder), "Client"]
+        if path.endswith(".py"):
+            return [sys.executable, path, self.needs]  # curl.py looks at no argument
+        return [self.needs, path]
+
+
+def run(command, **env):
+    done = subprocess.run(
+        command, env=os.environ | env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+LIKE_CURL = {"asks": "by itself", "impatient": True, "follows": True, "stops": True}
+CLIENTS = {
+    "curl": Program("curl.py", "curl", **LIKE_CURL),
+    "pycurl": Program("python.py", "pycurl", **LIKE_CURL),
+    "botocore": Program("python.py", "botocore", "by itself", impatient=True, attempts={503: 3}),
+    "aiohttp": Program("python.py", "aiohttp", "when told", follows=True, stops=True),
+    "Node http": Program("node_http.js", "node", "when told", stops=True),
+    "Go net/http": Program(
+        "client.go", "go", "when told", impatient=True, follows=True, stops=True
+    ),
+    "Java HttpClient": Program("Client.java", "java javac", "when told", follows=True),
+    "Ruby Net::HTTP": Program("client.rb", "ruby", "when told", impatient=True),
+    "http.client": Program("python.py", "http.client", "never"),
+    "requests": Program("python.py", "requests", "never", follows=True),
+    "httpx": Program("python.py", "httpx", "never", follows=True),
+    "Node fetch": Program("node_fetch.js", "node", "never", follows=True),
+}
+
+
+class Running:
+    """A client that is told what to upload by lines, and answers each by a line."""
+
+    def __init__(self, command, env):
+        self.process = subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # it ends with what it has started
+        )
+        self._lines = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.version = self._answer()
+
+    def upload(self, way, size, *urls):
+        """Upload to these addresses, one after the other; give what the caller saw of each."""
+        print(way, size, *urls, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def close(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def _answer(self):
+        try:
+            line = self._lines.get(timeout=2 * PATIENCE)
+        except queue.Empty:
+            raise AssertionError("the client says nothing") from None
+        assert line, "the client has died"
+        return json.loads(line)
+
+
+@dataclasses.dataclass
+class Outcome:
+    #: What the caller saw: a dict for each address.
+    seen: list
+    exchanges: list
+    connections: int
+    #: What crossed to the other server, if it was sent there.
+    elsewhere: list
+
+    @property
+    def statuses(self):
+        return [seen["status"] for seen in self.seen]
+
+    @property
+    def uploads(self):
+        """The requests to upload: botocore asks for other things, too."""
+        return [exchange for exchange in self.exchanges if exchange.head.startswith(b"PUT ")]
+
+    @property
+    def bytes(self):
+        """The bytes of bodies that crossed, in all."""
+        return sum(exchange.body for exchange in self.exchanges)
+
+
+def received(exchange):
+    """Give what the server says that it received."""
+    return next(
+        line.split(b": ")[1].decode()
+        for line in exchange.answer.split(b"\r\n")
+        if line.startswith(b"X-Received: ")
+    )
+
+
+@functools.cache
+def whole(size):
+    body = b"0123456789abcdef" * (size // 16)
+    return f"{size}:{hashlib.sha256(body).hexdigest()}"
+
+
+class World(contextlib.ExitStack):
+    """Two servers, and the clients that are started when they are first asked for."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self._folder = folder
+        self._server, self._other = (
+            self.enter_context(Server(app="realworld.uploads:app")) for _ in range(2)
+        )
+        self._running = {}
+        self._outcomes = {}
+
+    def client(self, name):
+        if name not in self._running:
+            command = CLIENTS[name].command(self._folder)
+            self._running[name] = Running(command)
+            self.callback(self._running[name].close)
+        return self._running[name]
+
+    def outcome(self, name, scenario):
+        """Give what this client does in this scenario; it is tried once."""
+        if (name, scenario) not in self._outcomes:
+            self._outcomes[name, scenario] = self._try(name, scenario)
+        return self._outcomes[name, scenario]
+
+    def _try(self, name, scenario):
+        client = self.client(name)
+        way = "plain" if CLIENTS[name].asks == "never" else "ask"
+        size = SIZE
+        paths = ["accept/file"]
+        if scenario in ("default", "empty"):
+            way = "default"
+            size = SIZE if scenario == "default" else 0
+        elif scenario == "twice":
+            paths *= 2
+        elif scenario == "after a refusal":
+            paths = ["status/401", *paths]
+        elif scenario == "plain":
+            way, size, paths = "plain", PLAIN_SIZE, ["status/413"]
+        elif scenario == "307":
+            paths = ["elsewhere/{port}"]
+        elif scenario != "late":
+            paths = [f"status/{scenario}"]
+        with (
+            CountingRelay(
+                self._server, answer_first=way == "plain", hold=scenario == "late"
+            ) as relay,
+            CountingRelay(self._other) as other,
+        ):
+            urls = [
+                f"http://127.0.0.1:{relay.address[1]}/" + path.format(port=other.address[1])
+                for path in paths
+            ]
+            seen = client.upload(way, size, *urls)
+            return Outcome(seen, relay.finish(), relay.connections, other.finish())

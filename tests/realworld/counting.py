@@ -1,0 +1,145 @@
+"""A relay that counts what crosses it: connections, heads, interim responses and body bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import socket
+import threading
+
+from wire import PATIENCE, Relay
+
+#: Seconds that a 100 is held back for a client that may begin without it.
+HELD = 3
+
+
+@dataclasses.dataclass
+class Exchange:
+    """A request head, and what came after it."""
+
+    head: bytes
+    connection: int
+    #: Bytes of the body that crossed.
+    body: int = 0
+    #: The 1xx statuses that went back.
+    interim: list[int] = dataclasses.field(default_factory=list)
+    status: int | None = None
+    answer: bytes = b""
+    #: Whether body bytes came before the 100 that was held back was let go.
+    impatient: bool = False
+    begun: threading.Event = dataclasses.field(default_factory=threading.Event)
+    answered: threading.Event = dataclasses.field(default_factory=threading.Event)
+    over: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    @property
+    def asks(self):
+        return bool(re.search(rb"(?i)\r\nexpect: *100-continue\r\n", self.head))
+
+    @property
+    def length(self):
+        return length_of(self.head)
+
+
+def length_of(head):
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)\r\n", head)
+    return int(length[1]) if length else 0
+
+
+def read_head(reader):
+    """Read a head; an empty one is the end of the connection."""
+    head = b""
+    while line := reader.readline():
+        head += line
+        if line == b"\r\n":
+            return head
+    return b""
+
+
+class CountingRelay(Relay):
+    """Stands between clients and a server.
+
+    ``answer_first``: let the body of what is refused pass when the answer has passed, as if the
+    client were far away. ``hold``: keep a 100 back until body bytes come, or for a time.
+    """
+
+    def __init__(self, server, *, answer_first=False, hold=False):
+        super().__init__(server)
+        self._answer_first = answer_first
+        self._hold = hold
+        self._sockets = []
+        self.exchanges = []
+
+    def finish(self):
+        """Wait until each exchange has its answer, and its body has come or never will."""
+        for exchange in self.exchanges:
+            assert exchange.over.wait(PATIENCE), exchange
+        return self.exchanges
+
+    @property
+    def connections(self):
+        """The connections that carried a request."""
+        return len({exchange.connection for exchange in self.exchanges})
+
+    def __exit__(self, *exception):
+        for client in self._sockets:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+        super().__exit__(*exception)
+
+    def _relay(self, client, *kept):
+        self._sockets.append(client)
+        ours = []
+        with client, socket.create_connection(self._server.address, PATIENCE) as server:
+            back = threading.Thread(target=self._answers, args=(server, client, ours))
+            back.start()
+            with contextlib.suppress(OSError):
+                self._requests(client, server, ours)
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_WR)
+            back.join()
+        for exchange in ours:
+            exchange.over.set()
+
+    def _requests(self, client, server, ours):
+        reader = client.makefile("rb")
+        number = len(self._sockets)
+        while head := read_head(reader):
+            exchange = Exchange(head, number)
+            assert b"chunked" not in head.lower(), head
+            ours.append(exchange)
+            self.exchanges.append(exchange)
+            server.sendall(head)
+            if self._answer_first and b" /accept/" not in head:
+                exchange.answered.wait(PATIENCE)
+            while exchange.body < exchange.length:
+                piece = reader.read1(min(exchange.length - exchange.body, 65536))
+                if not piece:
+                    return
+                exchange.body += len(piece)
+                exchange.begun.set()
+                server.sendall(piece)
+            exchange.answered.wait(PATIENCE)
+            exchange.over.set()
+
+    def _answers(self, server, client, ours):
+        with contextlib.suppress(OSError):
+            reader = server.makefile("rb")
+            answered = 0
+            while head := read_head(reader):
+                exchange = ours[answered]
+                status = int(head.split()[1])
+                if status < 200:
+                    if self._hold:
+                        exchange.impatient = exchange.begun.wait(HELD)
+                    exchange.interim.append(status)
+                    client.sendall(head)
+                    continue
+                exchange.status, exchange.answer = status, head
+                client.sendall(head + reader.read(length_of(head)))
+                exchange.answered.set()
+                answered += 1
+        for exchange in ours:
+            exchange.answered.set()
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_WR)

@@ -1,0 +1,238 @@
+"""docs/clients.md is true: real clients upload through a relay that counts what crosses.
+
+With ``--write-tables`` the page's table is written, and not compared.
+"""
+
+import re
+
+import pytest
+from clients import CLIENTS, PLAIN_SIZE, REFUSALS, SIZE, STATUSES, World, received, whole
+from conftest import missing
+from wire import CHECKOUT
+
+PAGE = CHECKOUT / "docs/clients.md"
+WAITING = [name for name, program in CLIENTS.items() if program.waits]
+NOT_WAITING = [name for name in CLIENTS if name not in WAITING]
+
+every_client = pytest.mark.parametrize("name", CLIENTS)
+every_waiting_client = pytest.mark.parametrize("name", WAITING)
+every_refusal = pytest.mark.parametrize("status", STATUSES)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    with World(tmp_path_factory.mktemp("clients")) as world:
+        yield world
+
+
+@pytest.fixture
+def outcome(world, name):
+    """Give a function that tries a scenario with the client."""
+    if absent := CLIENTS[name].missing():
+        missing(absent, "pip or apt-get")
+    return lambda scenario: world.outcome(name, str(scenario))
+
+
+@every_client
+@every_refusal
+def test_every_client_sees_the_status(outcome, status):
+    assert outcome(status).statuses == [status]
+
+
+@every_waiting_client
+@every_refusal
+def test_a_client_that_waits_sends_no_byte_of_a_refused_body(outcome, status):
+    assert all(exchange.asks for exchange in outcome(status).exchanges)
+    assert outcome(status).bytes == 0
+    assert not any(exchange.interim for exchange in outcome(status).exchanges)
+
+
+@pytest.mark.parametrize("name", NOT_WAITING)
+@every_refusal
+def test_a_client_that_never_asks_sends_all_of_a_refused_body(outcome, status):
+    assert not any(exchange.asks for exchange in outcome(status).exchanges)
+    assert outcome(status).bytes == SIZE
+
+
+@every_client
+@every_refusal
+def test_only_botocore_tries_again_and_only_after_503(name, outcome, status):
+    expected = CLIENTS[name].attempts.get(status, 1)
+    assert len(outcome(status).uploads) == outcome(status).connections == expected
+
+
+@every_client
+def test_an_accepted_body_arrives_whole(outcome):
+    outcome = outcome("twice")
+    assert outcome.statuses == [200, 200]
+    assert [received(exchange) for exchange in outcome.exchanges] == [whole(SIZE)] * 2
+
+
+@every_client
+def test_a_client_gets_a_100_if_it_asked_and_only_then(name, outcome):
+    interim = [100] if CLIENTS[name].waits else []
+    assert [exchange.interim for exchange in outcome("twice").exchanges] == [interim] * 2
+
+
+@every_client
+def test_a_connection_is_used_again_after_an_accepted_body(outcome):
+    assert outcome("twice").connections == 1
+
+
+@every_client
+def test_what_follows_a_refusal_arrives_whole_on_another_connection(outcome):
+    outcome = outcome("after a refusal")
+    assert outcome.statuses == [401, 200]
+    assert outcome.connections == 2
+    assert received(outcome.exchanges[-1]) == whole(SIZE)
+
+
+@every_client
+def test_who_asks_without_being_told_is_known(name, outcome):
+    (exchange,) = outcome("default").exchanges
+    assert exchange.asks == (CLIENTS[name].asks == "by itself")
+    assert received(exchange) == whole(SIZE)
+
+
+@every_client
+def test_nobody_is_told_to_send_an_empty_body(name, outcome):
+    (exchange,) = outcome("empty").exchanges
+    assert outcome("empty").statuses == [200]
+    assert exchange.asks == (name == "botocore")
+    assert exchange.interim == []
+
+
+@every_waiting_client
+def test_a_100_that_comes_late_does_no_harm(name, outcome):
+    (exchange,) = outcome("late").exchanges
+    assert outcome("late").statuses == [200]
+    assert received(exchange) == whole(SIZE)
+    assert exchange.impatient == CLIENTS[name].impatient
+
+
+@every_client
+def test_a_client_that_is_sent_elsewhere_sends_its_body_there_once(name, outcome):
+    outcome = outcome(307)
+    program = CLIENTS[name]
+    assert outcome.bytes == (0 if program.waits else SIZE)
+    assert len(outcome.uploads) == 1
+    if not program.follows:
+        assert outcome.statuses == [307]
+        assert outcome.elsewhere == []
+        return
+    (exchange,) = outcome.elsewhere
+    assert outcome.statuses == [200]
+    assert received(exchange) == whole(SIZE)
+    assert exchange.asks == program.waits
+    # Go does not wait there.
+    assert exchange.interim == ([100] if program.waits and not name.startswith("Go") else [])
+
+
+@every_client
+def test_a_client_that_does_not_wait_sees_why_it_was_refused(name, outcome):
+    (exchange,) = outcome("plain").exchanges
+    assert outcome("plain").statuses == [413]
+    assert not exchange.asks
+    if CLIENTS[name].stops:
+        assert 0 < exchange.body < PLAIN_SIZE
+    else:
+        assert exchange.body == PLAIN_SIZE
+
+
+# The page.
+
+COLUMNS = [
+    "client",
+    "asks",
+    "without an answer",
+    ", ".join(map(str, REFUSALS)),
+    "417",
+    "307",
+    "413, not asked for",
+    "connection after an upload",
+]
+TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", re.DOTALL)
+VERSIONS = re.compile(r"(?<=<!-- versions -->\n).*?(?=<!-- /versions -->)", re.DOTALL)
+
+
+def amount(size, of):
+    if size in (0, of):
+        return "all of the body" if size else "no body byte"
+    return "part of the body"
+
+
+def of_refusal(outcome, status):
+    (seen,) = outcome.statuses
+    cell = f"{'seen' if seen == status else seen}, {amount(outcome.bytes, SIZE)}"
+    return cell if len(outcome.uploads) == 1 else f"{cell}, {len(outcome.uploads)} attempts"
+
+
+def of_refusals(outcomes):
+    cells = {status: of_refusal(outcome, status) for status, outcome in outcomes.items()}
+    usual = cells[REFUSALS[0]]
+    others = [
+        f"{status}: {cell.removeprefix(usual + ', ')}"
+        for status, cell in cells.items()
+        if cell != usual
+    ]
+    return "; ".join([usual, *others])
+
+
+def of_redirection(outcome):
+    (seen,) = outcome.statuses
+    here = amount(outcome.bytes, SIZE)
+    if not outcome.elsewhere:
+        return f"{'seen' if seen == 307 else seen}, {here}"
+    (there,) = outcome.elsewhere
+    how = "waits there" if there.interim else "asks there, does not wait"
+    return f"followed, {here} here, {how if there.asks else 'all there'}"
+
+
+def row(name, outcome):
+    program = CLIENTS[name]
+    patience = "begins" if outcome("late").exchanges[0].impatient else "waits on"
+    (plain,) = outcome("plain").exchanges
+    told = outcome("twice").exchanges[0].asks
+    by_itself = outcome("default").exchanges[0].asks
+    cells = [
+        name,
+        "by itself" if by_itself else "when told" if told else "never",
+        patience if program.waits else "-",
+        of_refusals({status: outcome(status) for status in REFUSALS}),
+        of_refusal(outcome(417), 417),
+        of_redirection(outcome(307)),
+        f"{'seen' if outcome('plain').statuses == [413] else 'lost'}, "
+        + amount(plain.body, PLAIN_SIZE),
+        "used again" if outcome("twice").connections == 1 else "not used again",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+@every_client
+def test_the_page_says_what_was_seen(name, outcome, request):
+    if request.config.getoption("write_tables"):
+        pytest.skip("the table is written instead")
+    written = next(
+        line
+        for line in TABLE.search(PAGE.read_text("utf-8"))[0].splitlines()
+        if line.startswith(f"| {name} |")
+    )
+    assert written == row(name, outcome)
+
+
+def test_the_page_is_written_when_that_is_asked_for(world, request):
+    if not request.config.getoption("write_tables"):
+        pytest.skip("no --write-tables")
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    versions = []
+    for name in CLIENTS:
+        lines.append(row(name, lambda scenario, name=name: world.outcome(name, str(scenario))))
+        versions.append(world.client(name).version)
+    text = TABLE.sub(lambda _: "\n".join([*lines, ""]), PAGE.read_text("utf-8"))
+    PAGE.write_text(VERSIONS.sub(lambda _: ", ".join(versions) + ".\n", text), "utf-8")
+
+
+def test_the_page_has_every_client_and_no_other():
+    lines = TABLE.search(PAGE.read_text("utf-8"))[0].splitlines()
+    assert lines[0] == f"| {' | '.join(COLUMNS)} |"
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == list(CLIENTS)
