@@ -25,6 +25,7 @@ SIZE = 4 * 1024**2
 #: More than the systems between hold, so that a client that stops early is seen to.
 PLAIN_SIZE = 32 * 1024**2
 
+WORKERS = {"thread": "gunicorn_expect.Worker", "gevent": "gunicorn_expect.GeventWorker"}
 REFUSALS = [401, 403, 413, 503]
 STATUSES = [*REFUSALS, 417]
 
@@ -55,25 +56,22 @@ class Program:
             return None if importlib.util.find_spec(self.needs) else self.needs
         return next((tool for tool in self.needs.split() if not shutil.which(tool)), None)
 
-    def command(self, folder):
-        """Give the command that starts it, compiled into the folder if need be."""
+    def command(self, env):
+        """Give the command that starts it, compiled into this HOME if need be."""
         path = str(PROGRAMS / self.file)
         if path.endswith(".go"):
-            build = ["go", "build", "-o", f"{folder}/client", path]
-            run(build, GOCACHE=f"{folder}/go", GO111MODULE="off", GOTOOLCHAIN="local")
-            return [f"{folder}/client"]
+            run(["go", "build", "-o", f"{env['HOME']}/client", path], env)
+            return [f"{env['HOME']}/client"]
         if path.endswith(".java"):
-            run(["javac", "-d", folder, path])
-            return ["java", "-cp", str(folder), "Client"]
+            run(["javac", "-d", env["HOME"], path], env)
+            return ["java", "-cp", env["HOME"], "Client"]
         if path.endswith(".py"):
-            return [sys.executable, path, self.needs]  # curl.py looks at no argument
+            return [sys.executable, path, self.needs]
         return [self.needs, path]
 
 
-def run(command, **env):
-    done = subprocess.run(
-        command, env=os.environ | env, capture_output=True, text=True, check=False
-    )
+def run(command, env):
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -92,7 +90,7 @@ CLIENTS = {
     "http.client": Program("python.py", "http.client", "never"),
     "requests": Program("python.py", "requests", "never", follows=True),
     "httpx": Program("python.py", "httpx", "never", follows=True),
-    "Node fetch": Program("node_fetch.js", "node", "never", follows=True),
+    "Node fetch": Program("node_fetch.js", "node", "never", follows=True, stops=True),
 }
 
 
@@ -180,31 +178,41 @@ def whole(size):
 
 
 class World(contextlib.ExitStack):
-    """Two servers, and the clients that are started when they are first asked for."""
+    """Servers, and the clients that are started when they are first asked for."""
 
     def __init__(self, folder):
         super().__init__()
-        self._folder = folder
-        self._server, self._other = (
-            self.enter_context(Server(app="realworld.uploads:app")) for _ in range(2)
-        )
+        #: No proxies, no credentials and no ~/.curlrc.
+        self._env = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+        self._servers = {
+            worker: self.enter_context(Server(app="realworld.uploads:app", worker=place))
+            for worker, place in WORKERS.items()
+        }
+        self._other = self.enter_context(Server(app="realworld.uploads:app"))
         self._running = {}
         self._outcomes = {}
 
     def client(self, name):
         if name not in self._running:
-            command = CLIENTS[name].command(self._folder)
-            self._running[name] = Running(command)
+            self._running[name] = Running(CLIENTS[name].command(self._env), self._env)
             self.callback(self._running[name].close)
         return self._running[name]
 
-    def outcome(self, name, scenario):
+    def outcome(self, worker, name, scenario):
         """Give what this client does in this scenario; it is tried once."""
-        if (name, scenario) not in self._outcomes:
-            self._outcomes[name, scenario] = self._try(name, scenario)
-        return self._outcomes[name, scenario]
+        key = worker, name, str(scenario)
+        if key not in self._outcomes:
+            try:
+                self._outcomes[key] = self._try(*key)
+            except AssertionError as error:
+                self._outcomes[key] = error
+                if name in self._running:  # it may still be at it
+                    self._running.pop(name).close()
+        if isinstance(self._outcomes[key], AssertionError):
+            raise self._outcomes[key]
+        return self._outcomes[key]
 
-    def _try(self, name, scenario):
+    def _try(self, worker, name, scenario):
         client = self.client(name)
         way = "plain" if CLIENTS[name].asks == "never" else "ask"
         size = SIZE
@@ -217,14 +225,16 @@ class World(contextlib.ExitStack):
         elif scenario == "after a refusal":
             paths = ["status/401", *paths]
         elif scenario == "plain":
-            way, size, paths = "plain", PLAIN_SIZE, ["status/413"]
+            way, paths = "plain", ["status/413"]
         elif scenario == "307":
             paths = ["elsewhere/{port}"]
         elif scenario != "late":
             paths = [f"status/{scenario}"]
+        if way == "plain" and "accept/file" not in paths:
+            size = PLAIN_SIZE
         with (
             CountingRelay(
-                self._server, answer_first=way == "plain", hold=scenario == "late"
+                self._servers[worker], answer_first=way == "plain", hold=scenario == "late"
             ) as relay,
             CountingRelay(self._other) as other,
         ):

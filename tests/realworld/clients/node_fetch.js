@@ -1,4 +1,5 @@
 const readline = require('node:readline');
+const { setImmediate } = require('node:timers/promises');
 
 const upload = async (body, url) => {
   try {
@@ -14,8 +15,12 @@ const main = async () => {
   console.log(JSON.stringify(`Node fetch ${process.versions.node} (undici ${process.versions.undici})`));
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const [, size, ...urls] = line.split(' ');
+    const body = new Blob([Buffer.alloc(+size, '0123456789abcdef')]);
     const seen = [];
-    for (const url of urls) seen.push(await upload(Buffer.alloc(+size, '0123456789abcdef'), url));
+    for (const url of urls) {
+      seen.push(await upload(body, url));
+      await setImmediate(); // until then the connection is not free, and fetch would open another
+    }
     console.log(JSON.stringify(seen));
   }
 };
