@@ -37,7 +37,7 @@ def worker():
 def outcome(world, name, worker):
     """Give a function that tries a scenario with the client."""
     if absent := CLIENTS[name].missing():
-        missing(absent, "pip or apt-get")
+        missing(absent, "make test" if CLIENTS[name].file == "python.py" else "apt-get install")
     return functools.partial(world.outcome, worker, name)
 
 
@@ -249,7 +249,8 @@ def test_the_page_is_written_when_that_is_asked_for(world, request):
         pytest.skip("no --write-tables")
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     versions = []
-    for name in CLIENTS:
+    for name, program in CLIENTS.items():
+        assert not program.missing(), "a table of some clients is none"
         lines.append(row(name, functools.partial(world.outcome, "thread", name)))
         versions.append(world.client(name).version)
     text = TABLE.sub(lambda _: "\n".join([*lines, ""]), PAGE.read_text("utf-8"))
