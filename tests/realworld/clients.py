@@ -25,6 +25,11 @@ SIZE = 4 * 1024**2
 #: More than the systems between hold, so that a client that stops early is seen to.
 PLAIN_SIZE = 32 * 1024**2
 
+#: Seconds that a 100 is held back for a client that may begin without it; and for one that may not
+#: wait at all, less than the second that those wait that do.
+HELD = 3
+HELD_ELSEWHERE = 0.5
+
 WORKERS = {"thread": "gunicorn_expect.Worker", "gevent": "gunicorn_expect.GeventWorker"}
 REFUSALS = [401, 403, 413, 503]
 STATUSES = [*REFUSALS, 417]
@@ -234,9 +239,11 @@ class World(contextlib.ExitStack):
             size = PLAIN_SIZE
         with (
             CountingRelay(
-                self._servers[worker], answer_first=way == "plain", hold=scenario == "late"
+                self._servers[worker],
+                answer_first=way == "plain",
+                hold=HELD if scenario == "late" else 0,
             ) as relay,
-            CountingRelay(self._other) as other,
+            CountingRelay(self._other, hold=HELD_ELSEWHERE) as other,
         ):
             urls = [
                 f"http://127.0.0.1:{relay.address[1]}/" + path.format(port=other.address[1])

@@ -10,9 +10,6 @@ import threading
 
 from wire import PATIENCE, Relay
 
-#: Seconds that a 100 is held back for a client that may begin without it.
-HELD = 3
-
 
 @dataclasses.dataclass
 class Exchange:
@@ -35,6 +32,11 @@ class Exchange:
     @property
     def asks(self):
         return bool(re.search(rb"(?i)\r\nexpect: *100-continue\r\n", self.head))
+
+    @property
+    def waited(self):
+        """Whether no body byte came before the 100."""
+        return self.interim == [100] and not self.impatient
 
     @property
     def length(self):
@@ -60,10 +62,11 @@ class CountingRelay(Relay):
     """Stands between clients and a server.
 
     ``answer_first``: let the body of what is refused pass when the answer has passed, as if the
-    client were far away. ``hold``: keep a 100 back until body bytes come, or for a time.
+    client were far away. ``hold``: keep a 100 back until body bytes come, or for so many
+    seconds.
     """
 
-    def __init__(self, server, *, answer_first=False, hold=False):
+    def __init__(self, server, *, answer_first=False, hold=0):
         super().__init__(server)
         self._answer_first = answer_first
         self._hold = hold
@@ -131,7 +134,7 @@ class CountingRelay(Relay):
                 status = int(head.split()[1])
                 if status < 200:
                     if self._hold:
-                        exchange.impatient = exchange.begun.wait(HELD)
+                        exchange.impatient = exchange.begun.wait(self._hold)
                     exchange.interim.append(status)
                     client.sendall(head)
                     continue

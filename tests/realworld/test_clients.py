@@ -150,8 +150,7 @@ def test_a_client_that_is_sent_elsewhere_sends_its_body_there_once(name, outcome
     assert outcome.statuses == [200]
     assert received(exchange) == whole(SIZE if program.waits else PLAIN_SIZE)
     assert exchange.asks == program.waits
-    # Go does not wait there.
-    assert exchange.interim == ([100] if program.waits and not name.startswith("Go") else [])
+    assert exchange.waited == (program.waits and name != "Go net/http")
 
 
 @every_client
@@ -210,7 +209,7 @@ def of_redirection(outcome):
         return f"{'seen' if seen == 307 else seen}, {here}"
     there = amount(outcome.elsewhere)
     if outcome.elsewhere[0].asks:
-        there += ", waits" if outcome.elsewhere[0].interim else ", asks and does not wait"
+        there += ", waits" if outcome.elsewhere[0].waited else ", asks and does not wait"
     return f"followed; here {here}, there {there}"
 
 
