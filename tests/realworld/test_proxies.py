@@ -1,0 +1,347 @@
+"""The proxies of examples/deploy, each before a real gunicorn, over TCP and over a unix socket."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import missing
+from wire import CHECKOUT, CONTINUE, PATIENCE, Client, Relay, Server, request, waiting
+
+DEPLOY = CHECKOUT / "examples" / "deploy"
+
+#: What the files say, and is another here: where the proxy listens, and where gunicorn does.
+PUBLIC = "127.0.0.1:8080"
+TCP = "127.0.0.1:8000"
+UNIX = "/run/gunicorn-expect/http.socket"
+
+MIB = 1 << 20
+TOKEN = "Authorization: Bearer letmein"
+LIMIT = 2048 * MIB
+
+
+@dataclasses.dataclass(frozen=True)
+class Proxy:
+    """One proxy, how it is run, and what is seen through it."""
+
+    file: str
+    program: str
+    arguments: tuple[str, ...]
+    #: The line of the file with gunicorn's address, and the one for a unix socket.
+    tcp: str
+    unix: str
+    #: Where it listens.
+    public: tuple[str, str] = (PUBLIC, "127.0.0.1:{port}")
+    #: Other places that the file names.
+    paths: tuple[tuple[str, str], ...] = ()
+    #: Whether the client hears the application's word, and no other.
+    asks_application: bool = True
+
+
+PROXIES = {
+    "nginx": Proxy(
+        "nginx.conf",
+        "nginx",
+        ("-c", "{file}", "-p", "{folder}", "-e", "error.log", "-g", "daemon off; pid nginx.pid;"),
+        "server 127.0.0.1:8000;",
+        "# server unix:/run/gunicorn-expect/http.socket;",
+        asks_application=False,
+    ),
+    "haproxy": Proxy(
+        "haproxy.cfg",
+        "haproxy",
+        ("-db", "-f", "{file}"),
+        "server gunicorn 127.0.0.1:8000",
+        "# server gunicorn unix@/run/gunicorn-expect/http.socket",
+    ),
+    "apache": Proxy(
+        "apache.conf",
+        "apache2",
+        ("-f", "{file}", "-D", "FOREGROUND"),
+        'ProxyPass "/" "http://127.0.0.1:8000/"',
+        '# ProxyPass "/" "unix:/run/gunicorn-expect/http.socket|http://localhost/"',
+        paths=(
+            ('"/run/apache2/apache2.pid"', '"{folder}/pid"'),
+            ('"/var/log/apache2/error.log"', '"{folder}/error.log"'),
+        ),
+    ),
+    "caddy": Proxy(
+        "Caddyfile",
+        "caddy",
+        ("run", "--adapter", "caddyfile", "--config", "{file}"),
+        "reverse_proxy 127.0.0.1:8000 {",
+        "# reverse_proxy unix//run/gunicorn-expect/http.socket {",
+        public=("http://:8080", "http://:{port}"),
+    ),
+}
+
+
+class Upstream(Relay):
+    """Stands between a proxy and gunicorn, and counts; on either kind of socket."""
+
+    def __init__(self, server, path):
+        super().__init__(server)
+        self.path = path
+        if isinstance(server.address, str):
+            self._listener.close()
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(path)
+            Path(path).chmod(0o777)  # httpd is not root when it connects
+            self._listener.listen()
+            self.address = path
+
+    def _relay(self, client, sent):
+        import threading
+
+        with client, self._server.connect() as server:
+            back = threading.Thread(target=self._pump, args=(server, client, bytearray()))
+            back.start()
+            self._pump(client, server, sent)
+            back.join()
+
+
+class Running:
+    """A proxy with its file as it stands, but for the places in it."""
+
+    def __init__(self, proxy, upstream):
+        self.proxy = proxy
+        self._upstream = upstream
+
+    def __enter__(self):
+        program = shutil.which(self.proxy.program, path=os.environ["PATH"] + ":/usr/sbin")
+        if program is None:
+            missing(self.proxy.program, f"apt-get install {self.proxy.program}")
+        self._folder = tempfile.TemporaryDirectory(prefix="proxy-")
+        folder = Path(self._folder.name)
+        folder.chmod(0o755)
+        file = folder / self.proxy.file
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.address = free.getsockname()
+        file.write_text(self._configuration(folder), "utf-8")
+        self._log = (folder / "output").open("w+")
+        self.process = subprocess.Popen(
+            [program, *(x.format(file=file, folder=folder) for x in self.proxy.arguments)],
+            env=os.environ | {"HOME": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+        self._wait_until_it_listens()
+        return self
+
+    def __exit__(self, *exception):
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+        self._log.close()
+        self._folder.cleanup()
+
+    def connect(self):
+        return socket.create_connection(self.address, PATIENCE)
+
+    def _configuration(self, folder):
+        text = DEPLOY.joinpath(self.proxy.file).read_text("utf-8")
+        assert text.count(self.proxy.tcp) == 1
+        assert text.count(self.proxy.unix) == 1
+        if isinstance(self._upstream.address, str):
+            in_use = self.proxy.unix.removeprefix("# ").replace(UNIX, self._upstream.address)
+            text = text.replace(self.proxy.unix, "").replace(self.proxy.tcp, in_use)
+        else:
+            in_use = self.proxy.tcp.replace(TCP, "{}:{}".format(*self._upstream.address))
+            text = text.replace(self.proxy.tcp, in_use)
+        for there, here in (self.proxy.public, *self.proxy.paths):
+            assert text.count(there) == 1, there
+            text = text.replace(there, here.format(folder=folder, port=self.address[1]))
+        return text
+
+    def _wait_until_it_listens(self):
+        for _ in range(PATIENCE * 20):
+            try:
+                self.connect().close()
+                return
+            except ConnectionRefusedError:
+                if self.process.poll() is not None:
+                    break
+                select.select([], [], [], 0.05)  # until it is tried again
+        self._log.seek(0)
+        raise AssertionError(f"{self.proxy.file}: {self._log.read()}")
+
+
+@pytest.fixture(scope="module", params=["tcp", "unix"])
+def gunicorn(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uploads")
+    with Server(
+        app="examples.flask_upload:app",
+        transport=request.param,
+        env={"UPLOAD_FOLDER": str(folder), "UPLOAD_LIMIT": str(LIMIT)},
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def upstream(gunicorn):
+    with (
+        tempfile.TemporaryDirectory(prefix="upstream-") as folder,
+    ):
+        Path(folder).chmod(0o755)
+        with Upstream(gunicorn, f"{folder}/socket") as upstream:
+            yield upstream
+
+
+@pytest.fixture(params=PROXIES)
+def proxy(request, upstream):
+    with Running(PROXIES[request.param], upstream) as proxy:
+        yield proxy
+
+
+def put(*fields):
+    return request("PUT /files/big.iso", *fields)
+
+
+def waiting_put(*fields):
+    return waiting("PUT /files/big.iso", *fields)
+
+
+def interim_and_final(client):
+    """Receive a response; give the interim ones before it, its head and its body."""
+    interim = []
+    while (response := client.receive_response())[0].startswith(b"HTTP/1.1 1"):
+        interim.append(response[0])
+    return interim, *response
+
+
+def body_bytes(upstream):
+    """Give the number of body bytes that came to us, framing included."""
+    sent = upstream.sent_by_clients()
+    return sum(len(each.partition(b"\r\n\r\n")[2]) for each in sent)
+
+
+REFUSALS = {
+    "401": (b"401", ["Content-Length: 1000000"]),
+    "413": (b"413", [TOKEN, f"Content-Length: {LIMIT + 1}"]),
+    "401-chunked": (b"401", ["Transfer-Encoding: chunked"]),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_client_that_waits_hears_the_refusal_before_it_sends_its_body(proxy, upstream, refusal):
+    status, fields = REFUSALS[refusal]
+    with Client(proxy) as client:
+        client.send(waiting_put(*fields))
+        interim, head, _ = interim_and_final(client)
+    proxy.process.terminate()
+    print("SEEN", interim, head)
+    assert head.startswith(b"HTTP/1.1 " + status)
+    assert interim == ([] if proxy.proxy.asks_application else [CONTINUE])
+    assert body_bytes(upstream) == 0
+
+
+class Uploader(Client):
+    """A client that does not wait: it sends until it has an answer, or has sent all."""
+
+    def upload(self, size, piece=bytes(64 * 1024)):
+        """Send as much of this as is wanted; give how much that was."""
+        sent = 0
+        self.socket.setblocking(False)
+        while sent < size:
+            readable, writable, _ = select.select([self.socket], [self.socket], [], PATIENCE)
+            if readable:
+                break
+            assert writable
+            try:
+                sent += self.socket.send(memoryview(piece)[: size - sent])
+            except (BrokenPipeError, ConnectionResetError) as e:
+                print("SEEN broken", e)
+                break
+        self.socket.settimeout(PATIENCE)
+        return sent
+
+
+def test_a_refusal_stops_a_client_that_does_not_wait(proxy, upstream):
+    with Uploader(proxy) as client:
+        client.send(put(f"Content-Length: {LIMIT}"))
+        sent = client.upload(LIMIT)
+        interim, head, _ = interim_and_final(client)
+    proxy.process.terminate()
+    print("SEEN", interim, head, sent, body_bytes(upstream))
+    assert head.startswith(b"HTTP/1.1 401 ")
+    assert interim == []
+    assert sent < LIMIT
+
+
+def test_a_refusal_is_heard_before_the_rest_is_sent(proxy, upstream):
+    with Client(proxy) as client:
+        client.send(put(f"Content-Length: {LIMIT}"), bytes(1000))
+        interim, head, _ = interim_and_final(client)
+    assert (interim, head[:13]) == ([], b"HTTP/1.1 401 ")
+
+
+def test_a_refusal_reaches_a_client_that_sends_all_before_it_looks(proxy, upstream):
+    with Client(proxy) as client:
+        try:
+            client.send(put(f"Content-Length: {8 * MIB}"), bytes(8 * MIB))
+        except OSError as e:
+            print("SEEN broken", e)
+        interim, head, _ = interim_and_final(client)
+    proxy.process.terminate()
+    print("SEEN", interim, head, body_bytes(upstream))
+    assert (interim, head[:13]) == ([], b"HTTP/1.1 401 ")
+
+
+BODY = os.urandom(1024) * 3000
+
+
+def chunked(body, size=100_000):
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(x), x) for x in [*pieces, b""])
+
+
+BODIES = {
+    "length": (f"Content-Length: {len(BODY)}", BODY),
+    "chunked": ("Transfer-Encoding: chunked", chunked(BODY)),
+}
+
+
+@pytest.mark.parametrize("framing", BODIES)
+def test_an_upload_that_is_accepted_is_asked_for_once_and_arrives_whole(proxy, upstream, framing):
+    field, body = BODIES[framing]
+    with Client(proxy) as client:
+        client.send(waiting_put(TOKEN, field))
+        assert client.receive(len(CONTINUE)).startswith(b"HTTP/1.1 100")
+        client.send(body)
+        interim, head, answer = interim_and_final(client)
+        print("SEEN", interim, head)
+        assert head.startswith(b"HTTP/1.1 201 ")
+        assert interim == []
+        assert json.loads(answer)["sha256"] == hashlib.sha256(BODY).hexdigest()
+        client.send(waiting_put(TOKEN, field))
+        print(client.receive_head())
+        client.send(body)
+        print(client.receive_response())
+
+
+def test_after_a_refusal(proxy, upstream):
+    with Client(proxy) as client:
+        client.send(waiting_put("Content-Length: 1000"))
+        interim, head, _ = interim_and_final(client)
+        client.socket.settimeout(5)
+        try:
+            print("SEEN keep", client.receive_all())
+        except TimeoutError:
+            print("SEEN open")
+    with Client(proxy) as client:
+        client.send(waiting_put(TOKEN, "Content-Length: 5"))
+        print(client.receive_head())
+        client.send(b"hello")
+        interim, head, _ = interim_and_final(client)
+        assert head.startswith(b"HTTP/1.1 201")
