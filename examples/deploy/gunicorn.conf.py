@@ -1,0 +1,36 @@
+"""gunicorn behind a proxy, for uploads."""
+
+import gunicorn_expect
+from gunicorn_expect import policies
+
+# With .checked, `gunicorn --check-config` looks at the expect_* settings, too.
+worker_class = gunicorn_expect.Worker.checked
+workers = 2
+# Applications that run at once, in each worker. Clients that are waited for take none.
+threads = 8
+# systemd hands the socket over; without systemd:
+# bind = "unix:/run/gunicorn-expect/http.socket"  # noqa: ERA001
+
+# Whose X-Forwarded-Proto is believed. "*" where nobody but the proxy reaches us, as on the unix
+# socket; for TCP the addresses of the proxies.
+forwarded_allow_ips = "*"
+# Longer than the proxy keeps an idle connection, so that it is the proxy that closes it: nginx
+# keeps it 60 s, Caddy 120 s. It costs no thread.
+keepalive = 130
+# It would be below $HOME, where the unit lets nobody write.
+control_socket_disable = True
+# The time for uploads under way when gunicorn stops or reloads; systemd's TimeoutStopSec is longer.
+graceful_timeout = 60
+
+accesslog = "-"
+# What became of the expectation is the last word.
+access_log_format = (
+    '%({x-forwarded-for}i)s "%(r)s" %(s)s %(b)s %(M)sms %({gunicorn_expect.expectation}e)s'
+)
+
+# Before the application is asked: 5 GiB, whether announced or in chunks.
+expect_policy = policies.max_length(5 * 1024**3)
+expect_body_timeout = 30
+expect_min_rate = 240
+expect_linger = 30
+expect_linger_idle = 2
