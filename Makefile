@@ -1,9 +1,10 @@
-# make serve    set up, and serve the example: refuse and accept uploads
-# make test     set up, and run all tests, on some cells of the matrix of workers and transports
-# make test-all the same on every cell of it: it takes half an hour
-# make soak     a crowd of clients, reloads and kills, ten minutes for each worker
-# make check    lint and types
-# make bench    measure beside stock gunicorn
+# make serve     set up, and serve the example: refuse and accept uploads
+# make test      set up, and run all tests, on some cells of the matrix of workers and transports
+# make test-all  the same on every cell of it: it takes half an hour
+# make realworld install the clients, proxies and the browser that are missing, and try them
+# make soak      a crowd of clients, reloads and kills, ten minutes for each worker
+# make check     lint and types
+# make bench     measure beside stock gunicorn
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,7 +21,7 @@ FIND_PYTHON = for python in python3.$(1) $$HOME/.pyenv/versions/3.$(1).*/bin/pyt
 PYTHONS := $(foreach minor,10 11 12 13 14 15,\
     $(if $(shell $(call FIND_PYTHON,$(minor))),$(VENV)/pythons/3.$(minor)/ready))
 
-.PHONY: serve test test-all soak check bench clean
+.PHONY: serve test test-all realworld soak check bench clean
 
 serve: $(VENV)/examples
 	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 examples.flask_upload:app
@@ -30,6 +31,10 @@ test: $(VENV)/dev $(GUNICORNS) $(PYTHONS)
 
 test-all: $(VENV)/dev $(GUNICORNS) $(PYTHONS)
 	$(BIN)/pytest --matrix full
+
+realworld: $(VENV)/dev
+	tests/realworld/install
+	$(BIN)/pytest tests/realworld
 
 soak: $(VENV)/dev
 	$(BIN)/pytest tests/soak --soak 600

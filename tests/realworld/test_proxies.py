@@ -113,9 +113,9 @@ class Upstream(Relay):
             self._listener.listen()
             self.address = path
 
-    def _relay(self, client, sent):
+    def _relay(self, client, sent, answered):
         with client, self._server.connect() as server:
-            back = threading.Thread(target=self._pump, args=(server, client, bytearray()))
+            back = threading.Thread(target=self._pump, args=(server, client, answered))
             back.start()
             self._pump(client, server, sent)
             back.join()
