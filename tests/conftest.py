@@ -11,7 +11,9 @@ import os
 import pathlib
 import shutil
 import ssl
+import subprocess
 import sys
+import tempfile
 
 import hypothesis
 import pytest
@@ -222,6 +224,34 @@ def stock(cell, certificates):
 def client(server):
     with Client(server) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def redis_server():
+    """Start a redis-server on a unix socket; give its URL."""
+    program = shutil.which("redis-server")
+    if program is None:
+        missing("redis-server", "make realworld")
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        path = f"{folder}/socket"
+        with subprocess.Popen(
+            [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                log = "".join(iter(lambda: _until_ready(process.stdout), ""))
+                assert os.path.exists(path), log  # noqa: PTH110
+                yield f"redis+unix://{path}"
+            finally:
+                process.terminate()
+                process.communicate(timeout=PATIENCE)
+
+
+def _until_ready(lines):
+    line = lines.readline()
+    return "" if "eady to accept connections" in line else line
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,8 @@ import itertools
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,7 +17,7 @@ import weakref
 
 import pytest
 import redis
-from conftest import WORKERS, missing
+from conftest import WORKERS
 from wire import CONTINUE, PATIENCE, Client, Server, request, waiting
 
 from gunicorn_expect import admission as room
@@ -30,40 +28,12 @@ SIZED = "Content-Length: 5"
 NOWHERE = "redis://127.0.0.1:1"
 
 
-@pytest.fixture(scope="module")
-def running():
-    """A redis-server on a unix socket; give its URL."""
-    program = shutil.which("redis-server")
-    if program is None:
-        missing("redis-server", "apt-get install redis-server")
-    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
-        path = f"{folder}/socket"
-        with subprocess.Popen(
-            [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                log = "".join(iter(lambda: _until_ready(process.stdout), ""))
-                assert os.path.exists(path), log  # noqa: PTH110
-                yield f"redis+unix://{path}"
-            finally:
-                process.terminate()
-                process.communicate(timeout=PATIENCE)
-
-
-def _until_ready(lines):
-    line = lines.readline()
-    return "" if "eady to accept connections" in line else line
-
-
 @pytest.fixture
-def shared(running):
+def shared(redis_server):
     """The URL of a redis that holds nothing yet."""
-    with redis.from_url(running.removeprefix("redis+")) as client:
+    with redis.from_url(redis_server.removeprefix("redis+")) as client:
         client.flushall()
-    return running
+    return redis_server
 
 
 @pytest.fixture
@@ -547,7 +517,7 @@ ENDS = {
 def one_place(request, tmp_path_factory):
     """A gunicorn that admits one upload at a time."""
     worker, kept = request.param
-    url = room.MEMORY if kept == "memory" else request.getfixturevalue("running")
+    url = room.MEMORY if kept == "memory" else request.getfixturevalue("redis_server")
     with serving(
         tmp_path_factory.mktemp("configuration"),
         f"admission(1, storage={url!r}, name={worker!r})",

@@ -6,15 +6,13 @@ import hashlib
 import json
 import os
 import select
-import shutil
 import socket
-import subprocess
 import tempfile
 import threading
 from pathlib import Path
 
 import pytest
-from conftest import missing
+from daemon import Daemon
 from wire import CHECKOUT, CONTINUE, PATIENCE, Client, Relay, Server, request, waiting
 
 DEPLOY = CHECKOUT / "examples" / "deploy"
@@ -121,47 +119,18 @@ class Upstream(Relay):
             back.join()
 
 
-class Running:
+class Running(Daemon):
     """A proxy with its file as it stands, but for the places in it."""
 
     def __init__(self, proxy, upstream):
+        super().__init__(proxy.program)
         self.proxy = proxy
         self._upstream = upstream
 
-    def __enter__(self):
-        program = shutil.which(self.proxy.program, path=os.environ["PATH"] + ":/usr/sbin")
-        if program is None:
-            missing(self.proxy.program, f"apt-get install {self.proxy.program}")
-        self._folder = tempfile.TemporaryDirectory(prefix="proxy-")
-        folder = Path(self._folder.name)
-        folder.chmod(0o755)
+    def _arguments(self, folder):
         file = folder / self.proxy.file
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = free.getsockname()
         file.write_text(self._configuration(folder), "utf-8")
-        self._log = (folder / "output").open("w+")
-        self.process = subprocess.Popen(
-            [program, *(x.format(file=file, folder=folder) for x in self.proxy.arguments)],
-            env=os.environ  # Caddy writes down what it was told
-            | dict.fromkeys(["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"], str(folder)),
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-        )
-        self._wait_until_it_listens()
-        return self
-
-    def __exit__(self, *exception):
-        self.process.terminate()
-        try:
-            self.process.wait(PATIENCE)
-        finally:
-            self.process.kill()
-        self._log.close()
-        self._folder.cleanup()
-
-    def connect(self):
-        return socket.create_connection(self.address, PATIENCE)
+        return [x.format(file=file, folder=folder) for x in self.proxy.arguments]
 
     def _configuration(self, folder):
         text = DEPLOY.joinpath(self.proxy.file).read_text("utf-8")
@@ -179,17 +148,6 @@ class Running:
             assert text.count(there) == 1, there
             text = text.replace(there, here.format(**places))
         return text
-
-    def _wait_until_it_listens(self):
-        for _ in range(PATIENCE * 20):
-            with socket.socket() as trial:
-                if trial.connect_ex(self.address) == 0:
-                    return
-            if self.process.poll() is not None:
-                break
-            select.select([], [], [], 0.05)  # until it is tried again
-        self._log.seek(0)
-        raise AssertionError(f"{self.proxy.file}: {self._log.read()}")
 
 
 @pytest.fixture(scope="module", params=["tcp", "unix"])

@@ -1,0 +1,75 @@
+"""A server that nobody here wrote, started for a test."""
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+from conftest import missing
+from wire import PATIENCE
+
+
+class Daemon:
+    """A program that serves, with a folder of its own."""
+
+    def __init__(self, program):
+        self._program = program
+
+    def __enter__(self):
+        found = shutil.which(self._program, path=os.environ["PATH"] + ":/usr/sbin")
+        if found is None:
+            missing(self._program, "make realworld")
+        self.address = free_address()
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daemon-")))
+            folder.chmod(0o755)
+            self._log = stack.enter_context((folder / "output").open("w+"))
+            self.process = subprocess.Popen(
+                [found, *self._arguments(folder)],
+                env=os.environ  # Caddy writes down what it was told
+                | dict.fromkeys(["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"], str(folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+            )
+            stack.callback(self._end)
+            self._wait_until_it_listens()
+            self._exits = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception):
+        self._exits.close()
+
+    def _end(self):
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+
+    def connect(self):
+        return socket.create_connection(self.address, PATIENCE)
+
+    def _arguments(self, folder):
+        """Write what it is told into this folder; give the arguments."""
+        raise NotImplementedError
+
+    def _wait_until_it_listens(self):
+        for _ in range(PATIENCE * 20):
+            with socket.socket() as trial:
+                if trial.connect_ex(self.address) == 0:
+                    return
+            if self.process.poll() is not None:
+                break
+            select.select([], [], [], 0.05)  # until it is tried again
+        self._log.seek(0)
+        raise AssertionError(f"{self._program}: {self._log.read()}")
+
+
+def free_address():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()
