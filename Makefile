@@ -1,10 +1,11 @@
-# make serve     set up, and serve the example: refuse and accept uploads
-# make test      set up, and run all tests, on some cells of the matrix of workers and transports
-# make test-all  the same on every cell of it: it takes half an hour
-# make realworld install the clients, proxies and the browser that are missing, and try them
-# make soak      a crowd of clients, reloads and kills, ten minutes for each worker
-# make check     lint and types
-# make bench     measure beside stock gunicorn
+# make serve         set up, and serve the example: refuse and accept uploads
+# make test          set up, and run all tests, on some cells of the matrix of workers and transports
+# make test-all      the same on every cell of it: it takes half an hour
+# make realworld     install the clients, proxies and the browser that are missing, and try them
+# make soak          a crowd of clients, reloads and kills, ten minutes for each worker
+# make check         lint and types
+# make release-check build dist/, and test what is in it on each Python
+# make bench         measure beside stock gunicorn
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +22,7 @@ FIND_PYTHON = for python in python3.$(1) $$HOME/.pyenv/versions/3.$(1).*/bin/pyt
 PYTHONS := $(foreach minor,10 11 12 13 14 15,\
     $(if $(shell $(call FIND_PYTHON,$(minor))),$(VENV)/pythons/3.$(minor)/ready))
 
-.PHONY: serve test test-all realworld soak check bench clean
+.PHONY: serve test test-all realworld soak check release-check bench clean
 
 serve: $(VENV)/examples
 	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 examples.flask_upload:app
@@ -43,6 +44,11 @@ check: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+release-check: $(VENV)/dev $(PYTHONS)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/pytest tests/test_package.py --dist dist
 
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/ordinary_path.py

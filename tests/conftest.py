@@ -104,6 +104,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--soak", type=float, default=20, metavar="SECONDS", help="so long for each worker"
     )
+    parser.addoption("--dist", metavar="FOLDER", help="test the sdist and the wheel that are here")
     parser.addoption(
         "--write-tables",
         action="store_true",
