@@ -14,7 +14,7 @@ from gunicorn_expect.receiver import FILL_SIZE, MOST, BodyTimeout, ClientDisconn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gunicorn_expect.receiver import Receiver
+    from gunicorn_expect.receiver import Source
 
 #: Bytes of an unread body that are read so that its connection can be kept: as many as arrive in
 #: about one round trip (a receive buffer of Linux announces 64 KiB to begin with), and what stock
@@ -47,7 +47,7 @@ class ContentTooLarge(OSError):  # noqa: N818  RFC 9110's words
 class Framing:
     """How much of a body is left on its connection."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Source) -> None:
         """Read from this connection."""
         self.receiver = receiver
 
@@ -106,7 +106,7 @@ class Framing:
 class Sized(Framing):
     """A body of a length that the head tells."""
 
-    def __init__(self, receiver: Receiver, length: int) -> None:
+    def __init__(self, receiver: Source, length: int) -> None:
         """Be so many bytes long."""
         super().__init__(receiver)
         self._length = length
@@ -178,7 +178,7 @@ class Chunked(Framing):
 
     def __init__(
         self,
-        receiver: Receiver,
+        receiver: Source,
         line_limit: int,
         trailer_limit: int,
         on_trailers: Callable[[bytes], object],

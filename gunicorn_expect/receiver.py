@@ -113,50 +113,21 @@ def _receive_tls_now(sock: socket.socket, size: int) -> bytes:
         sock.settimeout(timeout)
 
 
-class Receiver:
-    """What comes on a connection: first what came with the head, then what the socket gives."""
+class Source:
+    """Where the bytes of a body come from: those that were received first, then more of them."""
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        ahead: bytes = b"",
-        *,
-        timeout: float = 0,
-        min_rate: float = 0,
-        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> None:
-        """Receive from this socket.
+    def __init__(self, ahead: bytes = b"", *, timeout: float = 0) -> None:
+        """Begin with what was received behind the head.
 
         Args:
-            sock: the connection, TLS or not, blocking.
-            ahead: bytes that were received behind the head.
+            ahead: these bytes.
             timeout: seconds to wait for the next bytes; 0: for ever.
-            min_rate: bytes a second, averaged over the time waited; 0: any.
-            waiting: entered while the client is waited for.
 
         """
         #: Seconds to wait for the next bytes, for now; 0: don't.
         self.patience = timeout or math.inf
-        self._sock = sock
         self._ahead = ahead
         self._taken = 0  # of what is ahead
-        self._min_rate = min_rate
-        self._waiting = waiting
-        self._waited = 0.0
-        self._received = 0
-        self._since = 0.0  # it was last heard of
-        self._poller: select.poll | None = None
-        self._ticks = False
-        #: How to receive without waiting.
-        self._receive_now = _receive_blocking_now
-        #: Bytes received, after which the kernel is to wait for the others.
-        self._tick_after: float = LARGE
-        if isinstance(sock, ssl.SSLSocket):
-            self._receive_now = _receive_tls_now
-            self._tick_after = math.inf
-        elif not os.get_blocking(sock.fileno()):
-            self._receive_now = _receive_nonblocking_now
-            self._tick_after = math.inf
 
     @property
     def ahead(self) -> bytes:
@@ -170,25 +141,14 @@ class Receiver:
 
     def here(self) -> int:
         """Count the bytes that can be received without waiting, as far as that can be known."""
-        here = len(self._ahead) - self._taken
-        if not isinstance(self._sock, ssl.SSLSocket):
-            with contextlib.suppress(OSError):
-                count = fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, bytes(4))
-                here += int.from_bytes(count, sys.byteorder)
-        return here
+        raise NotImplementedError
 
     def look(self, size: int) -> bool:
         """Tell, without waiting, whether bytes are here; receive up to ``size`` to know.
 
         A client that sends no more has none here. ClientDisconnected: the connection broke.
         """
-        if self.nothing_ahead:
-            # Not MSG_PEEK: a TLS socket has none. And no ticks: nobody has read yet.
-            self._ahead, self._taken = self._receive(min(size, FILL_SIZE)) or b"", 0
-        here = not self.nothing_ahead
-        if not here and self._tick_after < math.inf:
-            self._tick_after = -1  # they will have to be waited for, from the first on
-        return here
+        raise NotImplementedError
 
     def receive(self, size: int, *, whole: bool = False) -> bytes:
         """Receive up to ``size`` bytes, and at least one; ``b""``: the client sends no more.
@@ -203,44 +163,16 @@ class Receiver:
             BlockingIOError: nothing is here, and ``patience`` is 0.
 
         """
-        ahead = b""
-        if self._taken < len(self._ahead):
-            ahead = self._ahead[self._taken : self._taken + size]
-            self._taken += len(ahead)
-            size -= len(ahead)
-            if not whole or not size:
-                return ahead
-        if size > MOST:
-            size = MOST
-        if self._received > self._tick_after:
-            self._let_the_kernel_wait()
-        start = time.monotonic()
-        data = self._receive(size, socket.MSG_WAITALL if whole else 0)
-        if data is None or (whole and 0 < len(data) < size):
-            data = self._receive_slowly(size, data or b"", start, whole=whole)
-        else:
-            self._note(len(data), start)
-        return ahead + data if ahead else data
+        raise NotImplementedError
 
     def receive_into(self, view: memoryview) -> int:
         """Receive as many bytes as this has room for, or fewer; 0: the client sends no more.
 
         Raises: what `receive` does.
         """
-        size = 0
-        if self._ticks and self.patience and self.nothing_ahead:
-            start = time.monotonic()
-            try:
-                size = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
-            except OSError:
-                pass  # the next one tells
-            else:
-                self._note(size, start)
-                if not size or size == len(view):
-                    return size
-        data = self.receive(len(view) - size, whole=True)
-        view[size : size + len(data)] = data
-        return size + len(data)
+        data = self.receive(len(view), whole=True)
+        view[: len(data)] = data
+        return len(data)
 
     def fill(self, size: int = FILL_SIZE) -> bool:
         """Receive more of what is ahead; False: the client sends no more. Raises as `receive`."""
@@ -275,6 +207,106 @@ class Receiver:
         if match is not None:
             self._taken = match.end()
         return match
+
+
+class Receiver(Source):
+    """What comes on a connection: first what came with the head, then what the socket gives."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        ahead: bytes = b"",
+        *,
+        timeout: float = 0,
+        min_rate: float = 0,
+        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """Receive from this socket.
+
+        Args:
+            sock: the connection, TLS or not, blocking.
+            ahead: bytes that were received behind the head.
+            timeout: seconds to wait for the next bytes; 0: for ever.
+            min_rate: bytes a second, averaged over the time waited; 0: any.
+            waiting: entered while the client is waited for.
+
+        """
+        super().__init__(ahead, timeout=timeout)
+        self._sock = sock
+        self._min_rate = min_rate
+        self._waiting = waiting
+        self._waited = 0.0
+        self._received = 0
+        self._since = 0.0  # it was last heard of
+        self._poller: select.poll | None = None
+        self._ticks = False
+        #: How to receive without waiting.
+        self._receive_now = _receive_blocking_now
+        #: Bytes received, after which the kernel is to wait for the others.
+        self._tick_after: float = LARGE
+        if isinstance(sock, ssl.SSLSocket):
+            self._receive_now = _receive_tls_now
+            self._tick_after = math.inf
+        elif not os.get_blocking(sock.fileno()):
+            self._receive_now = _receive_nonblocking_now
+            self._tick_after = math.inf
+
+    def here(self) -> int:
+        """Count them; what TLS holds back can't be known."""
+        here = len(self._ahead) - self._taken
+        if not isinstance(self._sock, ssl.SSLSocket):
+            with contextlib.suppress(OSError):
+                count = fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, bytes(4))
+                here += int.from_bytes(count, sys.byteorder)
+        return here
+
+    def look(self, size: int) -> bool:
+        """Look for them on the socket."""
+        if self.nothing_ahead:
+            # Not MSG_PEEK: a TLS socket has none. And no ticks: nobody has read yet.
+            self._ahead, self._taken = self._receive(min(size, FILL_SIZE)) or b"", 0
+        here = not self.nothing_ahead
+        if not here and self._tick_after < math.inf:
+            self._tick_after = -1  # they will have to be waited for, from the first on
+        return here
+
+    def receive(self, size: int, *, whole: bool = False) -> bytes:
+        """Take what is ahead, and receive the rest from the socket."""
+        ahead = b""
+        if self._taken < len(self._ahead):
+            ahead = self._ahead[self._taken : self._taken + size]
+            self._taken += len(ahead)
+            size -= len(ahead)
+            if not whole or not size:
+                return ahead
+        if size > MOST:
+            size = MOST
+        if self._received > self._tick_after:
+            self._let_the_kernel_wait()
+        start = time.monotonic()
+        data = self._receive(size, socket.MSG_WAITALL if whole else 0)
+        if data is None or (whole and 0 < len(data) < size):
+            data = self._receive_slowly(size, data or b"", start, whole=whole)
+        else:
+            self._note(len(data), start)
+        return ahead + data if ahead else data
+
+    def receive_into(self, view: memoryview) -> int:
+        """Receive straight into this, of a large body."""
+        size = 0
+        if self._ticks and self.patience and self.nothing_ahead:
+            start = time.monotonic()
+            try:
+                size = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
+            except OSError:
+                pass  # the next one tells
+            else:
+                self._note(size, start)
+                if not size or size == len(view):
+                    return size
+        data = self.receive(len(view) - size, whole=True)
+        view[size : size + len(data)] = data
+        return size + len(data)
 
     def close(self) -> None:
         """Leave the socket as it was."""
