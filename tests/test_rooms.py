@@ -13,12 +13,22 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 
 #: From the leaves up: a room may import from the floors below its own.
 FLOORS = [
-    {"fields", "body", "receiver", "pool", "linger", "version"},
-    {"expectation", "decision", "framing"},
+    {
+        "fields",
+        "body",
+        "receiver",
+        "pool",
+        "linger",
+        "version",
+        "testing.interim",
+        "testing.server",
+    },
+    {"expectation", "decision", "framing", "testing.clients", "testing.fixtures"},
     {"settings", "record"},
     {"exchange", "gate"},
-    {"worker", "admission"},
-    {"connection", "policies"},
+    {"worker", "admission", "testing.memory"},
+    {"connection", "policies", "testing.webtest"},
+    {"testing"},
     {"workers", "workers.thread", "workers.gevent", "workers.sync"},
     {""},
 ]
@@ -35,6 +45,13 @@ WITHOUT_GUNICORN = {
     "gate",
     "admission",
     "policies",
+    "testing",
+    "testing.interim",
+    "testing.memory",
+    "testing.webtest",
+    "testing.clients",
+    "testing.server",
+    "testing.fixtures",
 }
 
 

@@ -1,0 +1,306 @@
+"""The five clients of the trade, on a real connection: what clients do when they have to wait.
+
+They differ in three things: whether they ask, how long they wait for a word, and how they send.
+What they hear is parsed by `http.client`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import io
+import select
+import socket
+import types
+import urllib.parse
+from typing import TYPE_CHECKING, ClassVar
+
+from gunicorn_expect.testing.interim import Interim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from gunicorn_expect.fields import Headers
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a request."""
+
+    interim: list[Interim]
+    """The interim responses, in order."""
+    status: int
+    """Of the final response."""
+    headers: http.client.HTTPMessage
+    """Its header fields; they are found by their names in any case."""
+    body: bytes
+    """Its content."""
+    body_bytes_sent: int
+    """Bytes of the request's body that were given to the system to send."""
+    closed: bool
+    """Whether the server ended the connection behind the response."""
+    next: Outcome | None = None
+    """What a client that went on with another request got for it; None: nothing."""
+
+    @property
+    def continued(self) -> bool:
+        """Whether a ``100 Continue`` came."""
+        return any(interim.status == 100 for interim in self.interim)
+
+
+@dataclasses.dataclass(frozen=True)
+class Client:
+    """What is the same in each: one request on a connection of its own."""
+
+    timeout: float = 30.0
+    """Seconds without a byte after which it gives up."""
+
+    asks: ClassVar[bool] = True
+    """Whether it says ``Expect: 100-continue``."""
+    patience: ClassVar[float | None] = None
+    """Seconds that it waits for a word before it sends the body; None: its timeout."""
+
+    def put(
+        self, url: str, body: bytes = b"", headers: Headers | Mapping[str, str] = ()
+    ) -> Outcome:
+        """Send a PUT; as `request`."""
+        return self.request("PUT", url, body, headers)
+
+    def post(
+        self, url: str, body: bytes = b"", headers: Headers | Mapping[str, str] = ()
+    ) -> Outcome:
+        """Send a POST; as `request`."""
+        return self.request("POST", url, body, headers)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes = b"",
+        headers: Headers | Mapping[str, str] = (),
+    ) -> Outcome:
+        """Send a request.
+
+        Args:
+            method: such as "PUT".
+            url: ``http://``, with a host.
+            body: of which the head gives the length.
+            headers: further fields; one of the same name takes the place of the client's own.
+
+        Raises:
+            ValueError: the URL is another one.
+            TimeoutError: nothing came for ``timeout`` seconds.
+            ConnectionError: no final response came.
+
+        """
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError(f"{url!r} has to begin with http:// and a host")
+        target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        own = {"Content-Length": str(len(body))}
+        if self.asks:
+            own["Expect"] = "100-continue"
+        given = list(headers.items() if hasattr(headers, "items") else headers)
+        names = {name.lower() for name, _ in given}
+        fields = [field for field in own.items() if field[0].lower() not in names] + given
+        with _Connection(parts.hostname, parts.port or 80, self.timeout) as connection:
+            connection.send_head(method, target, fields)
+            sent = 0
+            if body and self._may_send(connection):
+                sent = self._send(connection, body)
+            outcome = connection.receive(method, sent)
+            return self._afterwards(connection, outcome)
+
+    def _may_send(self, connection: _Connection) -> bool:
+        """Wait for a word; tell whether the body is to be sent."""
+        patience = self.timeout if self.patience is None else self.patience
+        while connection.is_heard_in(patience):
+            interim = connection.receive_interim()
+            if interim is None:
+                return False
+            if interim.status == 100:
+                return True
+        if self.patience is None:
+            raise TimeoutError(f"no word came in {patience:g} s")
+        return True
+
+    def _send(self, connection: _Connection, body: bytes) -> int:
+        """Send all of it; give how many bytes went out."""
+        return connection.send([body])
+
+    def _afterwards(self, connection: _Connection, outcome: Outcome) -> Outcome:  # noqa: ARG002
+        return outcome
+
+
+class Waits(Client):
+    """Waits for a word until its time is up, as aiohttp, tornado and Node's http do."""
+
+
+class WaitsOneSecond(Client):
+    """Sends the body after a second of silence, as curl, boto3, Go and .NET do."""
+
+    patience = 1.0
+
+
+class DoesNotWait(Client):
+    """Never asks and sends the whole body before it looks at an answer, as browsers and requests.
+
+    With ``headers={"Expect": "100-continue"}`` it asks, and does not wait for the word.
+    """
+
+    asks = False
+    patience = 0.0
+
+    def _may_send(self, connection: _Connection) -> bool:  # noqa: ARG002  it does not look
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class SkipsTheBody(Client):
+    """Waits; when it is refused, leaves the body out and goes on with another request.
+
+    A client may do so where the connection is kept. This one does it where the answer says close,
+    too, as one whose next request is on its way already: a server that announced close must not
+    answer it, one that keeps the connection must not take it for the body.
+    """
+
+    then: str = "/"
+    """The target of the other request, a GET."""
+
+    def _afterwards(self, connection: _Connection, outcome: Outcome) -> Outcome:
+        if outcome.body_bytes_sent:
+            return outcome
+        following = None
+        with contextlib.suppress(ConnectionError):
+            connection.send_head("GET", self.then, [])
+            following = connection.receive("GET", 0)
+        return dataclasses.replace(outcome, next=following)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trickles(Client):
+    """Waits, and then sends a few bytes at a time until an answer comes."""
+
+    size: int = 1
+    """Bytes that it sends at once, 1 or more."""
+    interval: float = 0.1
+    """Seconds between them."""
+
+    def _send(self, connection: _Connection, body: bytes) -> int:
+        pieces = (body[i : i + self.size] for i in range(0, len(body), self.size))
+        return connection.send(pieces, self.interval)
+
+
+class _Incoming(io.BufferedReader):
+    """What comes on a connection; one line of it can be put back."""
+
+    _line = b""
+
+    def unread(self, line: bytes) -> None:
+        self._line = line
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line, self._line = self._line, b""
+        return line or super().readline(size)
+
+    def close(self) -> None:
+        """Stay open: `http.client` closes what it has read a response from."""
+
+
+class _Connection:
+    """One connection, and what was heard on it since the last final response."""
+
+    def __init__(self, host: str, port: int, timeout: float) -> None:
+        self._host = host
+        self._port = port
+        self._socket = socket.create_connection((host, port), timeout)
+        # Nagle's algorithm would hold back a small piece of a body while the head is on its way.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._incoming = _Incoming(self._socket.makefile("rb", buffering=0))
+        self._interim: list[Interim] = []
+
+    def __enter__(self) -> _Connection:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._incoming.raw.close()
+        self._socket.close()
+
+    def send_head(self, method: str, target: str, headers: Iterable[tuple[str, str]]) -> None:
+        writer = http.client.HTTPConnection(self._host, self._port)
+        writer.sock = self._socket
+        writer.putrequest(method, target, skip_accept_encoding=True)
+        for name, value in headers:
+            writer.putheader(name, value)
+        writer.endheaders()
+
+    def send(self, pieces: Iterable[bytes], interval: float = 0.0) -> int:
+        """Send these; give how many bytes went out before the server wanted no more.
+
+        Where there is an interval between them, an answer that comes in it is the end.
+        """
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            for piece in pieces:
+                if interval and sent and self.is_heard_in(interval):
+                    break
+                view = memoryview(piece)
+                while view:
+                    size = self._socket.send(view)
+                    view = view[size:]
+                    sent += size
+        return sent
+
+    def is_heard_in(self, seconds: float) -> bool:
+        """Wait so long for bytes, or for the end."""
+        timeout = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            if self._incoming.peek(1):
+                return True
+        except ConnectionError:
+            return True
+        finally:
+            self._socket.settimeout(timeout)
+        return bool(select.select([self._socket], [], [], seconds)[0])
+
+    def receive_interim(self) -> Interim | None:
+        """Receive an interim response; None: the next one is the final response.
+
+        Raises:
+            ConnectionError: the connection ended.
+
+        """
+        line = self._incoming.readline()
+        if not line:
+            raise ConnectionError("the server ended the connection without an answer")
+        # A 101 is a final response (RFC 9110 section 15.2.2).
+        status = int(line.split(None, 2)[1])
+        if status >= 200 or status == 101:
+            self._incoming.unread(line)
+            return None
+        headers = http.client.parse_headers(self._incoming)
+        self._interim.append(Interim(status, headers.items()))
+        return self._interim[-1]
+
+    def receive(self, method: str, body_bytes_sent: int) -> Outcome:
+        """Receive the final response, with the interim ones before it."""
+        while self.receive_interim():
+            pass
+        # http.client passes over a 100 and tells nobody: so it gets the final response alone.
+        source = types.SimpleNamespace(makefile=lambda _: self._incoming)
+        response = http.client.HTTPResponse(source, method=method)  # type: ignore[arg-type]
+        response.begin()
+        closes = response.will_close
+        body = response.read()
+        interim, self._interim = self._interim, []
+        closed = closes and self._ends()
+        return Outcome(interim, response.status, response.headers, body, body_bytes_sent, closed)
+
+    def _ends(self) -> bool:
+        """Tell whether the server ends the connection now."""
+        try:
+            return not self._incoming.read(1)
+        except ConnectionError:
+            return True
