@@ -14,12 +14,13 @@ import select
 import socket
 import types
 import urllib.parse
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gunicorn_expect.testing.interim import Interim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from gunicorn_expect.fields import Headers
 
@@ -97,20 +98,23 @@ class Client:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise ValueError(f"{url!r} has to begin with http:// and a host")
-        target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
-        own = {"Content-Length": str(len(body))}
-        if self.asks:
-            own["Expect"] = "100-continue"
-        given = list(headers.items() if hasattr(headers, "items") else headers)
+        own = {
+            "Content-Length": str(len(body)),
+            **({"Expect": "100-continue"} if self.asks else {}),
+        }
+        given = list(headers.items() if isinstance(headers, Mapping) else headers)
         names = {name.lower() for name, _ in given}
         fields = [field for field in own.items() if field[0].lower() not in names] + given
+        target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
         with _Connection(parts.hostname, parts.port or 80, self.timeout) as connection:
-            connection.send_head(method, target, fields)
-            sent = 0
-            if body and self._may_send(connection):
-                sent = self._send(connection, body)
+            sent = self._send(connection, connection.head(method, target, fields), body)
             outcome = connection.receive(method, sent)
-            return self._afterwards(connection, outcome)
+            return self._without_body(connection, outcome) if body and not sent else outcome
+
+    def _send(self, connection: _Connection, head: bytes, body: bytes) -> int:
+        """Send the head, and the body as it does; give how many bytes of that went out."""
+        connection.send([head])
+        return self._send_body(connection, body) if body and self._may_send(connection) else 0
 
     def _may_send(self, connection: _Connection) -> bool:
         """Wait for a word; tell whether the body is to be sent."""
@@ -125,11 +129,12 @@ class Client:
             raise TimeoutError(f"no word came in {patience:g} s")
         return True
 
-    def _send(self, connection: _Connection, body: bytes) -> int:
-        """Send all of it; give how many bytes went out."""
+    def _send_body(self, connection: _Connection, body: bytes) -> int:
+        """Send it; give how many bytes went out."""
         return connection.send([body])
 
-    def _afterwards(self, connection: _Connection, outcome: Outcome) -> Outcome:  # noqa: ARG002
+    def _without_body(self, connection: _Connection, outcome: Outcome) -> Outcome:  # noqa: ARG002
+        """Go on as it does when the body was left out."""
         return outcome
 
 
@@ -150,10 +155,10 @@ class DoesNotWait(Client):
     """
 
     asks = False
-    patience = 0.0
 
-    def _may_send(self, connection: _Connection) -> bool:  # noqa: ARG002  it does not look
-        return True
+    def _send(self, connection: _Connection, head: bytes, body: bytes) -> int:
+        # By one call, so that a server that has the head has bytes of the body.
+        return max(0, connection.send([head + body]) - len(head))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,12 +173,10 @@ class SkipsTheBody(Client):
     then: str = "/"
     """The target of the other request, a GET."""
 
-    def _afterwards(self, connection: _Connection, outcome: Outcome) -> Outcome:
-        if outcome.body_bytes_sent:
-            return outcome
+    def _without_body(self, connection: _Connection, outcome: Outcome) -> Outcome:
         following = None
         with contextlib.suppress(ConnectionError):
-            connection.send_head("GET", self.then, [])
+            connection.send([connection.head("GET", self.then, [])])
             following = connection.receive("GET", 0)
         return dataclasses.replace(outcome, next=following)
 
@@ -187,9 +190,18 @@ class Trickles(Client):
     interval: float = 0.1
     """Seconds between them."""
 
-    def _send(self, connection: _Connection, body: bytes) -> int:
+    def _send_body(self, connection: _Connection, body: bytes) -> int:
         pieces = (body[i : i + self.size] for i in range(0, len(body), self.size))
         return connection.send(pieces, self.interval)
+
+
+class _Writer(http.client.HTTPConnection):
+    """Keeps what it is to send."""
+
+    written = b""
+
+    def send(self, data: Any) -> None:
+        self.written += data
 
 
 class _Incoming(io.BufferedReader):
@@ -227,13 +239,14 @@ class _Connection:
         self._incoming.raw.close()
         self._socket.close()
 
-    def send_head(self, method: str, target: str, headers: Iterable[tuple[str, str]]) -> None:
-        writer = http.client.HTTPConnection(self._host, self._port)
-        writer.sock = self._socket
+    def head(self, method: str, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
+        """Give the head of a request on it."""
+        writer = _Writer(self._host, self._port)
         writer.putrequest(method, target, skip_accept_encoding=True)
         for name, value in headers:
             writer.putheader(name, value)
         writer.endheaders()
+        return writer.written
 
     def send(self, pieces: Iterable[bytes], interval: float = 0.0) -> int:
         """Send these; give how many bytes went out before the server wanted no more.

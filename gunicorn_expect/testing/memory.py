@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import errno
+import io
 from typing import TYPE_CHECKING, Any, Final
 from wsgiref.util import FileWrapper
 
@@ -142,6 +143,7 @@ class Upload:
 
     def _open(self, environ: WSGIEnvironment, length: int | None, *, waits: bool) -> CountedBody:
         content = environ["wsgi.input"].read()
+        environ["wsgi.input"] = io.BytesIO(content)  # the test may look at it, or send it again
         self._sender = sender = Sender(content, length, environ.get(MANNERS_KEY) or Manners())
         framing: Framing
         if length is None:
