@@ -9,6 +9,7 @@ import sys
 import apps
 import deciding
 import pytest
+import webob
 import webtest
 from wire import CHECKOUT, Client, Server, request
 
@@ -288,6 +289,30 @@ def test_hints_behind_the_beginning_of_the_answer_are_silent():
     assert TestApp(application).put("/", b"x").interim == []
 
 
+def test_hints_are_silent_by_http_1_0():
+    fields = {"SERVER_PROTOCOL": "HTTP/1.0"}
+    assert (
+        of_tests().put("/hints", b"hello", extra_environ={"RAW_URI": "/", **fields}).interim == []
+    )
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_was_sent_can_be_read_behind_the_beginning_of_the_answer(chunked):
+    raised = []
+
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT])
+        yield b"first, "
+        yield environ["wsgi.input"].read(5)
+        with pytest.raises(BodyTimeout, match="for 30 s") as error:
+            environ["wsgi.input"].read()
+        raised.append(error.type)
+
+    answer = TestApp(application).put("/f", b"hello world", chunked=chunked, stalls_after=5)
+    assert answer.body == b"first, hello"
+    assert raised == [BodyTimeout]
+
+
 def test_what_the_policy_has_put_into_the_exits_is_done_at_the_end():
     done = []
 
@@ -363,8 +388,9 @@ def test_an_unknown_expectation_is_answered_417(app, value):
 def test_a_100_is_sent_again_for_who_asks_for_more():
     def how(body):
         body.send_hundred_continue_response()
+        begin = body.read(2)
         body.send_hundred_continue_response()
-        return body.read()
+        return begin + body.read()
 
     answer = TestApp(reading(how)).put("/f", b"hello", expect=True)
     assert [interim.status for interim in answer.interim] == [100, 100]
@@ -401,6 +427,16 @@ def test_a_request_of_webtests_own_is_answered(app):
     assert not app.do_request(req).continued  # WebOb's requests are of HTTP/1.0
     req.http_version = "HTTP/1.1"
     assert app.do_request(req).continued
+
+
+def test_what_webob_knows_of_the_request_is_not_said_of_ours():
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT])
+        return [webob.Request(environ).body]
+
+    answer = TestApp(application).request("/f", method="PUT", body=b"hello", expect=True)
+    assert answer.body == b"hello"
+    assert answer.continued
 
 
 def test_the_request_stays_as_it_was(app):

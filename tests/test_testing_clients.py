@@ -166,6 +166,14 @@ def test_a_100_behind_another_interim_response_is_heard():
     assert outcome.status == 200
 
 
+def test_another_interim_response_is_no_word():
+    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    with Scripted((b"\r\n\r\n", hints + answer(status="403 Forbidden"))) as server:
+        outcome = Waits().put(server.url, b"hello")
+    assert (outcome.status, outcome.body_bytes_sent) == (403, 0)
+    assert server.heard.endswith(b"\r\n\r\n")
+
+
 def test_who_skips_the_body_goes_on_where_the_server_lets_it():
     script = (b"\r\n\r\n", answer(status="403 Forbidden")), (b"GET /next ", answer())
     with Scripted(*script) as server:
@@ -236,6 +244,14 @@ def test_a_server_has_the_worker_and_the_settings_that_it_is_given():
         assert f"Using worker: {worker}" in server.log
         outcome = Trickles(size=1, interval=PATIENCE).put(server.url + "/read", b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (408, 1)
+
+
+def test_a_server_can_import_what_the_test_can(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    tmp_path.joinpath("refusing.py").write_text(textwrap.dedent(REFUSING), "utf-8")
+    with GunicornServer("refusing:app", policy="refusing:policy") as server:
+        assert Waits().put(server.url, b"x").status == 413
 
 
 def test_a_server_is_gone_when_it_is_stopped():

@@ -180,14 +180,8 @@ class Upload:
         """Leave it."""
 
 
-class _Then(enum.Enum):
-    WAITS = "it has sent nothing, and leaves if it is not let to"
-    STALLS = "it sends no more, and stays"
-    LEAVES = "it sends no more, and leaves"
-
-
 class Sender(Source):
-    """A client that sends all that it will send at once, when it is let to."""
+    """A client that sends all that it will send at once when it is let to, and leaves if not."""
 
     def __init__(self, content: bytes, length: int | None, manners: Manners) -> None:
         """Have this to send.
@@ -201,17 +195,16 @@ class Sender(Source):
         super().__init__(timeout=Settings.expect_body_timeout)
         stalls = manners.stalls_after is not None
         most = manners.stalls_after if stalls else manners.leaves_after
-        sent = content[: length if most is None else most]
+        sent = content[:most]
         if length is None:
             sent = _in_chunks(sent) + (b"0\r\n\r\n" if most is None else b"")
         self._sent = sent
-        self._then = _Then.WAITS
-        self._afterwards = _Then.STALLS if stalls else _Then.LEAVES
+        self._stalls = stalls
+        self._stays = False
 
     def send(self) -> None:
-        """Send; nothing when it is done again."""
-        if self._then is _Then.WAITS:
-            self._ahead, self._then = self._sent, self._afterwards
+        """Send; to do so again changes nothing."""
+        self._ahead, self._stays = self._sent, self._stalls
 
     def here(self) -> int:
         """Count what it has sent and nobody has taken."""
@@ -221,12 +214,12 @@ class Sender(Source):
         """Tell whether there is any of it."""
         return not self.nothing_ahead
 
-    def receive(self, size: int, *, whole: bool = False) -> bytes:
+    def receive(self, size: int, *, whole: bool = False) -> bytes:  # noqa: ARG002  likewise
         """Take it."""
         data = self._ahead[self._taken : self._taken + size]
-        if not data and not self.patience and self._then is not _Then.LEAVES:
+        if not data and not self.patience:
             raise BlockingIOError(errno.EAGAIN, "nothing is here")
-        if self.patience and self._then is _Then.STALLS and len(data) < (size if whole else 1):
+        if not data and self._stays:
             raise BodyTimeout(f"nothing came from the client for {self.patience:g} s")
         self._taken += len(data)
         return data
