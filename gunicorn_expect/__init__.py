@@ -16,6 +16,7 @@ What happens to a request, and where::
                      or closed in order              linger.py       the answer is heard
 
 What was decided, and how it ended, is told by record.py to gunicorn's log and statsd.
+``testing/`` is for the tests of applications: an upload without a server, and with one.
 """
 
 from typing import TYPE_CHECKING

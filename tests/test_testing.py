@@ -680,10 +680,13 @@ from collections.abc import Iterable
 
 from gunicorn_expect.testing import DecidedBy, GunicornServer, Interim, Outcome, TestApp, Waits
 from gunicorn_expect.testing.fixtures import StartGunicorn
-from wsgiref.types import StartResponse, WSGIEnvironment
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
     start_response("403 Forbidden", [])
     return []
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from http.client import HTTPException
 
 import pytest
 from wire import CHECKOUT, CONTINUE, PATIENCE
@@ -207,10 +208,37 @@ def test_who_trickles_stops_at_an_answer():
     assert (outcome.status, outcome.body_bytes_sent) == (200, 1)
 
 
-def test_a_connection_that_is_said_to_close_and_does_not_is_not_closed():
-    said = answer("Connection: close") + b"more"
-    with Scripted((b"hello", said)) as server:
-        assert not DoesNotWait().put(server.url, b"hello").closed
+def test_who_trickles_goes_on_at_another_interim_response():
+    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    script = (b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", hints), (b"hello", answer())
+    with Scripted(*script) as server:
+        outcome = Trickles(size=1, interval=0.01).put(server.url, b"hello")
+    assert [interim.status for interim in outcome.interim] == [100, 103]
+    assert outcome.body_bytes_sent == 5
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [(b"hello", answer("Connection: close") + b"more")],
+        [(b"hello", answer("Connection: close")), (b"never", b"")],
+    ],
+    ids=["more comes", "nothing comes"],
+)
+def test_a_connection_that_is_said_to_close_and_does_not_is_not_closed(script):
+    with Scripted(*script) as server:
+        assert not DoesNotWait(timeout=0.3).put(server.url, b"hello").closed
+
+
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1\r\n\r\n"])
+def test_what_is_no_response_is_an_error(said):
+    with Scripted((b"hello", said)) as server, pytest.raises((HTTPException, ConnectionError)):
+        DoesNotWait().put(server.url, b"hello")
+
+
+def test_another_protocol_is_a_final_response():
+    with Scripted((b"hello", answer(status="101 Switching Protocols"))) as server:
+        assert DoesNotWait().put(server.url, b"hello").status == 101
 
 
 def test_fields_of_the_same_name_take_the_place_of_the_clients_own():

@@ -10,12 +10,13 @@ import contextlib
 import dataclasses
 import http.client
 import io
+import re
 import select
 import socket
 import types
 import urllib.parse
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gunicorn_expect.testing.interim import Interim
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gunicorn_expect.fields import Headers
+
+
+#: The beginning of an interim response; behind a 101 there is another protocol.
+_INTERIM: Final = re.compile(rb"HTTP/1\.[01] (1(?!01)[0-9]{2})\b")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +98,7 @@ class Client:
             ValueError: the URL is another one.
             TimeoutError: nothing came for ``timeout`` seconds.
             ConnectionError: no final response came.
+            http.client.HTTPException: what came is none.
 
         """
         parts = urllib.parse.urlsplit(url)
@@ -256,7 +262,7 @@ class _Connection:
         sent = 0
         with contextlib.suppress(ConnectionError):
             for piece in pieces:
-                if interval and sent and self.is_heard_in(interval):
+                if interval and sent and self._is_answered_in(interval):
                     break
                 view = memoryview(piece)
                 while view:
@@ -278,6 +284,10 @@ class _Connection:
             self._socket.settimeout(timeout)
         return bool(select.select([self._socket], [], [], seconds)[0])
 
+    def _is_answered_in(self, seconds: float) -> bool:
+        """Wait so long for the final response."""
+        return self.is_heard_in(seconds) and self.receive_interim() is None
+
     def receive_interim(self) -> Interim | None:
         """Receive an interim response; None: the next one is the final response.
 
@@ -288,13 +298,12 @@ class _Connection:
         line = self._incoming.readline()
         if not line:
             raise ConnectionError("the server ended the connection without an answer")
-        # A 101 is a final response (RFC 9110 section 15.2.2).
-        status = int(line.split(None, 2)[1])
-        if status >= 200 or status == 101:
+        match = _INTERIM.match(line)
+        if match is None:
             self._incoming.unread(line)
             return None
         headers = http.client.parse_headers(self._incoming)
-        self._interim.append(Interim(status, headers.items()))
+        self._interim.append(Interim(int(match[1]), headers.items()))
         return self._interim[-1]
 
     def receive(self, method: str, body_bytes_sent: int) -> Outcome:
@@ -317,3 +326,5 @@ class _Connection:
             return not self._incoming.read(1)
         except ConnectionError:
             return True
+        except TimeoutError:
+            return False
