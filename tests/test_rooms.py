@@ -31,6 +31,11 @@ FLOORS = [
     {"testing"},
     {"workers", "workers.thread", "workers.gevent", "workers.sync"},
     {""},
+    # The probe stands apart: it is a client, and uses nothing of the server.
+    {"probe", "probe.timeline", "probe.question"},
+    {"probe.exchange", "probe.verdict"},
+    {"probe.rendering"},
+    {"__main__"},
 ]
 WITHOUT_GUNICORN = {
     "fields",
@@ -52,6 +57,8 @@ WITHOUT_GUNICORN = {
     "testing.clients",
     "testing.server",
     "testing.fixtures",
+    "probe.exchange",
+    "__main__",
 }
 
 
@@ -88,6 +95,16 @@ def test_imports_go_down(name):
         inside = imported.removeprefix("gunicorn_expect.")
         target = max((other for other in ROOMS if f"{inside}.".startswith(f"{other}.")), key=len)
         assert floor(target) < floor(name), f"{name} imports {target}"
+
+
+PROBE = {name for name in ROOMS if name == "__main__" or f"{name}.".startswith("probe.")}
+
+
+def test_the_probe_and_the_server_do_not_know_each_other():
+    for name, path in ROOMS.items():
+        ours = [x for x in imports(path) if f"{x}.".startswith("gunicorn_expect.")]
+        of_the_probe = [x for x in ours if f"{x}.".startswith("gunicorn_expect.probe.")]
+        assert of_the_probe == (ours if name in PROBE else []), name
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_GUNICORN))

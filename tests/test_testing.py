@@ -579,12 +579,12 @@ CASES = [
     Case("/read", expect="100-continue, something"),
 ]
 #: Longer than what a stalled client sent at once is on its way.
-STALL = {"GUNICORN_EXPECT_BODY_TIMEOUT": "0.3", "GUNICORN_EXPECT_POLICY": "counting:policy"}
+STALL = {"GUNICORN_EXPECT_BODY_TIMEOUT": "0.3", "GUNICORN_EXPECT_POLICY": "counted:policy"}
 
 
 @pytest.fixture(scope="module")
 def counting():
-    with Server("--threads", "8", app="counting:app", env=STALL) as server:
+    with Server("--threads", "8", app="counted:app", env=STALL) as server:
         yield server
 
 

@@ -1,0 +1,311 @@
+"""The exchange on one connection, watched: sockets here, HTTP by h11."""
+
+from __future__ import annotations
+
+import dataclasses
+import select
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING, Final, Literal
+
+import h11
+
+from gunicorn_expect.probe import timeline as seen
+from gunicorn_expect.probe.question import Manner
+
+if TYPE_CHECKING:
+    from gunicorn_expect.probe.question import Question
+
+#: Seconds to look on when all that must come has come: a server that closes does so at once, and
+#: one that keeps a connection does so for longer (gunicorn's keepalive: 2 s).
+LOOKING_ON: Final = 1.0
+#: Bytes for one call. A TLS record has 16 KiB at most, so nothing stays behind in the TLS layer.
+_PIECE: Final = 64 * 1024
+#: What a 100 begins with, wherever it turns up.
+_CONTINUE: Final = b"HTTP/1.1 100 "
+#: Fields of a response whose values are for the client alone.
+_SECRET: Final = frozenset({"set-cookie", "cookie", "authorization", "proxy-authorization"})
+
+
+def request_of(question: Question) -> h11.Request:
+    """Give the head that asks the question.
+
+    Raises:
+        ValueError: it can't be sent. The text holds no value of a field: it may be a secret.
+
+    """
+    for name, value in question.fields:  # each alone: h11 quotes the value that it can't send
+        host = [] if name.lower() == "host" else [("Host", "-")]
+        try:
+            h11.Request(method="PUT", target="/", headers=[*host, (name, value)])
+        except (h11.LocalProtocolError, UnicodeEncodeError):
+            raise ValueError(
+                f"the field {_printable(name.encode())} has a character that can't be sent"
+            ) from None
+    try:
+        return h11.Request(
+            method=question.method, target=question.target, headers=list(question.fields)
+        )
+    except UnicodeEncodeError:
+        raise ValueError("the method or the URL is not ASCII: percent-encode it") from None
+    except h11.LocalProtocolError as error:
+        raise ValueError(f"the request can't be sent: {error}") from None
+
+
+def ask(question: Question, context: ssl.SSLContext, timeout: float) -> seen.Timeline:
+    """Ask it on a connection of its own; give what was seen.
+
+    Args:
+        question: what to ask.
+        context: for TLS, where the scheme is https.
+        timeout: seconds to connect in, and again for all that comes after the head.
+
+    Raises:
+        ValueError: it can't be sent.
+
+    """
+    exchange = _Exchange(question)
+    exchange.run(context, timeout)
+    zero = next((event.at for event in exchange.seen if isinstance(event, seen.HeadSent)), 0.0)
+    return tuple(
+        dataclasses.replace(event, at=round(event.at - zero, 3)) for event in exchange.seen
+    )
+
+
+class _Exchange:
+    """One connection, from its beginning to its end."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._request = request_of(question)
+        self._start = time.monotonic()
+        self.seen: list[seen.Event] = []
+
+        self._reader = h11.Connection(h11.CLIENT)  # another one reads behind the final response
+        self._head = self._reader.send(self._request)
+        self._unsent = question.length
+        self._sending = False
+        self._in_content = False
+        self._size = 0  # of the content so far
+        self._tail = b""  # of it
+        self._enough: float | None = None  # when all had come that must come
+        self._over = False
+
+    def run(self, context: ssl.SSLContext, timeout: float) -> None:
+        """Connect, send, and watch until it is over."""
+        try:
+            sock = self._connect(context, timeout)
+        except OSError as error:
+            reason = getattr(error, "verify_message", "") or error.strerror or str(error)
+            self.seen.append(seen.Unreachable(self._at(), reason))
+            return
+        with sock:
+            try:
+                sock.sendall(self._head)
+            except OSError:
+                self.seen.append(seen.Closed(self._at(), "reset"))
+                return
+            self.seen.append(
+                seen.HeadSent(
+                    self._at(),
+                    self._question.method,
+                    self._question.target.partition("?")[0],
+                    self._question.given,
+                    self._question.length,
+                )
+            )
+            self._sending = self._question.manner is Manner.IMPATIENT
+            self._watch(sock, timeout)
+
+    def _connect(self, context: ssl.SSLContext, timeout: float) -> socket.socket:
+        question = self._question
+        if question.unix_socket is None:
+            sock = socket.create_connection((question.host, question.port), timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            to = "{}:{}".format(*sock.getpeername())
+        else:
+            to = question.unix_socket
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(timeout)
+        try:
+            if question.unix_socket is not None:
+                sock.connect(question.unix_socket)
+            self.seen.append(seen.Connected(self._at(), to))
+            if question.scheme == "https":
+                sock = context.wrap_socket(sock, server_hostname=question.host)
+                self.seen.append(seen.Secured(self._at(), sock.version() or ""))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _watch(self, sock: socket.socket, timeout: float) -> None:
+        begun = time.monotonic()
+        sock.setblocking(False)
+        while not self._over:
+            until = begun + timeout
+            if self._enough is not None and not self._sending:
+                until = min(until, self._enough + LOOKING_ON)
+            now = time.monotonic()
+            if now >= until:
+                self._stop_sending()
+                self.seen.append(seen.Left(self._at(), round(now - (self._enough or begun), 1)))
+                return
+            readable, writable, _ = select.select(
+                [sock], [sock] if self._sending else [], [], until - now
+            )
+            try:
+                if readable:
+                    self._receive(sock)
+                if writable and self._sending:
+                    self._send(sock)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                continue
+
+    # What goes out.
+
+    def _send(self, sock: socket.socket) -> None:
+        try:
+            sent = sock.send(bytes(min(self._unsent, _PIECE)))
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError:  # the answer may be here all the same
+            self._stop_sending()
+            return
+        self._unsent -= sent
+        if not self._unsent:
+            self._stop_sending()
+
+    def _stop_sending(self) -> None:
+        if self._sending:
+            self._sending = False
+            self.seen.append(seen.BodySent(self._at(), self._sent, self._question.length))
+            if self._enough is not None:
+                self._enough = time.monotonic()
+
+    @property
+    def _sent(self) -> int:
+        return self._question.length - self._unsent
+
+    # What comes.
+
+    def _receive(self, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(_PIECE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            self._malformed(f"TLS: {error.reason}")
+            return
+        except OSError:
+            self._closed("reset")
+            return
+        try:
+            self._reader.receive_data(data)
+            self._read()
+        except h11.RemoteProtocolError as error:
+            if data:
+                # What h11 read stands behind the colon, and may be what we sent.
+                self._malformed(str(error).partition(":")[0])
+                return
+        if not data:
+            self._closed("end")
+
+    def _read(self) -> None:
+        while True:
+            match self._reader.next_event():
+                case h11.InformationalResponse() as interim:
+                    self._interim(interim)
+                case h11.Response() as final:
+                    self._final(final)
+                case h11.Data() as content:
+                    self._content(bytes(content.data))
+                case h11.EndOfMessage():
+                    self._whole()
+                case _:  # it needs more, or there is no more
+                    return
+
+    def _interim(self, interim: h11.InformationalResponse) -> None:
+        fields = _fields(interim)
+        self.seen.append(
+            seen.Interim(self._at(), interim.status_code, _printable(interim.reason), fields)
+        )
+        if interim.status_code == 100 and self._enough is None:
+            if self._question.manner is Manner.WAITS:
+                self._enough = time.monotonic()
+            elif self._unsent:
+                self._sending = True
+
+    def _final(self, final: h11.Response) -> None:
+        fields = _fields(final)
+        self.seen.append(
+            seen.Final(
+                self._at(),
+                final.status_code,
+                _printable(final.reason),
+                tuple(field for field in fields if field[0].lower() in {"server", "via"}),
+                _closes(final),
+                self._sent,
+            )
+        )
+        self._in_content = True
+        self._size = 0
+        self._tail = b""
+        self._enough = None
+
+    def _content(self, data: bytes) -> None:
+        self._size += len(data)
+        data = self._tail + data
+        if _CONTINUE in data:
+            self.seen.append(seen.ContinueInContent(self._at()))
+        self._tail = data[-len(_CONTINUE) + 1 :]
+
+    def _whole(self) -> None:
+        self.seen.append(seen.Whole(self._at(), self._size))
+        self._in_content = False
+        self._enough = time.monotonic()
+        rest, _ = self._reader.trailing_data
+        self._reader = h11.Connection(h11.CLIENT)
+        self._reader.send(self._request)
+        if rest:
+            self._reader.receive_data(rest)
+
+    def _closed(self, by: Literal["end", "reset"]) -> None:
+        self._stop_sending()
+        if self._in_content or self._reader.trailing_data[0]:
+            self.seen.append(seen.CutOff(self._at()))
+        self.seen.append(seen.Closed(self._at(), by))
+        self._over = True
+
+    def _malformed(self, reason: str) -> None:
+        self._stop_sending()
+        self.seen.append(seen.Malformed(self._at(), reason))
+        self._over = True
+
+    def _at(self) -> float:
+        return (time.monotonic() - self._start) * 1000
+
+
+def _closes(response: h11.Response) -> bool:
+    """Tell whether the connection ends with this response (RFC 9112 section 9.3)."""
+    options = {
+        option.strip().lower()
+        for name, value in response.headers
+        if name == b"connection"
+        for option in value.split(b",")
+    }
+    persists = response.http_version >= b"1.1" or b"keep-alive" in options
+    return b"close" in options or not persists
+
+
+def _fields(response: h11.InformationalResponse | h11.Response) -> seen.Fields:
+    return tuple(
+        (_printable(name), "***" if name.decode().lower() in _SECRET else _printable(value))
+        for name, value in response.headers.raw_items()
+    )
+
+
+def _printable(text: bytes) -> str:
+    r"""Give it for a terminal: what is not ASCII or has a meaning there is \x... ."""
+    return text.decode("latin-1").encode("unicode_escape").decode()

@@ -1,0 +1,121 @@
+"""What is seen on the connection: one event after another, and nothing of what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Fields = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something seen."""
+
+    #: Milliseconds since the head was sent, negative before; without a head, since the start.
+    at: float
+
+
+@dataclass(frozen=True)
+class Unreachable(Event):
+    """There is no connection, or no TLS on it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Connected(Event):
+    """There is a connection to this address or path."""
+
+    to: str
+
+
+@dataclass(frozen=True)
+class Secured(Event):
+    """TLS is done, in this version."""
+
+    version: str
+
+
+@dataclass(frozen=True)
+class HeadSent(Event):
+    """The head is on its way. No value is kept that may be a secret."""
+
+    method: str
+    target: str
+    #: The names of the fields that the user gave.
+    given: tuple[str, ...]
+    #: Bytes of the body that it announces.
+    length: int
+
+
+@dataclass(frozen=True)
+class Interim(Event):
+    """The head of an interim response, a 1xx, with all its fields."""
+
+    status: int
+    reason: str
+    fields: Fields
+
+
+@dataclass(frozen=True)
+class Final(Event):
+    """The head of a final response."""
+
+    status: int
+    reason: str
+    #: Server and Via, where it has them.
+    fields: Fields
+    #: Whether it announces that the connection closes.
+    closes: bool
+    #: Bytes of the body that had been sent by then.
+    body_sent: int
+
+
+@dataclass(frozen=True)
+class Whole(Event):
+    """The final response has ended, as its head said it would, after so many bytes of content."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class ContinueInContent(Event):
+    """What looks like a 100 is in the middle of the final response's content."""
+
+
+@dataclass(frozen=True)
+class BodySent(Event):
+    """So many bytes of the body have been sent, and no more will be."""
+
+    size: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Malformed(Event):
+    """What came is not HTTP/1."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class CutOff(Event):
+    """The connection ended in the middle of a response."""
+
+
+@dataclass(frozen=True)
+class Closed(Event):
+    """The server closed the connection: in order (``end``), or not (``reset``)."""
+
+    by: Literal["end", "reset"]
+
+
+@dataclass(frozen=True)
+class Left(Event):
+    """Nothing more came for so long, and the probe closed the connection."""
+
+    seconds: float
+
+
+Timeline = tuple[Event, ...]

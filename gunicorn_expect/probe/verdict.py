@@ -1,0 +1,324 @@
+"""What a timeline means, by a table: the first rule that holds is the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from gunicorn_expect.probe import timeline as seen
+from gunicorn_expect.probe.question import Manner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+AnEvent = TypeVar("AnEvent", bound=seen.Event)
+
+#: Milliseconds that the least patient clients wait for a word: curl, boto3, Go and .NET.
+PATIENCE: Final = 1000
+
+#: Who says 100 before it asks, by the beginning of a Server field.
+KNOWN: Final = {
+    "nginx": "nginx says 100 itself, before it asks anybody.",
+    "gunicorn": (
+        "gunicorn's own workers say 100 before they ask the application, and gunicorn_expect when "
+        "the application reads. A proxy that leaves this field as it is may have said it, too: "
+        "probe gunicorn's own address to know."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a timeline means."""
+
+    #: That of the rule.
+    name: str
+    #: 0: as expected; 1: not as expected; 2: there was no connection.
+    status: int
+    text: str
+    #: What is good to know besides, and changes no status.
+    notes: tuple[str, ...]
+
+
+def judge(timeline: seen.Timeline, manner: Manner, refusal: int | None) -> Verdict:
+    """Give the verdict.
+
+    Args:
+        timeline: what was seen, not empty.
+        manner: what the probe did with the body.
+        refusal: the status that is expected; None: the body is expected to be asked for.
+
+    """
+    facts = Facts(timeline, manner, refusal)
+    name, status, _, text = next(rule for rule in RULES if rule[2](facts))
+    notes = tuple(note for holds, note in NOTES if holds(facts))
+    return Verdict(name, status, text.format_map(facts.words), notes)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules ask about: a timeline, and what was expected of it."""
+
+    timeline: seen.Timeline
+    manner: Manner
+    refusal: int | None
+
+    def all(self, kind: type[AnEvent]) -> list[AnEvent]:
+        """Give the events of this kind."""
+        return [event for event in self.timeline if isinstance(event, kind)]
+
+    def ends(self, kind: type[seen.Event]) -> bool:
+        """Tell whether the timeline ends with this kind."""
+        return isinstance(self.timeline[-1], kind)
+
+    @cached_property
+    def final(self) -> seen.Final | None:
+        """The final response; the first, if there are two."""
+        return next(iter(self.all(seen.Final)), None)
+
+    @cached_property
+    def status(self) -> int:
+        """Of the final response; 0 without one."""
+        return self.final.status if self.final else 0
+
+    @cached_property
+    def hundreds(self) -> list[seen.Interim]:
+        """Those that came before the final response."""
+        return [interim for interim in self._interim_before(self.final) if interim.status == 100]
+
+    @cached_property
+    def word(self) -> seen.Interim | seen.Final | None:
+        """What answers the expectation: a 100, or a final response in its place."""
+        return self.hundreds[0] if self.hundreds else self.final
+
+    @cached_property
+    def others(self) -> list[seen.Interim]:
+        """Interim responses that came before the word."""
+        return self._interim_before(self.word)
+
+    @cached_property
+    def late_hundred(self) -> bool:
+        """Whether a 100 came behind the first byte of the final response."""
+        interim = [event for event in self.all(seen.Interim) if event.status == 100]
+        return len(interim) > len(self.hundreds) or bool(self.all(seen.ContinueInContent))
+
+    @cached_property
+    def cut_off(self) -> bool:
+        """Whether a response began and did not come to its end."""
+        begun = len(self.all(seen.Final)) > len(self.all(seen.Whole))
+        return begun or bool(self.all(seen.CutOff))
+
+    @cached_property
+    def closes(self) -> bool:
+        """Whether the final response announces that the connection closes."""
+        return self.final is not None and self.final.closes
+
+    @cached_property
+    def waits(self) -> bool:
+        """Whether the probe waited for the word."""
+        return self.manner is not Manner.IMPATIENT
+
+    @cached_property
+    def words(self) -> dict[str, str]:
+        """What the texts of the rules have in braces."""
+        announced = sum(head.length for head in self.all(seen.HeadSent)[:1])
+        sent = self.final.body_sent if self.final else 0
+        return {
+            "word": f"after {self.word.at:.1f} ms" if self.word else "",
+            "status": str(self.status),
+            "refusal": str(self.refusal),
+            "final": f"after {self.final.at:.1f} ms" if self.final else "",
+            "second": ", ".join(str(final.status) for final in self.all(seen.Final)[1:]),
+            "others": ", ".join(str(interim.status) for interim in self.others),
+            "hundreds": str(len(self.hundreds)),
+            "reason": ", ".join(
+                event.reason
+                for event in self.timeline
+                if isinstance(event, (seen.Unreachable, seen.Malformed))
+            ),
+            "sent": f"{sent} of {announced} bytes of the body had been sent by then",
+            "who": self._who(),
+            "known": self._known(),
+        }
+
+    def _who(self) -> str:
+        """Tell by whom it was answered, as far as that is said."""
+        answers: list[seen.Interim | seen.Final] = [*self.hundreds[:1], *self.all(seen.Final)[:1]]
+        names = {answer.status: _named(answer.fields) for answer in answers}
+        who = [f"The {status} says {name}." for status, name in names.items() if name]
+        return " ".join(who) or "Nothing names who it was."
+
+    def _known(self) -> str:
+        """Tell what is known of those who are named, and say 100."""
+        fields = self.final.fields if self.final else ()
+        servers = [value for name, value in fields if name.lower() == "server"]
+        known = [text for who, text in KNOWN.items() for value in servers if value.startswith(who)]
+        return " ".join(["", *known])
+
+    def _interim_before(self, event: seen.Event | None) -> list[seen.Interim]:
+        end = len(self.timeline) if event is None else self.timeline.index(event)
+        return [event for event in self.timeline[:end] if isinstance(event, seen.Interim)]
+
+
+def _named(fields: seen.Fields) -> str:
+    names = [f"{name}: {value}" for name, value in fields if name.lower() in {"server", "via"}]
+    return ", ".join(names)
+
+
+#: Name, exit status, when it holds, and what it says. What is wrong on the wire comes first, then
+#: what fails clients, then what the user expects.
+RULES: Final[tuple[tuple[str, int, Callable[[Facts], bool], str], ...]] = (
+    ("unreachable", 2, lambda x: x.ends(seen.Unreachable), "{reason}."),
+    (
+        "continue-in-answer",
+        1,
+        lambda x: x.late_hundred,
+        "A 100 came behind the beginning of the {status}. A client takes it for a piece of this "
+        "answer, or for the answer to its next request.",
+    ),
+    (
+        "second-answer",
+        1,
+        lambda x: len(x.all(seen.Final)) > 1,
+        "Behind the {status} came {second}, which nobody asked for. If bytes of the body were read "
+        "as a request, an upload can hold requests (request smuggling).",
+    ),
+    (
+        "malformed",
+        1,
+        lambda x: x.ends(seen.Malformed),
+        "What came is not HTTP/1: {reason}.",
+    ),
+    (
+        "cut-off",
+        1,
+        lambda x: x.cut_off,
+        "The answer did not come whole. A server that closes while a client may be sending has to "
+        "read on for a while, or the client can lose the answer (RFC 9112 section 9.6).",
+    ),
+    (
+        "closed",
+        1,
+        lambda x: x.word is None and x.ends(seen.Closed),
+        "The connection was closed without a word.",
+    ),
+    (
+        "silence",
+        1,
+        lambda x: x.word is None,
+        "No word came. A hop keeps the head until the body is there, or the application takes "
+        "longer than the probe waits. Most clients send the body after a second.",
+    ),
+    (
+        "two-continues",
+        1,
+        lambda x: len(x.hundreds) > 1,
+        "100 came {hundreds} times: a hop says it and passes on that of another one, or somebody "
+        "says it twice. Java 17 and LWP break on the second. {who}{known}",
+    ),
+    (
+        "other-interim",
+        1,
+        lambda x: bool(x.others) and x.waits,
+        "{others} came before the word. HTTP allows it, and some clients that wait fail on it "
+        "(boto3, OkHttp, Ruby, Java).",
+    ),
+    (
+        "expectation-failed",
+        1,
+        lambda x: x.status == 417 != x.refusal,
+        "417 {final}: that says the expectation can't be met, and clients send the upload again, "
+        "without asking. {who}",
+    ),
+    # A refusal is expected.
+    (
+        "continue-instead",
+        1,
+        lambda x: x.refusal is not None and x.final is None,
+        "100 {word}, and no {refusal}. Who said it does not know of a refusal yet, or there is "
+        "none: --send-body shows what follows. {who}",
+    ),
+    (
+        "other-answer",
+        1,
+        lambda x: x.refusal not in (None, x.status),
+        "{status} {final}, where {refusal} is expected. {who}",
+    ),
+    (
+        "refusal-heard",
+        0,
+        lambda x: x.refusal is not None and not x.waits,
+        "{status} {final}, and it came whole; {sent}. {who}",
+    ),
+    (
+        "refused-behind-continue",
+        1,
+        lambda x: x.refusal is not None and bool(x.hundreds),
+        "100 {word}, and {status} only {final}; {sent}. Who said 100 did not know of the refusal "
+        "yet: a client uploads until it hears of it. {who}{known}",
+    ),
+    (
+        "refused-first",
+        0,
+        lambda x: x.refusal is not None,
+        "{status} {final}, and no 100: no hop answers the expectation before it knows. {who}",
+    ),
+    # The body is expected to be asked for.
+    (
+        "refused",
+        1,
+        lambda x: x.status >= 400,
+        "{status} {final}. If it is right to refuse this request, say --refusal {status}. {who}",
+    ),
+    (
+        "no-answer",
+        1,
+        lambda x: x.final is None and x.manner is not Manner.WAITS,
+        "100 {word}, and no answer to the body. {who}",
+    ),
+    (
+        "continued",
+        0,
+        lambda x: x.final is None,
+        "100 {word}. Whether the application said it or a hop before it, an accepted request can't "
+        "tell: probe with one that is refused, and --refusal. {who}",
+    ),
+    (
+        "accepted",
+        0,
+        lambda x: bool(x.hundreds) or not x.waits,
+        "{status} {final}; {sent}. {who}",
+    ),
+    (
+        "answered-unasked",
+        1,
+        lambda _: True,
+        "{status} {final}, and the body was not asked for. {who}",
+    ),
+)
+
+#: What is good to know, whatever the verdict is.
+NOTES: Final[tuple[tuple[Callable[[Facts], bool], str], ...]] = (
+    (
+        lambda x: x.waits and x.word is not None and x.word.at > PATIENCE,
+        "The word is late: curl, boto3, Go and .NET wait 1 s, and send the body then.",
+    ),
+    (
+        lambda x: x.status == x.refusal == 417,
+        "After a 417 clients send the upload again, without asking.",
+    ),
+    (
+        lambda x: x.waits and x.word is not None and x.word is x.final and not x.closes,
+        "The connection is not announced closed. A client may send the body now or not, and nobody "
+        "can tell that from its next request.",
+    ),
+    (
+        lambda x: x.closes and x.ends(seen.Left),
+        "The connection was announced closed, and was still open when the probe left.",
+    ),
+    (
+        lambda x: x.final is not None and any(end.by == "reset" for end in x.all(seen.Closed)),
+        "The connection was reset behind the answer: a client that reads it later can lose it.",
+    ),
+)
