@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_probe(probe)
     arguments, more = parser.parse_known_args(argv)
     if more:
-        probe.error(f"{len(more)} arguments too many; a field is one argument: -H 'Name: value'")
+        # They may be an unquoted secret.
+        probe.error(f"{len(more)} of its words not understood; a field is one: -H NAME:VALUE")
     try:
         from gunicorn_expect.probe.exchange import ask
     except ModuleNotFoundError as error:
