@@ -1,0 +1,66 @@
+"""The probe before the proxies of examples/deploy: it tells who of them says 100 himself."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from test_proxies import PROXIES, Running, Upstream
+from wire import Server
+
+from gunicorn_expect.__main__ import main
+
+TOKEN = "Authorization: Bearer letmein"
+
+
+@pytest.fixture(scope="module")
+def gunicorn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uploads")
+    with Server(app="examples.flask_upload:app", env={"UPLOAD_FOLDER": str(folder)}) as server:
+        yield server
+
+
+@pytest.fixture(params=PROXIES)
+def proxy(request, gunicorn):
+    with (
+        tempfile.TemporaryDirectory(prefix="upstream-") as folder,
+        Upstream(gunicorn, str(Path(folder, "socket"))) as upstream,
+        Running(PROXIES[request.param], upstream) as proxy,
+    ):
+        yield proxy
+        proxy.process.terminate()
+
+
+@pytest.fixture
+def run(proxy, capsys):
+    def run(*arguments):
+        url = "http://{}:{}/files/big.iso".format(*proxy.address)
+        status = main(["probe", "--json", *arguments, url])
+        said = json.loads(capsys.readouterr().out)
+        return status, said["verdict"], said["timeline"]
+
+    return run
+
+
+@pytest.mark.parametrize("manner", [[], ["--send-body"]], ids=["waits", "sends"])
+def test_a_refusal_shows_who_says_100_himself(proxy, run, manner):
+    status, verdict, timeline = run("--refusal", "401", *manner)
+    if proxy.proxy.asks_application:
+        assert (status, verdict["name"]) == (0, "refused-first")
+    else:
+        assert (status, verdict["name"]) == (1, "refused-behind-continue")
+        assert "The 401 says Server: nginx" in verdict["text"]
+        assert "nginx says 100 itself, before it asks anybody." in verdict["text"]
+    assert [event["event"] for event in timeline].count("Whole") == 1
+
+
+def test_a_refusal_is_heard_by_a_client_that_sends_on(run):
+    status, verdict, _ = run("--refusal", "401", "--impatient")
+    assert (status, verdict["name"]) == (0, "refusal-heard")
+
+
+def test_an_accepted_upload_is_asked_for_and_answered(run):
+    status, verdict, _ = run("-H", TOKEN)
+    assert (status, verdict["name"]) == (0, "continued")
+    status, verdict, _ = run("-H", TOKEN, "--send-body")
+    assert (status, verdict["name"]) == (0, "accepted")
