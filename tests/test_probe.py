@@ -1,8 +1,10 @@
 """The probe: what it sees on a connection, what it makes of it, and what it never shows."""
 
 import contextlib
+import dataclasses
 import json
 import re
+import shlex
 import socket
 import struct
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import threading
 
 import pytest
+from probe_page import BLOCKS, PAGE, blocks, masked
 from wire import CHECKOUT, CONTINUE, PATIENCE, Relay, Server
 
 from gunicorn_expect.__main__ import main
@@ -145,6 +148,7 @@ NOTED = [
     ("After a 417", [final(417), WHOLE, END], WAITS, 417),
     ("The connection is not announced", [KEEPS, WHOLE, LEFT], WAITS, 401),
     ("The connection was announced", [final(401), WHOLE, LEFT], WAITS, 401),
+    ("The connection was closed", [interim(), KEEPS, WHOLE, END], WAITS, 401),
     ("The connection was reset", [final(401), WHOLE, RESET], WAITS, 401),
 ]
 NOT_NOTED = [
@@ -153,6 +157,8 @@ NOT_NOTED = [
     ("The connection is not announced", [interim(), KEEPS, WHOLE, LEFT], WAITS, 401),
     ("The connection is not announced", [KEEPS, WHOLE, LEFT], IMPATIENT, 401),
     ("The connection was announced", [final(401), WHOLE, END], WAITS, 401),
+    ("The connection was closed", [final(401), WHOLE, END], WAITS, 401),
+    ("The connection was closed", [interim(), END], WAITS, 401),
     ("The connection was reset", [RESET], WAITS, 401),
 ]
 
@@ -570,3 +576,47 @@ def test_the_text_shows_what_the_json_does(capsys, ours):
         "the answer is whole, with 110 bytes of content",
         "nothing more for 1.0 s: the probe left",
     ]
+
+
+# The page.
+
+
+SHOWN = [*blocks("127.0.0.1:8000"), *blocks("127.0.0.1:8001")]
+
+
+@pytest.mark.parametrize(("line", "output"), SHOWN, ids=range(len(SHOWN)))
+def test_the_page_shows_what_is_printed(capsys, ours, stock, line, output):
+    for place, server in {"127.0.0.1:8000": ours, "127.0.0.1:8001": stock}.items():
+        line = line.replace(place, "{}:{}".format(*server.address))
+    main(shlex.split(line))
+    assert masked(capsys.readouterr().out) == masked(output)
+
+
+def test_every_block_of_the_page_is_run():
+    run_here = len(blocks("127.0.0.1:8000")), len(blocks("127.0.0.1:8001"))
+    run_before_a_proxy = len(blocks("127.0.0.1:8080"))
+    assert (*run_here, run_before_a_proxy) == (3, 1, 1)
+    assert PAGE.count("```") == 2 * len(BLOCKS) == 2 * (sum(run_here) + run_before_a_proxy)
+
+
+def test_the_page_has_all_verdicts_and_events():
+    verdicts = re.findall(r"^\| `([a-z0-9-]+)` \| ([012]) \|", PAGE, re.MULTILINE)
+    assert verdicts == [(name, str(status)) for name, status, _, _ in RULES]
+    events = re.findall(r"^\| `([A-Z]\w+)` \| (.*) ?\|$", PAGE, re.MULTILINE)
+    assert {name: re.findall(r"`(\w+)`", fields) for name, fields in events} == {
+        kind.__name__: [field.name for field in dataclasses.fields(kind)][1:]
+        for kind in seen.Event.__subclasses__()
+    }
+
+
+def test_the_page_has_all_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["probe", "--help"])
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    table = PAGE.partition("## Options")[2].partition("## Exit")[0]
+    assert set(re.findall(r"--[a-z-]+", table)) - {"---"} == options
+
+
+def test_the_links_of_the_page_lead_to_files():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", PAGE)
+    assert [link for link in links if not CHECKOUT.joinpath("docs", link).exists()] == []

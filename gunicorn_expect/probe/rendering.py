@@ -17,7 +17,8 @@ _BEGINNINGS: Final = {0: "As expected", 1: "Not as expected", 2: "Could not conn
 
 def as_text(timeline: seen.Timeline, verdict: Verdict) -> str:
     """Give a line for each event, and the verdict below."""
-    lines = [f"{event.at:9.1f} ms  {_line(event)}" for event in timeline]
+    # Plus 0.0: no -0.0.
+    lines = [f"{round(event.at, 1) + 0.0:9.1f} ms  {_line(event)}" for event in timeline]
     verdict_lines = [f"{_BEGINNINGS[verdict.status]}: {verdict.text}", *verdict.notes]
     return "\n".join([*lines, "", *(textwrap.fill(line, 100) for line in verdict_lines)])
 

@@ -318,6 +318,10 @@ NOTES: Final[tuple[tuple[Callable[[Facts], bool], str], ...]] = (
         "The connection was announced closed, and was still open when the probe left.",
     ),
     (
+        lambda x: x.final is not None and not x.closes and x.ends(seen.Closed),
+        "The connection was closed, and not announced closed: a client can lose its next request.",
+    ),
+    (
         lambda x: x.final is not None and any(end.by == "reset" for end in x.all(seen.Closed)),
         "The connection was reset behind the answer: a client that reads it later can lose it.",
     ),

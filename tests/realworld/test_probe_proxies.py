@@ -1,10 +1,12 @@
 """The probe before the proxies of examples/deploy: it tells who of them says 100 himself."""
 
 import json
+import shlex
 import tempfile
 from pathlib import Path
 
 import pytest
+from probe_page import blocks, masked
 from test_proxies import PROXIES, Running, Upstream
 from wire import Server
 
@@ -64,3 +66,10 @@ def test_an_accepted_upload_is_asked_for_and_answered(run):
     assert (status, verdict["name"]) == (0, "continued")
     status, verdict, _ = run("-H", TOKEN, "--send-body")
     assert (status, verdict["name"]) == (0, "accepted")
+
+
+@pytest.mark.parametrize("proxy", ["nginx"], indirect=True)
+def test_the_page_shows_what_is_printed_behind_nginx(proxy, capsys):
+    [(line, output)] = blocks("127.0.0.1:8080")
+    main(shlex.split(line.replace("127.0.0.1:8080", "{}:{}".format(*proxy.address))))
+    assert masked(capsys.readouterr().out) == masked(output)
