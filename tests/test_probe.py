@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -253,6 +254,7 @@ LONG = b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n"
 UNSIZED = b"HTTP/1.1 401 No\r\n\r\nhello"
 OLD = b"HTTP/1.0 401 No\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n"
 CHUNKED = b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+SPLIT = CHUNKED.replace(b"5\r\nhello", b"7\r\nHTTP/1.\r\n12\r\n1 100 Continue\r\n\r\n")
 REFUSAL = ("--refusal", "401")
 SHORT = ("--timeout", "0.3")
 MALFORMED = b"HTTP/1.1 one hundred\r\n\r\n"
@@ -285,6 +287,13 @@ SCRIPTS = {
     "behind": ([KEPT, CONTINUE], ENDS, REFUSAL, "continue-in-answer", "Final Whole Interim Closed"),
     "within": (
         [LONG, CONTINUE[:7], CONTINUE[7:], bytes(100 - len(CONTINUE))],
+        ENDS,
+        REFUSAL,
+        "continue-in-answer",
+        "Final ContinueInContent Whole Closed",
+    ),
+    "within, in pieces": (
+        [SPLIT],
         ENDS,
         REFUSAL,
         "continue-in-answer",
@@ -446,6 +455,31 @@ def test_over_tls(run, uploads, certificates, manner):
     assert accepted.verdict["name"] == ("accepted" if manner else "continued")
     assert (untrusted.status, untrusted.verdict["name"]) == (2, "unreachable")
     assert "certificate" in untrusted.verdict["text"]
+
+
+def test_a_server_that_asks_for_a_certificate_of_the_client_is_told_apart(run, certificates):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.authority)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = ssl.TLSVersion.TLSv1_3  # the client is done before it is asked
+    answered = threading.Event()
+
+    def serve():
+        connection, _ = listener.accept()
+        with context.wrap_socket(connection, True, do_handshake_on_connect=False) as tls:
+            with pytest.raises(ssl.SSLError):
+                tls.do_handshake()
+            answered.wait(PATIENCE)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        result = run("--cacert", certificates.authority, f"https://localhost:{port}/")
+        answered.set()
+        thread.join(PATIENCE)
+    assert result.verdict["name"] == "malformed"
+    assert result.of("Malformed")["reason"] == "TLS: TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
 def test_over_a_unix_socket(run, uploads):
