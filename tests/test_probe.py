@@ -351,6 +351,14 @@ def test_an_answer_says_whether_the_connection_closes_and_how_it_did(run):
     }
 
 
+def test_a_reset_is_told_whether_the_probe_was_sending_or_reading(run):
+    with Scripted(NO, last=RESETS) as server:
+        result = run(*REFUSAL, "--impatient", "--length", "50000000", server.url)
+    assert result.verdict["name"] == "refusal-heard"
+    assert result.of("Closed")["by"] == "reset"
+    assert any(note.startswith("The connection was reset") for note in result.verdict["notes"])
+
+
 def test_the_fields_of_an_interim_response_are_shown_but_for_cookies(run):
     with Scripted(EARLY_HINTS, NO, last=ENDS) as server:
         result = run(server.url)

@@ -86,6 +86,7 @@ class _Exchange:
         self._head = self._reader.send(self._request)
         self._unsent = question.length
         self._sending = False
+        self._broken = False  # it was reset, and a send was told so: a read is told the end
         self._in_content = False
         self._size = 0  # of the content so far
         self._tail = b""  # of it
@@ -171,6 +172,7 @@ class _Exchange:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except OSError:  # the answer may be here all the same
+            self._broken = True
             self._stop_sending()
             return
         self._unsent -= sent
@@ -210,7 +212,7 @@ class _Exchange:
                 self._malformed(str(error).partition(":")[0])
                 return
         if not data:
-            self._closed("end")
+            self._closed("reset" if self._broken else "end")
 
     def _read(self) -> None:
         while True:
