@@ -513,6 +513,12 @@ def phases(environ, start_response):
     body.send_hundred_continue_response()  # too late: nothing is sent
 
 
+@route("/send-then-read")
+def send_then_read(environ, start_response):
+    environ["wsgi.input"].send_hundred_continue_response()
+    return answer(start_response, environ["wsgi.input"].read())
+
+
 # Closing.
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 from conftest import WORKERS
-from wire import Client, Server, request
+from wire import CONTINUE, Client, Server, request, waiting
 
 from gunicorn_expect.framing import DRAIN_SIZE
 
@@ -97,3 +97,25 @@ def test_a_short_rest_that_never_comes_is_not_waited_for_without_end(worker):
         head = answered(server, client, framing="Content-Length: 5")
         assert KEPT in head
         assert client.receive_all() == b""
+
+
+@pytest.mark.parametrize("fields", [(), ("Expect: 100-continue",)], ids=["not asking", "asking"])
+def test_a_client_that_says_close_hears_it_and_is_heard_no_more(server, client, fields):
+    client.send(request("PUT /read", "Content-Length: 5", "Connection: close", *fields))
+    if fields:
+        assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(b"hello", request("GET /hello?behind-a-close"))
+    head, body = client.receive_response()
+    assert CLOSED in head
+    assert body == b"hello"
+    assert client.receive_all() == b""
+    assert b"behind-a-close" not in server.get("/seen")
+
+
+def test_a_worker_that_keeps_no_connection_says_so_and_not_in_the_100():
+    with Server(worker=WORKERS["sync"][0]) as server, Client(server) as client:
+        client.send(waiting("PUT /read", "Content-Length: 5"))
+        assert client.receive(len(CONTINUE)) == CONTINUE
+        client.send(b"hello")
+        assert CLOSED in client.receive_head()
+        assert client.receive_all() == b"hello"

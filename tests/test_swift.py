@@ -53,3 +53,12 @@ def test_a_client_that_expects_none_gets_none(server, client):
     head, body = client.receive_response()
     assert head.startswith(b"HTTP/1.1 201 Created\r\n")
     assert json.loads(body) == ["first", "second"]
+
+
+def test_a_100_that_is_sent_before_the_first_read_is_the_only_one(client):
+    client.send(waiting("PUT /send-then-read", "Content-Length: 5"))
+    assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(b"hello")
+    head, body = client.receive_response()
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert body == b"hello"
