@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -359,3 +360,13 @@ def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path
     [line] = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
     assert line == f"Error: {name} is 'soon'; it takes a number, 0 or more"
     assert "Booting worker" not in result.stderr
+
+
+def test_a_value_that_has_become_bad_stops_gunicorn_at_the_next_reload(file):
+    file.write_text("expect_linger = 1\n", "utf-8")
+    with Server("-c", str(file)) as server:
+        assert server.get("/hello") == b"hello"
+        file.write_text("expect_linger = 'later'\n", "utf-8")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log(r"expect_linger is 'later'; it takes a number")
+        assert server.process.wait(PATIENCE) != 0
