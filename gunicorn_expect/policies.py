@@ -114,7 +114,7 @@ def content_types(*ranges: str) -> Policy:
     """Refuse a body of another media type, or of none, 415.
 
     Args:
-        ranges: such as "image/*" and "application/pdf": what an Accept field may say, without
+        ranges: such as `image/*` and `application/pdf`: what an Accept field may say, without
             parameters. Those of the request are not looked at, and case makes no difference.
 
     Raises:
@@ -330,7 +330,7 @@ def route(pattern: str, *policies: Policy) -> Policy:
     "/files/../a" are what they are. A policy that must not be got around is not in a route.
 
     Args:
-        pattern: such as "/files/*", as of `fnmatch.fnmatchcase`: ``*`` is any characters,
+        pattern: such as `/files/*`, as of `fnmatch.fnmatchcase`: ``*`` is any characters,
             ``/`` among them.
         policies: at least one.
 
