@@ -5,6 +5,7 @@
 # make soak          a crowd of clients, reloads and kills, ten minutes for each worker
 # make check         lint and types
 # make release-check build dist/, and test what is in it on each Python
+# make docs          build the pages as a site, in docs/_build
 # make bench         measure beside stock gunicorn
 
 PYTHON ?= python3
@@ -22,16 +23,19 @@ FIND_PYTHON = for python in python3.$(1) $$HOME/.pyenv/versions/3.$(1).*/bin/pyt
 PYTHONS := $(foreach minor,10 11 12 13 14 15,\
     $(if $(shell $(call FIND_PYTHON,$(minor))),$(VENV)/pythons/3.$(minor)/ready))
 
-.PHONY: serve test test-all realworld soak check release-check bench clean
+# Most tests wait for a server, not for a core.
+PARALLEL := --numprocesses 3 --dist loadgroup
+
+.PHONY: serve test test-all realworld soak check release-check docs bench clean
 
 serve: $(VENV)/examples
 	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 examples.flask_upload:app
 
 test: $(VENV)/dev $(GUNICORNS) $(PYTHONS)
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-all: $(VENV)/dev $(GUNICORNS) $(PYTHONS)
-	$(BIN)/pytest --matrix full
+	$(BIN)/pytest $(PARALLEL) --matrix full
 
 realworld: $(VENV)/dev
 	tests/realworld/install
@@ -48,7 +52,11 @@ check: $(VENV)/dev
 release-check: $(VENV)/dev $(PYTHONS)
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
-	$(BIN)/pytest tests/test_package.py --dist dist
+	$(BIN)/pytest tests/test_package.py --built dist
+
+docs: $(VENV)/dev
+	$(BIN)/python docs/draw.py
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
 
 bench: $(VENV)/dev
 	$(BIN)/python benchmarks/ordinary_path.py
@@ -60,7 +68,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/stalled.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info uploads
+	rm -rf $(VENV) build dist docs/_build *.egg-info uploads
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

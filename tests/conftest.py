@@ -104,7 +104,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--soak", type=float, default=20, metavar="SECONDS", help="so long for each worker"
     )
-    parser.addoption("--dist", metavar="FOLDER", help="test the sdist and the wheel that are here")
+    parser.addoption("--built", metavar="FOLDER", help="test the sdist and the wheel that are here")
     parser.addoption(
         "--write-tables",
         action="store_true",
@@ -118,6 +118,14 @@ def pytest_generate_tests(metafunc):
         if metafunc.definition.get_closest_marker("keeps_alive"):
             cells = [cell for cell in cells if cell.worker != "sync"]  # it closes every connection
         metafunc.parametrize("cell", cells, ids=str, scope="session", indirect=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Keep what shares a server in one process, where the tests run in several."""
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        group = str(parameters.get("cell", item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def missing(what, means="make test"):

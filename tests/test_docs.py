@@ -191,7 +191,11 @@ def test_gunicorns_settings_have_the_defaults_that_are_shown():
 
 
 #: Pages with a test of their own that runs all of their blocks.
-ELSEWHERE = {"policies.md": "test_policies_page.py"}
+ELSEWHERE = {
+    "policies.md": "test_policies_page.py",
+    "testing.md": "test_testing_page.py",
+    "probe.md": "test_probe.py",
+}
 
 
 def blocks():

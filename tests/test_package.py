@@ -1,6 +1,6 @@
 """What a user gets who installs the package.
 
-With ``--dist FOLDER`` the files that are there are tested, as ``make release-check`` has it.
+With ``--built FOLDER`` the files that are there are tested, as ``make release-check`` has it.
 """
 
 import email
@@ -24,7 +24,7 @@ TOKEN = "Authorization: Bearer letmein"
 @pytest.fixture(scope="module")
 def built(request, tmp_path_factory):
     """The sdist, and the wheel that is built from it."""
-    folder = request.config.getoption("dist")
+    folder = request.config.getoption("built")
     if folder is None:
         folder = tmp_path_factory.mktemp("dist")
         run(sys.executable, "-m", "build", "--outdir", folder, CHECKOUT)
