@@ -194,7 +194,7 @@ def test_gunicorns_settings_have_the_defaults_that_are_shown():
 ELSEWHERE = {
     "policies.md": "test_policies_page.py",
     "testing.md": "test_testing_page.py",
-    "probe.md": "test_probe.py",
+    "probe.md": "probe_page.py",
 }
 
 
