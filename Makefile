@@ -23,8 +23,8 @@ FIND_PYTHON = for python in python3.$(1) $$HOME/.pyenv/versions/3.$(1).*/bin/pyt
 PYTHONS := $(foreach minor,10 11 12 13 14 15,\
     $(if $(shell $(call FIND_PYTHON,$(minor))),$(VENV)/pythons/3.$(minor)/ready))
 
-# Most tests wait for a server, not for a core.
-PARALLEL := --numprocesses 3 --dist loadgroup
+# Most tests wait for a server, not for a core. Each process gets neighbours, which share servers.
+PARALLEL := --numprocesses 3 --dist worksteal
 
 .PHONY: serve test test-all realworld soak check release-check docs bench clean
 

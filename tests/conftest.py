@@ -120,13 +120,6 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("cell", cells, ids=str, scope="session", indirect=True)
 
 
-def pytest_itemcollected(item):
-    """Keep what shares a server in one process, where the tests run in several."""
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    group = str(parameters.get("cell", item.path.stem))
-    item.add_marker(pytest.mark.xdist_group(group))
-
-
 def missing(what, means="make test"):
     """Skip a test that this machine has no means for; CI must not go without it."""
     if "CI" in os.environ:

@@ -35,30 +35,19 @@ def test_every_command_is_run_by_a_test():
     assert len(GUNICORN) == 2
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    uploads = tmp_path_factory.mktemp("uploads")
-    env = {"UPLOAD_FOLDER": str(uploads), "MAKEFLAGS": ""}
+def masked(text):
+    return re.sub(r"(?m)^Date: .*$", "Date: -", text.replace("\r\n", "\n")).rstrip("\n")
+
+
+def test_the_transcript_is_what_make_serve_answers(tmp_path):
+    env = {"UPLOAD_FOLDER": str(tmp_path / "uploads"), "MAKEFLAGS": ""}
     with Server.of(["make", "serve"], env=env, cwd=CHECKOUT) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("readme")
-
-
-@pytest.mark.parametrize("command", TRANSCRIPT)
-def test_the_transcript_is_what_make_serve_answers(served, folder, command):
-    here = command.replace("127.0.0.1:8000", "{}:{}".format(*served.address))
-    output = subprocess.run(
-        shlex.split(here), cwd=folder, check=True, stdout=subprocess.PIPE, timeout=60
-    ).stdout
-
-    def masked(text):
-        return re.sub(r"(?m)^Date: .*$", "Date: -", text.replace("\r\n", "\n")).rstrip("\n")
-
-    assert masked(output.decode()) == masked(COMMANDS[command])
+        for command in TRANSCRIPT:
+            here = command.replace("127.0.0.1:8000", "{}:{}".format(*server.address))
+            output = subprocess.run(
+                shlex.split(here), cwd=tmp_path, check=True, stdout=subprocess.PIPE, timeout=60
+            ).stdout
+            assert masked(output.decode()) == masked(COMMANDS[command])
 
 
 @pytest.mark.parametrize("command", GUNICORN)
