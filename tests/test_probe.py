@@ -14,7 +14,7 @@ import threading
 
 import pytest
 from probe_page import BLOCKS, PAGE, blocks, masked
-from wire import CHECKOUT, CONTINUE, PATIENCE, Relay, Server
+from wire import CHECKOUT, CONTINUE, PATIENCE, Relay, Scripted, Server
 
 from gunicorn_expect.__main__ import main
 from gunicorn_expect.probe import timeline as seen
@@ -208,42 +208,26 @@ ENDS = "end"
 STAYS = "stay"
 
 
-class Scripted:
-    """A server of one connection: it reads a head, says each piece, and does the last step."""
+class Saying(Scripted):
+    """It hears a head, says each piece, and does the last step."""
 
     def __init__(self, *pieces, last):
+        super().__init__()
         self._pieces = pieces
         self._last = last
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
-        self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception):
-        self._thread.join(PATIENCE)
-        self._listener.close()
-
-    def _serve(self):
-        connection, _ = self._listener.accept()
-        connection.settimeout(PATIENCE)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection:
-            self.head = b""
-            while b"\r\n\r\n" not in self.head:
-                self.head += connection.recv(65536)
-            for piece in self._pieces:
-                connection.sendall(self.head if piece is ECHO else piece)
-            if self._last == RESETS:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            elif self._last == ENDS:
-                connection.shutdown(socket.SHUT_WR)
-            if self._last != RESETS:
-                with contextlib.suppress(ConnectionResetError):
-                    while connection.recv(65536):
-                        pass
+    def converse(self, client):
+        self.hear(client, b"\r\n\r\n")
+        for piece in self._pieces:
+            client.sendall(self.heard if piece is ECHO else piece)
+        if self._last == RESETS:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
+        if self._last == ENDS:
+            client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(65536):
+                pass
 
 
 ECHO = object()
@@ -323,7 +307,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_what_comes_is_in_the_timeline(run, script):
     pieces, last, arguments, name, events = SCRIPTS[script]
-    with Scripted(*pieces, last=last) as server:
+    with Saying(*pieces, last=last) as server:
         result = run(*arguments, server.url)
     assert result.verdict["name"] == name
     opening = ["Connected", "HeadSent"]
@@ -339,7 +323,7 @@ def test_an_answer_says_whether_the_connection_closes_and_how_it_did(run):
     ways = {}
     for script in ("a refusal", "kept", "1.0 kept", "not closed", "reset behind"):
         pieces, last, arguments, _, _ = SCRIPTS[script]
-        with Scripted(*pieces, last=last) as server:
+        with Saying(*pieces, last=last) as server:
             result = run(*arguments, server.url)
         ways[script] = result.of("Final")["closes"], result.timeline[-1].get("by")
     assert ways == {
@@ -352,7 +336,7 @@ def test_an_answer_says_whether_the_connection_closes_and_how_it_did(run):
 
 
 def test_a_reset_is_told_whether_the_probe_was_sending_or_reading(run):
-    with Scripted(NO, last=RESETS) as server:
+    with Saying(NO, last=RESETS) as server:
         result = run(*REFUSAL, "--impatient", "--length", "50000000", server.url)
     assert result.verdict["name"] == "refusal-heard"
     assert result.of("Closed")["by"] == "reset"
@@ -360,16 +344,16 @@ def test_a_reset_is_told_whether_the_probe_was_sending_or_reading(run):
 
 
 def test_the_fields_of_an_interim_response_are_shown_but_for_cookies(run):
-    with Scripted(EARLY_HINTS, NO, last=ENDS) as server:
+    with Saying(EARLY_HINTS, NO, last=ENDS) as server:
         result = run(server.url)
     assert result.of("Interim")["fields"] == [["Link", "</a>"], ["Set-Cookie", "***"]]
 
 
 def test_the_head_asks_as_the_command_says():
-    with Scripted(NO, last=ENDS) as server:
+    with Saying(NO, last=ENDS) as server:
         arguments = ["--method", "POST", "-H", "X-A: b", "-H", "Host: c", "--length", "7"]
         main(["probe", *arguments, f"{server.url}d?e=f"])
-    assert server.head == (
+    assert server.heard == (
         b"POST /d?e=f HTTP/1.1\r\nHost: c\r\nX-A: b\r\n"
         b"Expect: 100-continue\r\nContent-Length: 7\r\n\r\n"
     )
@@ -377,7 +361,7 @@ def test_the_head_asks_as_the_command_says():
 
 def test_a_terminal_is_not_told_what_to_do(capsys):
     server_field = NO.replace(b"Server: x", b"Server: \x1b[31mx\xe9")
-    with Scripted(server_field, last=ENDS) as server:
+    with Saying(server_field, last=ENDS) as server:
         main(["probe", *REFUSAL, server.url])
     output = capsys.readouterr().out
     assert r"Server: \x1b[31mx\xe9" in output
@@ -597,9 +581,9 @@ def test_nothing_secret_is_printed(capsys, script, form):
     pieces, last, arguments, _, _ = SCRIPTS[script]
     names = ["Authorization", "proxy-authorization", "Cookie", "X-Api-Key"]
     fields = [part for name in names for part in ("-H", f"{name}: Bearer {SECRET}")]
-    with Scripted(*pieces, last=last) as server:
+    with Saying(*pieces, last=last) as server:
         main(["probe", *arguments, *form, *SHORT, *fields, f"{server.url}?token={SECRET}"])
-    assert server.head.count(SECRET.encode()) == 5
+    assert server.heard.count(SECRET.encode()) == 5
     output = capsys.readouterr()
     assert SECRET not in output.out + output.err
     assert "X-Api-Key" in output.out

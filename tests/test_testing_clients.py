@@ -4,11 +4,10 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
 from http.client import HTTPException
 
 import pytest
-from wire import CHECKOUT, CONTINUE, PATIENCE
+from wire import CHECKOUT, CONTINUE, PATIENCE, Scripted
 
 from gunicorn_expect.testing import (
     DoesNotWait,
@@ -34,35 +33,20 @@ def server():
         yield server
 
 
-class Scripted:
-    """A server that says these bytes when it has heard so many, and then ends; for one client."""
+class Saying(Scripted):
+    """It says these bytes when it has heard so many, and then ends."""
 
     def __init__(self, *script):
+        super().__init__()
         self._script = script
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://{}:{}/".format(*self._listener.getsockname())
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self.heard = b""
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception):
-        self._thread.join(PATIENCE)
-        self._listener.close()
-
-    def _serve(self):
-        client, _ = self._listener.accept()
-        with client:
-            client.settimeout(PATIENCE)
-            for mark, said in self._script:
-                while mark not in self.heard and (data := client.recv(65536)):
-                    self.heard += data
-                client.sendall(said)
-            client.shutdown(socket.SHUT_WR)
-            while data := client.recv(65536):
-                self.heard += data
+    def converse(self, client):
+        for mark, said in self._script:
+            self.hear(client, mark)
+            client.sendall(said)
+        client.shutdown(socket.SHUT_WR)
+        while data := client.recv(65536):
+            self.heard += data
 
 
 # Accepted and refused.
@@ -141,27 +125,27 @@ def answer(*fields, status="200 OK"):
 
 
 def test_who_waits_gives_up_in_the_end_and_has_sent_nothing():
-    with Scripted((b"never", b"")) as server, pytest.raises(TimeoutError, match="no word came"):
+    with Saying((b"never", b"")) as server, pytest.raises(TimeoutError, match="no word came"):
         Waits(timeout=0.1).put(server.url, b"hello")
     assert b"\r\nExpect: 100-continue\r\n" in server.heard
     assert server.heard.endswith(b"\r\n\r\n")
 
 
 def test_who_waits_a_second_sends_then():
-    with Scripted((b"hello", answer())) as server:
+    with Saying((b"hello", answer())) as server:
         outcome = WaitsOneSecond().put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent, outcome.interim) == (200, 5, [])
 
 
 def test_who_does_not_wait_says_nothing_of_it():
-    with Scripted((b"hello", answer())) as server:
+    with Saying((b"hello", answer())) as server:
         DoesNotWait().put(server.url, b"hello")
     assert b"Expect" not in server.heard
 
 
 def test_a_100_behind_another_interim_response_is_heard():
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-    with Scripted((b"\r\n\r\n", hints + CONTINUE), (b"hello", answer())) as server:
+    with Saying((b"\r\n\r\n", hints + CONTINUE), (b"hello", answer())) as server:
         outcome = Waits().put(server.url, b"hello")
     assert outcome.interim == [Interim(103, [("Link", "</a>")]), Interim(100, [])]
     assert outcome.status == 200
@@ -169,7 +153,7 @@ def test_a_100_behind_another_interim_response_is_heard():
 
 def test_another_interim_response_is_no_word():
     hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
-    with Scripted((b"\r\n\r\n", hints + answer(status="403 Forbidden"))) as server:
+    with Saying((b"\r\n\r\n", hints + answer(status="403 Forbidden"))) as server:
         outcome = Waits().put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (403, 0)
     assert server.heard.endswith(b"\r\n\r\n")
@@ -177,7 +161,7 @@ def test_another_interim_response_is_no_word():
 
 def test_who_skips_the_body_goes_on_where_the_server_lets_it():
     script = (b"\r\n\r\n", answer(status="403 Forbidden")), (b"GET /next ", answer())
-    with Scripted(*script) as server:
+    with Saying(*script) as server:
         outcome = SkipsTheBody(then="/next").put(server.url, b"hello")
     assert outcome.status == 403
     assert not outcome.closed
@@ -186,7 +170,7 @@ def test_who_skips_the_body_goes_on_where_the_server_lets_it():
 
 
 def test_who_skips_the_body_goes_on_where_it_is_not_let():
-    with Scripted((b"\r\n\r\n", answer("Connection: close", status="403 Forbidden"))) as server:
+    with Saying((b"\r\n\r\n", answer("Connection: close", status="403 Forbidden"))) as server:
         outcome = SkipsTheBody(then="/next").put(server.url, b"hello")
     assert outcome.closed
     assert outcome.next is None
@@ -195,15 +179,15 @@ def test_who_skips_the_body_goes_on_where_it_is_not_let():
 
 def test_a_word_that_never_ends_a_body_is_no_answer():
     script = (b"\r\n\r\n", CONTINUE)
-    with Scripted(script) as server, pytest.raises(ConnectionError, match="without an answer"):
+    with Saying(script) as server, pytest.raises(ConnectionError, match="without an answer"):
         Waits().put(server.url, b"hello")
 
 
 def test_who_trickles_stops_at_an_answer():
-    with Scripted((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nhe", answer())) as server:
+    with Saying((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nhe", answer())) as server:
         outcome = Trickles(size=1, interval=0.001).put(server.url, b"he")
     assert outcome.body_bytes_sent == 2
-    with Scripted((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", answer())) as server:
+    with Saying((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", answer())) as server:
         outcome = Trickles(size=1, interval=PATIENCE).put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (200, 1)
 
@@ -211,7 +195,7 @@ def test_who_trickles_stops_at_an_answer():
 def test_who_trickles_goes_on_at_another_interim_response():
     hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
     script = (b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", hints), (b"hello", answer())
-    with Scripted(*script) as server:
+    with Saying(*script) as server:
         outcome = Trickles(size=1, interval=0.01).put(server.url, b"hello")
     assert [interim.status for interim in outcome.interim] == [100, 103]
     assert outcome.body_bytes_sent == 5
@@ -226,23 +210,23 @@ def test_who_trickles_goes_on_at_another_interim_response():
     ids=["more comes", "nothing comes"],
 )
 def test_a_connection_that_is_said_to_close_and_does_not_is_not_closed(script):
-    with Scripted(*script) as server:
+    with Saying(*script) as server:
         assert not DoesNotWait(timeout=0.3).put(server.url, b"hello").closed
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1\r\n\r\n"])
 def test_what_is_no_response_is_an_error(said):
-    with Scripted((b"hello", said)) as server, pytest.raises((HTTPException, ConnectionError)):
+    with Saying((b"hello", said)) as server, pytest.raises((HTTPException, ConnectionError)):
         DoesNotWait().put(server.url, b"hello")
 
 
 def test_another_protocol_is_a_final_response():
-    with Scripted((b"hello", answer(status="101 Switching Protocols"))) as server:
+    with Saying((b"hello", answer(status="101 Switching Protocols"))) as server:
         assert DoesNotWait().put(server.url, b"hello").status == 101
 
 
 def test_fields_of_the_same_name_take_the_place_of_the_clients_own():
-    with Scripted((b"hello", answer())) as server:
+    with Saying((b"hello", answer())) as server:
         DoesNotWait().put(server.url + "a?b", b"hello", [("content-length", "5"), ("X-A", "b")])
     assert server.heard.lower().count(b"content-length: 5\r\n") == 1
     assert b"\r\nX-A: b\r\n" in server.heard
