@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LOOKING_ON: Final = 1.0
 #: Bytes for one call. A TLS record has 16 KiB at most, so nothing stays behind in the TLS layer.
 _PIECE: Final = 64 * 1024
+#: What a non-blocking socket raises that has nothing to give, or no room.
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 #: What a 100 begins with, wherever it turns up.
 _CONTINUE: Final = b"HTTP/1.1 100 "
 #: Fields of a response whose values are for the client alone.
@@ -161,7 +163,7 @@ class _Exchange:
                     self._receive(sock)
                 if writable and self._sending:
                     self._send(sock)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            except _NOT_NOW:
                 continue
 
     # What goes out.
@@ -169,7 +171,7 @@ class _Exchange:
     def _send(self, sock: socket.socket) -> None:
         try:
             sent = sock.send(bytes(min(self._unsent, _PIECE)))
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except _NOT_NOW:
             raise
         except OSError:  # the answer may be here all the same
             self._broken = True
@@ -195,7 +197,7 @@ class _Exchange:
     def _receive(self, sock: socket.socket) -> None:
         try:
             data = sock.recv(_PIECE)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except _NOT_NOW:
             raise
         except ssl.SSLError as error:
             self._malformed(f"TLS: {error.reason}")
