@@ -338,8 +338,11 @@ class Relay:
             self._answered.append(bytearray())
             self._start(self._relay, client, self._sent[-1], self._answered[-1])
 
+    def _connect(self):
+        return socket.create_connection(self._server.address, PATIENCE)
+
     def _relay(self, client, sent, answered):
-        with client, socket.create_connection(self._server.address, PATIENCE) as server:
+        with client, self._connect() as server:
             back = threading.Thread(target=self._pump, args=(server, client, answered))
             back.start()
             self._pump(client, server, sent)

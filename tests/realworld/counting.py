@@ -93,7 +93,7 @@ class CountingRelay(Relay):
     def _relay(self, client, *kept):
         self._sockets.append(client)
         ours = []
-        with client, socket.create_connection(self._server.address, PATIENCE) as server:
+        with client, self._connect() as server:
             back = threading.Thread(target=self._answers, args=(server, client, ours))
             back.start()
             with contextlib.suppress(OSError):
