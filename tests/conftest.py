@@ -17,6 +17,7 @@ import tempfile
 
 import hypothesis
 import pytest
+import redis
 import trustme
 from pairs import connected
 from selenium import webdriver
@@ -253,6 +254,14 @@ def redis_server():
 def _until_ready(lines):
     line = lines.readline()
     return "" if "eady to accept connections" in line else line
+
+
+@pytest.fixture
+def shared(redis_server):
+    """The URL of a redis that holds nothing yet."""
+    with redis.from_url(redis_server.removeprefix("redis+")) as client:
+        client.flushall()
+    return redis_server
 
 
 @pytest.fixture(scope="session")

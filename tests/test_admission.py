@@ -29,14 +29,6 @@ NOWHERE = "redis://127.0.0.1:1"
 
 
 @pytest.fixture
-def shared(redis_server):
-    """The URL of a redis that holds nothing yet."""
-    with redis.from_url(redis_server.removeprefix("redis+")) as client:
-        client.flushall()
-    return redis_server
-
-
-@pytest.fixture
 def inside(shared):
     """Look into that redis."""
     with redis.from_url(shared.removeprefix("redis+"), decode_responses=True) as client:

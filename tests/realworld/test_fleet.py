@@ -14,7 +14,6 @@ import sys
 import threading
 
 import pytest
-import redis
 from conftest import missing
 from daemon import Daemon, free_address
 from wire import CHECKOUT, CONTINUE, PATIENCE, TESTS, Client, Server, request, waiting
@@ -41,13 +40,14 @@ class Fleet(Daemon):
         self.nodes = {}
 
     def __enter__(self):
-        with contextlib.ExitStack() as stack:
-            self._stack = stack
+        try:
             for name in self._backs:
                 self.start(name)
             super().__enter__()
-            stack.callback(super().__exit__)
-            self._stack = stack.pop_all()
+            self._stack.callback(super().__exit__)
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(self, *exception):
@@ -90,12 +90,10 @@ def at_once():
 
 
 @pytest.fixture
-def fleet(redis_server, tmp_path, at_once):
-    with redis.from_url(redis_server.removeprefix("redis+")) as client:
-        client.flushall()
+def fleet(shared, tmp_path, at_once):
     folder = tmp_path / "uploads"
     folder.mkdir()
-    with Fleet(redis_server, folder, at_once) as fleet:
+    with Fleet(shared, folder, at_once) as fleet:
         yield fleet
 
 
