@@ -641,8 +641,3 @@ def test_the_page_has_all_options(capsys):
     options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
     table = PAGE.partition("## Options")[2].partition("## Exit")[0]
     assert set(re.findall(r"--[a-z-]+", table)) - {"---"} == options
-
-
-def test_the_links_of_the_page_lead_to_files():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", PAGE)
-    assert [link for link in links if not CHECKOUT.joinpath("docs", link).exists()] == []

@@ -61,8 +61,3 @@ def test_its_names_are_those_of_the_package():
     assert table == [member.name for member in testing.DecidedBy]
     outside = {"TestRequest", "TestResponse"}  # what TestApp makes
     assert [name for name in testing.__all__ if name not in PAGE and name not in outside] == []
-
-
-def test_links_lead_to_files():
-    links = [link for link in re.findall(r"\]\(([^)#]+)", PAGE) if "://" not in link]
-    assert [link for link in links if not CHECKOUT.joinpath("docs", link).exists()] == []
