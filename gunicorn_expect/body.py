@@ -133,9 +133,7 @@ class Body:
         if not size:
             return b""
         with self._lock:
-            data = self._ahead.read(size)
-            if not data:
-                data = self._more(size, whole=True)
+            data = self._ahead.read(size) or self._more(size, whole=True)
             if len(data) == size or not data:
                 return data
             # Not a list of pieces and a join: that would hold a large body twice.
@@ -288,16 +286,20 @@ class Body:
         """Ask for the body, unless nothing is wanted; give how much is, at most."""
         if size is None or size < 0:
             size = sys.maxsize
-        if size:
-            if self.first_reader is None:
-                self.first_reader = _caller()
-            try:
-                self.expectation.on_read()
-            except OSError as error:
-                with self._lock:
-                    self._fail_reading(error)
-                raise
+        if size and self.first_reader is None:
+            self._ask()
         return size
+
+    def _ask(self) -> None:
+        """Say 100 if the client waits for it, before the first read."""
+        try:
+            self.expectation.on_read()
+        except OSError as error:
+            with self._lock:
+                self._fail_reading(error)
+            raise
+        # Last: a thread that finds it reads at once, and the wire may not be looked at meanwhile.
+        self.first_reader = _caller()
 
     def _can_be_kept(self) -> bool:
         if self._framing.ended:

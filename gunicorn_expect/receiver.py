@@ -240,6 +240,8 @@ class Receiver(Source):
         self._since = 0.0  # it was last heard of
         self._poller: select.poll | None = None
         self._ticks = False
+        #: Bytes that are above the rate if they come whole within a tick: they need no clock.
+        self._fast_enough = math.inf
         #: How to receive without waiting.
         self._receive_now = _receive_blocking_now
         #: Bytes received, after which the kernel is to wait for the others.
@@ -283,10 +285,14 @@ class Receiver(Source):
             size = MOST
         if self._received > self._tick_after:
             self._let_the_kernel_wait()
-        start = time.monotonic()
+        start = None if whole and size >= self._fast_enough else time.monotonic()
         data = self._receive(size, socket.MSG_WAITALL if whole else 0)
         if data is None or (whole and 0 < len(data) < size):
+            if start is None:
+                start = time.monotonic() - TICK  # so long has the kernel waited
             data = self._receive_slowly(size, data or b"", start, whole=whole)
+        elif start is None:
+            self._received += len(data)
         else:
             self._note(len(data), start)
         return ahead + data if ahead else data
@@ -323,6 +329,7 @@ class Receiver(Source):
             if self._received > LARGE:
                 _keep_near(self._sock)
         self._ticks = True
+        self._fast_enough = self._min_rate * TICK
         self._tick_after = math.inf if self._received > LARGE else LARGE
 
     def _receive(self, size: int, flags: int = 0) -> bytes | None:

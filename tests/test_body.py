@@ -8,12 +8,14 @@ import socket
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 from pairs import KINDS, Client, Waiting, connected, what_is_left
 from test_framing import in_chunks
+from wire import PATIENCE
 
 from gunicorn_expect import BodyTimeout, ClientDisconnected, Expectation, MalformedBody
 from gunicorn_expect.body import Body
@@ -285,6 +287,16 @@ def test_two_threads_that_read_at_once_share_the_body(ours, theirs):
     for thread in threads:
         thread.join()
     assert sorted(got[0] + got[1]) == records
+
+
+def test_a_thread_does_not_read_while_another_one_asks(ours, theirs):
+    body, _ = make(ours, 2)
+    both_ask = threading.Barrier(2)
+    body.expectation.on_read = lambda: both_ask.wait(PATIENCE)
+    theirs.sendall(b"12")
+    with ThreadPoolExecutor() as pool:
+        reads = [pool.submit(body.read, 1) for _ in range(2)]
+        assert {read.result() for read in reads} == {b"1", b"2"}
 
 
 # Whole or an error.

@@ -1,5 +1,6 @@
 """What comes on a connection while a body is read, with real pairs of sockets."""
 
+import functools
 import itertools
 import socket
 import threading
@@ -280,6 +281,38 @@ def test_a_client_that_is_fast_enough_on_average_may_pause(ours, theirs):
         received = receive_all(Receiver(ours, timeout=30, min_rate=240), 20_000)
         assert len(received) == 10_030
         assert client.now > 6 * RATE_GRACE
+
+
+class Late(socket.socket):
+    """A socket on which everything comes half a tick later, by the clock of the reader."""
+
+    client = None
+
+    def recv(self, *arguments):
+        self.client.now += TICK / 2
+        return super().recv(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize(("size", "is_late"), [(1, True), (10, False)])
+def test_a_large_body_that_is_here_at_each_read_may_still_be_slow(
+    ours, theirs, size, is_late, monkeypatch
+):
+    monkeypatch.setattr(receiver_module, "LARGE", 0)
+    reads = int(2 * RATE_GRACE / (TICK / 2))
+    with Client(ours, theirs, []) as client, Late(fileno=ours.detach()) as late:
+        late.client = client
+        receiver = Receiver(late, timeout=30, min_rate=240)
+        receive = functools.partial(receiver.receive, size, whole=True)
+        read = itertools.starmap(receive, itertools.repeat((), reads))
+        theirs.sendall(b"x" * (1 + 1 + reads * size))
+        for _ in range(2):
+            receiver.receive(1)
+        if is_late:
+            with pytest.raises(BodyTimeout, match="fewer than 240 a second"):
+                list(read)
+        else:
+            assert b"".join(read) == b"x" * reads * size
 
 
 def test_the_time_that_the_application_takes_is_not_the_clients(ours, theirs):
