@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +25,7 @@ from apps import PIECE
 from servers import HERE, apart, print_machine, resident, served, worker_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MIB = 1024 * 1024
 LARGE = 64 * MIB
@@ -38,7 +39,6 @@ WORKERS = {
 }
 #: For each thread of gthread. The sync worker serves one, and waits until it is closed.
 CONNECTIONS = {"gthread": 8, "gevent": 8, "sync": 1}
-BLOCK = bytes(MIB)
 
 
 class Way(NamedTuple):
@@ -47,15 +47,18 @@ class Way(NamedTuple):
     chunk: int = 0  # bytes; 0: Content-Length
     expect: bool = False
     tls: bool = False
+    sent: int = 65536  # bytes for one call: what curl's upload buffer holds
 
     def __str__(self) -> str:
         """Give its name in the table."""
         framing = f"chunks of {self.chunk // 1024} KiB" if self.chunk else "Content-Length"
-        return framing + ", Expect" * self.expect + ", TLS" * self.tls
+        sent = "" if self.sent == 65536 else f", sent by {self.sent // 1024} KiB"
+        return framing + ", Expect" * self.expect + ", TLS" * self.tls + sent
 
 
 WAYS = [
     Way(),
+    Way(sent=MIB),
     Way(expect=True),
     Way(chunk=65536),
     Way(chunk=8192),
@@ -68,12 +71,18 @@ class Client:
     """A connection on which uploads go one after the other."""
 
     def __init__(
-        self, address: tuple[str, int], way: Way | None, trust: ssl.SSLContext | None
+        self,
+        address: tuple[str, int],
+        way: Way,
+        trust: ssl.SSLContext | None = None,
+        *,
+        to_bare_loop: bool = False,
     ) -> None:
-        """Connect; without a way, to the bare loop."""
+        """Connect when there is something to send."""
         self._address = address
         self._way = way
         self._trust = trust
+        self._to_bare_loop = to_bare_loop
         self._socket: socket.socket | None = None
 
     def begin(self, size: int) -> None:
@@ -83,7 +92,7 @@ class Client:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._trust is not None:
                 self._socket = self._trust.wrap_socket(self._socket, server_hostname="localhost")
-        if self._way is None:
+        if self._to_bare_loop:
             self._socket.sendall(size.to_bytes(8, "big"))
             return
         framing = "Transfer-Encoding: chunked" if self._way.chunk else f"Content-Length: {size}"
@@ -92,20 +101,25 @@ class Client:
         if self._way.expect:
             assert self._socket.recv(100).startswith(b"HTTP/1.1 100 ")
 
-    def send(self, data: bytes, *, last: bool) -> None:
-        """Send bytes of the body."""
+    def send(self, size: int, *, last: bool) -> None:
+        """Send bytes of the body; the last of them, or not."""
         assert self._socket is not None
-        if self._way is not None and self._way.chunk:
+        sent = min(size, self._way.sent)
+        data = bytes(sent)
+        end = b""
+        if self._way.chunk and not self._to_bare_loop:
             chunk = self._way.chunk
-            data = (b"%x\r\n%b\r\n" % (chunk, data[:chunk])) * (len(data) // chunk)
-            data += b"0\r\n\r\n" * last
-        self._socket.sendall(data)
+            data = (b"%x\r\n%b\r\n" % (chunk, data[:chunk])) * (sent // chunk)
+            end = b"0\r\n\r\n" * last
+        for _ in range(size // sent - 1):
+            self._socket.sendall(data)
+        self._socket.sendall(data + end)
 
     def finish(self, size: int) -> None:
         """Receive the answer."""
         assert self._socket is not None
         answer = b""
-        while not answer.endswith(b"ok" if self._way is None else b"\r\n\r\n%d" % size):
+        while not answer.endswith(b"ok" if self._to_bare_loop else b"\r\n\r\n%d" % size):
             data = self._socket.recv(65536)
             assert data, answer
             answer += data
@@ -119,43 +133,28 @@ class Client:
         self._socket = None
 
 
-def large(
-    address: tuple[str, int],
-    way: Way | None,
-    trust: ssl.SSLContext | None,
-    _connections: int = 1,
-) -> float:
+def large(make: Callable[[], Client], _connections: int = 1) -> float:
     """Give the MB/s of one upload."""
-    client = Client(address, way, trust)
-    client.begin(LARGE)  # connected, and no thread to be started any more
-    for left in range(LARGE // MIB, 0, -1):
-        client.send(BLOCK, last=left == 1)
-    client.finish(LARGE)
-    start = time.perf_counter()
-    client.begin(LARGE)
-    for left in range(LARGE // MIB, 0, -1):
-        client.send(BLOCK, last=left == 1)
-    client.finish(LARGE)
+    client = make()
+    for _ in range(2):  # the second has a connection, and a thread, and nothing to begin
+        start = time.perf_counter()
+        client.begin(LARGE)
+        client.send(LARGE, last=True)
+        client.finish(LARGE)
     rate = LARGE / (time.perf_counter() - start) / 1e6
     client.close()
     return rate
 
 
-def small(
-    address: tuple[str, int],
-    way: Way | None,
-    trust: ssl.SSLContext | None,
-    connections: int,
-) -> float:
+def small(make: Callable[[], Client], connections: int) -> float:
     """Give the uploads a second on a few connections."""
-    clients = [Client(address, way, trust) for _ in range(connections)]
-    body = bytes(SMALL)
+    clients = [make() for _ in range(connections)]
     done = 0
     start = time.perf_counter()
     while (elapsed := time.perf_counter() - start) < SECONDS:
         for client in clients:
             client.begin(SMALL)
-            client.send(body, last=True)
+            client.send(SMALL, last=True)
         for client in clients:
             client.finish(SMALL)
         done += connections
@@ -199,8 +198,8 @@ def compare(worker: str, way: Way, folder: Path) -> dict[str, float]:
             for number in range(ROUNDS):
                 names = list(addresses)
                 for name in names if number % 2 else reversed(names):
-                    sent = None if name == "bare" else way
-                    rates[name].append(measure(addresses[name], sent, trust, CONNECTIONS[worker]))
+                    make = partial(Client, addresses[name], way, trust, to_bare_loop=name == "bare")
+                    rates[name].append(measure(make, CONNECTIONS[worker]))
             # Copies of 64 MiB run at one of two speeds, as the caches have it, and change between
             # them from one upload to the next: what the better half of them does is compared.
             for name, values in rates.items():
@@ -222,16 +221,16 @@ def compare(worker: str, way: Way, folder: Path) -> dict[str, float]:
 def memory(worker: str, uploads: int = 100, rounds: int = 16) -> None:
     """Print how much a worker has while many bodies come, a piece of each in turn."""
     with served("store", WORKERS[worker][1]) as (address, master):
-        large(address, Way(), None)
+        large(partial(Client, address, Way()))
         pid = worker_of(master)
         before = resident(pid)
-        clients = [Client(address, Way(), None) for _ in range(uploads)]
+        clients = [Client(address, Way()) for _ in range(uploads)]
         for client in clients:
             client.begin(rounds * MIB)
         seen = []
         for number in range(rounds):
             for client in clients:
-                client.send(BLOCK, last=number == rounds - 1)
+                client.send(MIB, last=number == rounds - 1)
             seen.append(resident(pid))
         for client in clients:
             client.finish(rounds * MIB)
