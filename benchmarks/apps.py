@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from gunicorn_expect import Refuse
+from gunicorn_expect import Refuse, inline
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -26,6 +26,7 @@ def refuse(_environ: WSGIEnvironment, start_response: StartResponse) -> list[byt
 FORBIDDEN = Refuse(403)
 
 
+@inline
 def refusing(_environ: WSGIEnvironment) -> Refuse:
     """Be the policy that refuses as `refuse` does."""
     return FORBIDDEN

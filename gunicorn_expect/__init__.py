@@ -4,7 +4,7 @@
 
 What happens to a request, and where::
 
-    bytes -> gunicorn's parser -> request head
+    bytes -> gunicorn's parser -> request head      front.py        the loop waits for it (thread)
       exchange.py    an exchange opens               expectation.py  PENDING or NONE
         gate.py      the policy decides              decision.py     Proceed, Refuse, or neither
                      (ready ones: policies.py)
@@ -21,7 +21,7 @@ What was decided, and how it ended, is told by record.py to gunicorn's log and s
 
 from typing import TYPE_CHECKING
 
-from gunicorn_expect.decision import Decision, Policy, Proceed, Refuse
+from gunicorn_expect.decision import Decision, Policy, Proceed, Refuse, inline
 from gunicorn_expect.expectation import Expectation, State
 from gunicorn_expect.framing import ContentTooLarge, MalformedBody
 from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
@@ -45,6 +45,7 @@ __all__ = [
     "State",
     "Worker",
     "__version__",
+    "inline",
 ]
 
 

@@ -119,6 +119,8 @@ class Body:
         self._wire: Wire | None = wire  # until the response begins
         self._ahead = io.BytesIO()  # what was read and not given
         self._failure: OSError | None = None
+        #: How its request was refused before it came to the gate, if it was.
+        self.refusal: object = None
         #: Who read first.
         self.first_reader: Reader | None = None
         self._on_failed = on_failed

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import http
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from gunicorn_expect.fields import checked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed.wsgi import WSGIEnvironment
 
     from gunicorn_expect.fields import Headers
+
+    P = TypeVar("P", bound="Callable[..., Any]")
 
 #: RFC 9110 section 15 has other words for these than Python before 3.13.
 _REASONS: Final = {
@@ -74,6 +78,51 @@ class Policy(Protocol):
 
         What it finds out it may write into the environ. It may be called by many threads at once.
         """
+
+
+#: The part of a policy that does not wait, on the policy.
+_PART: Final = "gunicorn_expect_inline"
+
+
+def inline(policy: P) -> P:
+    """Mark a policy that looks at the head and never waits, as a decorator. Or a check of `bearer`.
+
+    The thread worker asks it in its main loop: what it refuses takes no thread. A policy that does
+    wait there, for a storage or a file, holds up every connection. If it does not refuse it is
+    asked again, on a thread: it should change nothing but the environ.
+
+    Args:
+        policy: a function, or another callable that can have attributes.
+
+    Raises:
+        TypeError: it can't have attributes.
+
+    """
+    return having_inline(policy, policy)
+
+
+def having_inline(policy: P, part: Callable[..., Any] | None) -> P:
+    """Give the policy, and say which part of it is `inline`, if any.
+
+    The part refuses nothing that the whole does not refuse in the same way. Raises as `inline`.
+    """
+    try:
+        setattr(policy, _PART, part)
+    except AttributeError:
+        raise TypeError(f"{policy!r} can't be marked as inline: make a function of it") from None
+    return policy
+
+
+def inline_part(policy: Callable[..., Any] | None) -> Policy | None:
+    """Give the part of a policy that the loop may ask; None: nothing of it."""
+    part: Policy | None = getattr(policy, _PART, None)
+    return part
+
+
+def name_of(policy: object) -> str:
+    """Give a policy as a log shows it."""
+    module = getattr(policy, "__module__", "?")
+    return f"{module}.{getattr(policy, '__qualname__', type(policy).__qualname__)}"
 
 
 def _status_line(status: Any) -> str:

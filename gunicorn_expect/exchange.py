@@ -63,10 +63,12 @@ from gunicorn_expect.body import Body
 from gunicorn_expect.expectation import (
     NOBODY_WAITS,
     Expectation,
+    State,
     UnknownExpectationError,
     expects_continue,
 )
 from gunicorn_expect.framing import Chunked, ContentTooLarge, Framing, MalformedBody, Sized
+from gunicorn_expect.head import Head
 from gunicorn_expect.receiver import ClientDisconnected, Receiver
 from gunicorn_expect.record import Record
 from gunicorn_expect.version import __version__
@@ -163,6 +165,8 @@ class Terms:
     """Entered while a body is waited for."""
     record: Record = dataclasses.field(default_factory=Record)
     """Told what became of an exchange."""
+    head_limit: int = 0
+    """Bytes that a head may have that is not waited for, as `head_limit` gives them."""
 
 
 class Request(message.Request):
@@ -179,6 +183,46 @@ class Request(message.Request):
     unreader: Any
 
 
+def is_plain_http(cfg: Any) -> bool:
+    """Tell whether what comes first on a connection is the head of a request, or HTTP/2's preface.
+
+    And not TLS, the PROXY protocol, or uwsgi's.
+    """
+    return not cfg.is_ssl and cfg.proxy_protocol == "off" and cfg.protocol == "http"
+
+
+def may_be_http2(cfg: Config, peer: Any) -> bool:
+    """Tell whether this peer may begin with HTTP/2's preface."""
+    # Not at the top: a gunicorn that has no HTTP/2 is to be refused in words.
+    from gunicorn.http2 import negotiation
+
+    return bool(negotiation.prior_knowledge_allowed(cfg, peer))
+
+
+def head_limit(cfg: Config) -> int:
+    """Give the bytes that a whole request head may have, by gunicorn's settings."""
+    head = unreader.IterUnreader((b"GET / HTTP/1.1\r\n\r\n",))
+    a_request: Any = message.Request(cfg, head, ("", 0))
+    return int(a_request.limit_request_line + a_request.max_buffer_headers)
+
+
+class _NotWholeError(Exception):
+    """The parser wants more than there is."""
+
+
+class _Unreader(unreader.SocketUnreader):
+    """gunicorn's, which can be kept from waiting for the client."""
+
+    waits = True
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """Receive the next piece. _NotWholeError: it may not wait."""
+        if not self.waits:
+            raise _NotWholeError
+        data: bytes = super().chunk(size_hint)  # type: ignore[call-arg]  # the stubs are older
+        return data
+
+
 class Parser(parser.RequestParser):
     """gunicorn's parser of a connection's requests, which opens their exchanges."""
 
@@ -189,8 +233,55 @@ class Parser(parser.RequestParser):
     def __init__(self, other: parser.RequestParser, terms: Terms) -> None:
         """Go on where this one is, before its first request."""
         super().__init__(other.cfg, (), other.source_addr)
-        self.unreader = other.unreader
+        source: Any = other.unreader
+        self.unreader = _Unreader(source.sock)
+        self.unreader.unread(source.take_buffered())
         self._terms = terms
+        self._head: Head | None = None
+        # The next request, if it is parsed already, or what parsing it has raised.
+        self._ahead: Request | Exception | None = None
+
+    def offer(self, piece: bytes) -> bool:
+        """Take what has come of the next head, which is not waited for.
+
+        Tell whether `next` has a request to give, or an error to raise.
+        """
+        if self._head is None:
+            self._head = Head(max(0, self.cfg.limit_request_line), self._terms.head_limit)
+        if not self._head.add(piece):
+            return False
+        data = self._head.take()
+        self.unreader.unread(data)
+        self.unreader.waits = False
+        try:
+            self._ahead = self._parse()
+        except _NotWholeError:
+            self.req_count -= 1
+            self._head.add(data)
+            if not self._head.too_long:
+                return False  # one parser takes what the other one refuses at once
+            # gunicorn's would look at that when it has read more.
+            self._ahead = errors.LimitRequestHeaders("max buffer headers")
+        except Exception as error:  # noqa: BLE001  it is for who asks for the request
+            self._ahead = error
+        finally:
+            self.unreader.waits = True
+        return True
+
+    def take_back(self) -> None:
+        """Let what was offered of an unfinished head be what is read next."""
+        if self._head:
+            self.unreader.unread(self._head.take())
+
+    @property
+    def ahead(self) -> Request | None:
+        """The request that `next` will give, if it will."""
+        return None if isinstance(self._ahead, Exception) else self._ahead
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of the next head was offered."""
+        return bool(self._head)
 
     def __next__(self) -> Request:
         """Give the next request when its head is here, with its exchange open if it has a body.
@@ -200,6 +291,14 @@ class Parser(parser.RequestParser):
                 417 and closes the connection.
 
         """
+        if self._ahead is None:
+            return self._parse()
+        ahead, self._ahead = self._ahead, None
+        if isinstance(ahead, Exception):
+            raise ahead
+        return ahead
+
+    def _parse(self) -> Request:
         req: Request = super().__next__()  # type: ignore[assignment]
         waits = False
         for name, _ in req.headers:
@@ -277,6 +376,11 @@ def adopt(connection_parser: Any, terms: Terms) -> Any:
 def has_body(req: Any) -> bool:
     """Tell whether an HTTP/1 request has a body, and so an exchange."""
     return isinstance(req.body, Body)
+
+
+def is_awaited(req: Any) -> bool:
+    """Tell whether the client of an HTTP/1 request waits for a word, as far as it is known."""
+    return has_body(req) and req.body.expectation.state is State.PENDING
 
 
 def is_on_its_way(req: Any) -> bool:

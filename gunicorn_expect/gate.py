@@ -145,7 +145,7 @@ class Gate:
         """Ask the policy; None: the application is to answer."""
         if self._policy is None:
             return None
-        decision = self._policy(environ)
+        decision = getattr(environ["wsgi.input"], "refusal", None) or self._policy(environ)
         if decision is None:
             return None
         if isinstance(decision, Refuse):
@@ -352,6 +352,13 @@ class _Held(_Items):
             answer.fail(error)
             answer.begin(0, complete=True)
         raise StopIteration
+
+
+class Withheld:
+    """``wsgi.input`` for an inline policy: to read it would be to wait."""
+
+    def limit(self, size: int) -> None:
+        """Leave it: on the thread it is asked for again."""
 
 
 def _are_bytes(items: Sequence[object]) -> bool:

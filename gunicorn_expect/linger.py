@@ -101,7 +101,7 @@ Outcome = Literal["closed", "timed_out", "dropped"]
 
 
 class Linger:
-    """The closing connections of a worker. Its methods are for one thread, that of the loop."""
+    """The closing connections of a worker. Every thread may close one; one thread is the loop."""
 
     def __init__(
         self,
@@ -127,6 +127,8 @@ class Linger:
         self._connections = connections
         self._clock = clock
         self.outcome = outcome
+        # Of what is closing, and when that is due.
+        self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
         self._answering: dict[socket.socket, socket.socket] = {}
         self._closing: dict[socket.socket, _Deadlines] = {}  # the oldest first
@@ -190,13 +192,14 @@ class Linger:
             sock.close()
             self.outcome("dropped")
             return
-        while len(self._closing) >= self._connections:
-            self._end(next(iter(self._closing)), "dropped")
-        now = self._clock()
-        deadlines = _Deadlines(total=now + self._total, idle=now + self._idle)
-        self._closing[sock] = deadlines
-        self._due = min(self._due, deadlines.next)
-        self.watch(sock, ready, event)
+        with self._lock:
+            while len(self._closing) >= self._connections:
+                self._end(next(iter(self._closing)), "dropped")
+            now = self._clock()
+            deadlines = _Deadlines(total=now + self._total, idle=now + self._idle)
+            self._closing[sock] = deadlines
+            self._due = min(self._due, deadlines.next)
+            self.watch(sock, ready, event)
 
     # The loop.
 
@@ -227,14 +230,15 @@ class Linger:
         now = self._clock()
         if now < self._due:
             return
-        for sock, deadlines in list(self._closing.items()):
-            if now >= deadlines.total or (now >= deadlines.idle and _is_acknowledged(sock)):
-                self._end(sock, "timed_out")
-            elif now >= deadlines.idle:
-                # "or until the server is reasonably certain that its own TCP stack has received
-                # the client's acknowledgement" (RFC 9112 section 9.6): it is not yet.
-                deadlines.idle = now + self._idle
-        self._due = min((x.next for x in self._closing.values()), default=math.inf)
+        with self._lock:
+            for sock, deadlines in list(self._closing.items()):
+                if now >= deadlines.total or (now >= deadlines.idle and _is_acknowledged(sock)):
+                    self._end(sock, "timed_out")
+                elif now >= deadlines.idle:
+                    # "or until the server is reasonably certain that its own TCP stack has received
+                    # the client's acknowledgement" (RFC 9112 section 9.6): it is not yet.
+                    deadlines.idle = now + self._idle
+            self._due = min((x.next for x in self._closing.values()), default=math.inf)
 
     def finish(self, deadline: float, notify: Callable[[], object]) -> None:
         """Be the loop, until all are closed or the clock shows this; then close them all.
@@ -260,17 +264,19 @@ class Linger:
             self._selector.unregister(copy)  # the answer goes on
 
     def _close_when_writable(self, sock: socket.socket) -> None:
-        if sock in self._closing:
+        with self._lock:
+            if sock not in self._closing:
+                return
             del self._closing[sock]
             self._selector.unregister(sock)
-            self.close(sock)
+        self.close(sock)
 
     def _discard_of_closing(self, sock: socket.socket) -> None:
-        if sock not in self._closing:
+        deadlines = self._closing.get(sock)
+        if deadlines is None:
             return  # made room for another one, since the selector saw it
         size = self._discard(sock)
         now = self._clock()
-        deadlines = self._closing[sock]
         if size == 0:
             self._end(sock, "closed")
         elif now >= deadlines.total:
@@ -288,8 +294,10 @@ class Linger:
             return 0  # reset
 
     def _end(self, sock: socket.socket, outcome: Outcome) -> None:
-        del self._closing[sock]
-        self._forget(sock)
+        with self._lock:
+            if self._closing.pop(sock, None) is None:
+                return  # another thread has ended it
+            self._forget(sock)
         self.outcome(outcome)
 
     def _forget(self, sock: socket.socket) -> None:

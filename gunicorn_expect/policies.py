@@ -27,10 +27,10 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from gunicorn_expect.admission import admission
-from gunicorn_expect.decision import Refuse
+from gunicorn_expect.decision import Refuse, having_inline, inline, inline_part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from _typeshed.wsgi import WSGIEnvironment
 
@@ -87,6 +87,7 @@ def max_length(size: int) -> Policy:
         raise ValueError(f"max_length takes a number of bytes, 0 or more, not {size!r}")
     too_large = Refuse(413)
 
+    @inline
     def policy(environ: WSGIEnvironment) -> Decision:
         length = environ.get("CONTENT_LENGTH")
         if not length:
@@ -104,6 +105,7 @@ def length_required() -> Policy:
     """
     refusal = Refuse(411)
 
+    @inline
     def policy(environ: WSGIEnvironment) -> Decision:
         return None if environ.get("CONTENT_LENGTH") else refusal
 
@@ -135,6 +137,7 @@ def content_types(*ranges: str) -> Policy:
     # accepted" (RFC 9110 section 15.5.16).
     refusal = Refuse(415, [("Accept", ", ".join(ranges))])
 
+    @inline
     def policy(environ: WSGIEnvironment) -> Decision:
         media_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip(" \t").lower()
         if not _MEDIA_TYPE.fullmatch(media_type):
@@ -170,6 +173,7 @@ def methods(*names: str) -> Policy:
     # the target resource's currently supported methods."
     refusal = Refuse(405, [("Allow", ", ".join(names))])
 
+    @inline
     def policy(environ: WSGIEnvironment) -> Decision:
         return None if environ["REQUEST_METHOD"] in allowed else refusal
 
@@ -210,7 +214,7 @@ def bearer(check: Callable[[str], object], realm: str = "uploads") -> Policy:
         _identify(environ, "Bearer", identity)
         return None
 
-    return policy
+    return having_inline(policy, inline_part(check) and policy)
 
 
 def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy:
@@ -242,7 +246,7 @@ def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy
         _identify(environ, "Basic", pair[0] if identity is True else identity)
         return None
 
-    return policy
+    return having_inline(policy, inline_part(check) and policy)
 
 
 def one_of(*secrets: str) -> Callable[[str], bool]:
@@ -264,6 +268,7 @@ def one_of(*secrets: str) -> Callable[[str], bool]:
     # compare_digest may tell the length of what it compares; all of these have the same.
     digests = [_digest(secret) for secret in secrets]
 
+    @inline
     def check(secret: str) -> bool:
         digest = _digest(secret)
         return sum(hmac.compare_digest(digest, other) for other in digests) > 0
@@ -292,7 +297,7 @@ def passwords(users: Mapping[str, str]) -> Callable[[str, str], bool]:
         if not isinstance(password, str) or not password or _CONTROLS.search(password):
             raise ValueError(f"the password of {user!r} is a str, not empty and without controls")
     check = one_of(*(f"{user}:{password}" for user, password in users.items()))
-    return lambda user, password: check(f"{user}:{password}")
+    return inline(lambda user, password: check(f"{user}:{password}"))
 
 
 def first(*policies: Policy) -> Policy:
@@ -313,6 +318,20 @@ def first(*policies: Policy) -> Policy:
         if not callable(policy):
             raise TypeError(f"{policy!r} is no policy: it can't be called")
 
+    ask = _in_turn(policies)
+    parts = []
+    for policy in policies:
+        part = inline_part(policy)
+        if part is not None:
+            parts.append(part)
+        if part is not policy:
+            break  # what is behind it is not to answer before it
+    else:
+        return inline(ask)
+    return having_inline(ask, _in_turn(parts) if parts else None)
+
+
+def _in_turn(policies: Sequence[Policy]) -> Policy:
     def ask(environ: WSGIEnvironment) -> Decision:
         for policy in policies:
             decision = policy(environ)
@@ -344,7 +363,14 @@ def route(pattern: str, *policies: Policy) -> Policy:
     # The path is bytes, each as one character (PEP 3333, "Unicode Issues").
     matches = re.compile(fnmatch.translate(pattern.encode().decode("latin-1"))).match
     ask = first(*policies)
+    part = inline_part(ask)
+    policy = _where(matches, ask)
+    if part is ask:
+        return inline(policy)
+    return having_inline(policy, part and _where(matches, part))
 
+
+def _where(matches: Callable[[str], object], ask: Policy) -> Policy:
     def policy(environ: WSGIEnvironment) -> Decision:
         return ask(environ) if matches(environ.get("PATH_INFO", "")) else None
 

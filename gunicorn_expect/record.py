@@ -9,6 +9,7 @@ alone, or nothing. The counters, behind ``statsd_prefix``:
 * ``gunicorn.expect.refused_by_policy``: of clients that waited and of those that did not
 * ``gunicorn.expect.body_timeout``, ``.disconnected``, ``.malformed`` and ``.too_large``: bodies
   that the application wanted and did not get whole
+* ``gunicorn.expect.head_timeout``: request heads that did not come in time
 * ``gunicorn.expect.linger.closed``, ``.timed_out`` and ``.dropped``: connections closed in order
 """
 
@@ -82,6 +83,10 @@ class Record:
         if name is not None:
             # Its words: a log may keep what it is told, and the error has the frames of who read.
             self._count(name, 1, "Body not received: %s", str(error))
+
+    def late(self) -> None:
+        """Tell that a request head did not come in time."""
+        self._count("head_timeout", 1, "Request head not received in time")
 
     def lingered(self, outcome: str) -> None:
         """Tell how a connection ended that was closed in order: what `linger.Linger` says."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from gunicorn.config import Config
 
+    from gunicorn_expect.decision import Policy
+
 
 class Worker(base.Worker):
     """A worker of gunicorn, for applications that take uploads. The kinds of gunicorn go behind it.
@@ -36,6 +38,7 @@ class Worker(base.Worker):
     terms: exchange.Terms
     record: Record
     _settings: settings.Settings
+    _policy: Policy | None
     _grace_ends: float | None = None
 
     @classmethod
@@ -67,7 +70,7 @@ class Worker(base.Worker):
     def load_wsgi(self) -> None:
         """Put the gate before the application (worker, at boot)."""
         self._settings = settings.load(self.cfg)  # again: after SIGHUP nobody has checked it
-        policy = settings.policy_of(self._settings)
+        policy = self._policy = settings.policy_of(self._settings)
         # gunicorn's own logger does nothing with what is below its level: don't make the words.
         plain = type(self.log) is glogging.Logger
         heard = not plain or self.log.error_log.isEnabledFor(logging.DEBUG)

@@ -2,10 +2,11 @@
 
 import json
 import os
+import time
 
 from apps import tell
 
-from gunicorn_expect import Proceed, Refuse
+from gunicorn_expect import Proceed, Refuse, inline
 
 #: What it was asked.
 ASKED = []
@@ -35,6 +36,14 @@ def policy(environ):
         case "read":
             return Refuse(403, body=environ["wsgi.input"].read())
     raise AssertionError(word)
+
+
+@inline
+def inline_policy(environ):
+    """Do what the request says in X-Decide, in the loop if it refuses."""
+    if "HTTP_X_SLOWLY" in environ:
+        time.sleep(0.1)
+    return policy(environ)
 
 
 def with_one_too_many(environ, start_response):

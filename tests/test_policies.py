@@ -9,7 +9,8 @@ from conftest import WORKERS
 from pairs import Silence
 from wire import CONTINUE, Client, Server, request, waiting
 
-from gunicorn_expect import Expectation, Proceed, Refuse, policies
+from gunicorn_expect import Expectation, Proceed, Refuse, inline, policies
+from gunicorn_expect.decision import inline_part
 from gunicorn_expect.gate import EXITS_KEY, Gate
 
 
@@ -536,3 +537,55 @@ def test_the_least_limit_of_several_counts(tmp_path):
     ):
         client.send(request("PUT /", CHUNKED), b"6\r\n")
         check_refusal(client.receive_all(), 413, [])
+
+
+# What the main loop may ask.
+
+
+def blocking(environ):
+    return Refuse(503)
+
+
+CHEAP = [
+    policies.max_length(5),
+    policies.length_required(),
+    policies.content_types("image/*"),
+    policies.methods("PUT"),
+]
+TOKENS = [policies.bearer(policies.one_of("x")), policies.basic(policies.passwords({"jo": "x"}))]
+
+
+@pytest.mark.parametrize(
+    "policy", [*CHEAP, *TOKENS, policies.first(*CHEAP), policies.route("/a*", *CHEAP)]
+)
+def test_a_policy_that_only_looks_at_the_head_is_inline(policy):
+    assert inline_part(policy) is policy
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [None, blocking, policies.first(blocking, *CHEAP), policies.bearer(str), policies.admission(1)],
+)
+def test_others_are_not(policy):
+    assert inline_part(policy) is None
+
+
+@pytest.mark.parametrize(
+    "policy", [policies.first(policies.max_length(5), blocking, policies.methods("PUT"))]
+)
+@pytest.mark.parametrize("where", [policies.first, lambda policy: policies.route("/a*", policy)])
+def test_what_comes_before_a_policy_that_may_wait_is_asked_by_the_loop(policy, where):
+    part = inline_part(where(policy))
+    environ = {"CONTENT_LENGTH": "5", "REQUEST_METHOD": "POST", "PATH_INFO": "/a"}
+    assert part(environ) is None  # what is behind it must not answer first
+    assert part({**environ, "CONTENT_LENGTH": "6"}).status == "413 Content Too Large"
+
+
+def test_a_route_is_asked_by_the_loop_about_its_paths_only():
+    part = inline_part(policies.route("/a*", policies.max_length(5), blocking))
+    assert part({"CONTENT_LENGTH": "6", "PATH_INFO": "/b"}) is None
+
+
+def test_what_can_have_no_mark_is_told_so():
+    with pytest.raises(TypeError, match="can't be marked as inline: make a function of it"):
+        inline("text".startswith)

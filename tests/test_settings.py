@@ -254,8 +254,8 @@ def test_a_switch_that_is_neither_is_refused(value):
         ),
         (
             {},
-            {"GUNICORN_EXPECT_TIMEOUT": "3"},
-            "GUNICORN_EXPECT_TIMEOUT = '3': there is no such setting; "
+            {"GUNICORN_EXPECT_BODYTIMEOUT": "3"},
+            "GUNICORN_EXPECT_BODYTIMEOUT = '3': there is no such setting; "
             "the nearest is GUNICORN_EXPECT_BODY_TIMEOUT",
         ),
         (

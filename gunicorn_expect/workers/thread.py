@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import select
 import selectors
 import ssl
+import time
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from gunicorn import util
+from gunicorn.http import wsgi
 from gunicorn.workers import gthread
 
-from gunicorn_expect import exchange, linger, worker
+from gunicorn_expect import exchange, front, linger, worker
+from gunicorn_expect.decision import Refuse, inline_part, name_of
+from gunicorn_expect.gate import SENT_AT_ONCE, Withheld
 from gunicorn_expect.pool import Pool
 
 if TYPE_CHECKING:
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
     from gunicorn.glogging import Logger
     from gunicorn.http.message import Request
 
+    from gunicorn_expect.decision import Policy
     from gunicorn_expect.settings import Settings
 
 
@@ -26,19 +35,35 @@ if TYPE_CHECKING:
 STAY: Final = 0.001
 
 
+#: Seconds that a stopping worker waits for a head of which nothing has come: gunicorn's own for a
+#: connection that it has kept.
+STOPPING: Final = 2.0
+
+#: Seconds after which an inline policy is slow. To look at a head takes a thousandth of this;
+#: who takes longer waits for something.
+SLOW: Final = 0.05
+
+
 class Connection(gthread.TConn):
     """A connection whose requests are ours, and which is closed in order."""
 
     parser: Any
 
     def __init__(
-        self, conn: gthread.TConn, lingering: linger.Linger, terms: exchange.Terms
+        self,
+        conn: gthread.TConn,
+        lingering: linger.Linger,
+        terms: exchange.Terms,
+        *,
+        fronted: bool,
     ) -> None:
         """Take over a connection that nothing was read from (main thread)."""
         super().__init__(conn.cfg, conn.sock, conn.client, conn.server)
         self._lingering = lingering
         self._terms = terms
         self._poller: select.poll | None = None
+        #: Whether its heads are awaited by the loop.
+        self.fronted = fronted
 
     def init(self) -> None:
         """Make the parser, once; it reads nothing yet (thread of the pool)."""
@@ -46,16 +71,51 @@ class Connection(gthread.TConn):
             super().init()
             self.parser = exchange.adopt(self.parser, self._terms)
 
+    # While a head is awaited by the loop.
+
+    def resume(self) -> bool:
+        """Look at what came with the last request; tell as `offer` does."""
+        if self.parser is None:
+            return False
+        ahead = self.parser.unreader.take_buffered()
+        return bool(ahead) and self.offer(ahead)
+
+    def offer(self, piece: bytes) -> bool:
+        """Take what has come; tell whether there is a request, or an error in its place."""
+        self.init()
+        # As on the thread that will have it: how a body is received is settled when it is parsed.
+        self.sock.setblocking(True)
+        return bool(self.parser.offer(piece))
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of the next head has come."""
+        return self.parser is not None and self.parser.has_begun
+
+    # When it is answered.
+
     def asks_again(self, seconds: float) -> bool:
         """Tell whether the next request is here, or comes so soon (thread of the pool)."""
-        if self.parser.unreader.buf.getvalue():
+        if not self.fronted:
+            return bool(self.parser.unreader.buf.getvalue()) or self._is_readable(seconds)
+        if self.resume() or (self._is_readable(seconds) and self._receives()):
             return True
-        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
-            return True
+        self.parser.take_back()  # what is not whole is for the loop to wait for
+        return False
+
+    def _receives(self) -> bool:
+        try:
+            piece = self.sock.recv(front.PIECE)
+        except OSError:
+            return True  # gunicorn will find out, too
+        return not piece or self.offer(piece)
+
+    def _is_readable(self, seconds: float) -> bool:
         if self._poller is None:
             self._poller = select.poll()
             self._poller.register(self.sock, select.POLLIN)
-        return bool(self._poller.poll(seconds * 1000))
+        pending = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
+        return bool(pending or self._poller.poll(seconds * 1000))
 
     def close(self, graceful: bool = False) -> None:
         """Close; if that is to be graceful, in order. It does not wait (main thread)."""
@@ -85,6 +145,7 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         "gunicorn.workers.gthread:TConn.close",
     )
     lingering: linger.Linger
+    front: front.Front[Connection]
     tpool: Pool  # type: ignore[assignment]  # what gunicorn uses of an executor
 
     @classmethod
@@ -92,6 +153,13 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         """Refuse what we can't work with, and warn as gunicorn does (master)."""
         super().check_config(cfg, log)
         gthread.ThreadWorker.check_config(cfg, log)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Have no connections (worker)."""
+        super().__init__(*args, **kwargs)
+        # Those that threads have closed, and the loop has to count.
+        self._closed: collections.deque[Connection] = collections.deque()
+        self._noticed = False  # that the inline policy is slow
 
     def get_thread_pool(self) -> Pool:  # type: ignore[override]  # what gunicorn uses of one
         """Make the pool; it may have as many threads as there may be connections (worker)."""
@@ -105,20 +173,112 @@ class Worker(worker.Worker, gthread.ThreadWorker):
             discard=partial(self.method_queue.defer, closing.discard),
             waiting=self.tpool.waiting,
             record=self.record,
+            head_limit=exchange.head_limit(self.cfg),
+        )
+        self._inline = inline_part(self._policy)
+        # For others gunicorn's parser waits, on a thread.
+        self._fronts = exchange.is_plain_http(self.cfg)
+        self.front = front.Front(
+            self.poller,
+            limits.expect_head_timeout,
+            whole=self._on_whole,
+            late=self._on_late,
+            gone=self._on_gone,
         )
         self.poller.register(closing.fileno(), selectors.EVENT_READ, lambda _: closing.turn())
 
     def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
         """Do one turn of the main loop (main thread)."""
+        if not self.alive:
+            self.front.hurry(STOPPING)
         longest = 1.0 if timeout is None else timeout
-        super().wait_for_and_dispatch_events(min(longest, self.lingering.due_in()))
+        due_in = min(self.lingering.due_in(), self.front.due_in())
+        super().wait_for_and_dispatch_events(min(longest, due_in))
         self.lingering.expire()
+        self.front.expire()
+        while self._closed:
+            self._closed.popleft()
+            self.nr_conns -= 1
 
     def enqueue_req(self, conn: gthread.TConn) -> None:
-        """Hand a connection to the pool (main thread)."""
+        """Await the next head of a connection, or let a thread await it (main thread)."""
         if not isinstance(conn, Connection):
-            conn = Connection(conn, self.lingering, self.terms)
-        super().enqueue_req(conn)
+            fronted = self._fronts and not exchange.may_be_http2(self.cfg, conn.client)
+            conn = Connection(conn, self.lingering, self.terms, fronted=fronted)
+        if conn.fronted:
+            self.front.take(conn)
+        else:
+            self._hand_over(conn)
+
+    # What becomes of a connection in front (main thread).
+
+    def _on_whole(self, conn: Connection) -> None:
+        if self._inline is not None and self._refuses(self._inline, conn):
+            future: Future[Any] = Future()
+            future.set_result(super().handle(conn))
+            self.finish_request(conn, future)
+        else:
+            self._hand_over(conn)
+
+    def _on_late(self, conn: Connection) -> None:
+        if conn.has_begun:
+            self.record.late()
+            with contextlib.suppress(OSError):
+                conn.sock.setblocking(False)  # nobody waits for a client that does not read
+                util.write_error(conn.sock, 408, "Request Timeout", "")
+        self._on_gone(conn)
+
+    def _on_gone(self, conn: Connection) -> None:
+        self.nr_conns -= 1
+        conn.close(graceful=True)
+
+    def _refuses(self, policy: Policy, conn: Connection) -> bool:
+        """Ask the policy, if it can be done here; tell whether it refuses."""
+        req = conn.parser.ahead
+        # On the first request of a connection: the answer has all of the send buffer. And of a
+        # client that waits: for what another one has sent of its body a thread may have to wait.
+        if req is None or req.req_number > 1 or not exchange.is_awaited(req):
+            return False
+        start = time.monotonic()
+        try:
+            environ: Any
+            _, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg)
+            environ["wsgi.input"] = Withheld()
+            decision = policy(environ)
+        except Exception:  # noqa: BLE001  it fails again on a thread, and is answered there
+            return False
+        self._notice(time.monotonic() - start)
+        if not isinstance(decision, Refuse) or len(decision.body) > SENT_AT_ONCE // 2:
+            return False
+        req.body.refusal = decision
+        req.force_close()  # as it is, unless bytes have come meanwhile: then they aren't waited for
+        return True
+
+    def _notice(self, seconds: float) -> None:
+        if seconds > SLOW and not self._noticed:
+            self._noticed = True
+            self.log.warning(
+                "The inline policy %s took %.0f ms, and all connections waited for it. Without "
+                "@gunicorn_expect.inline it runs on a thread",
+                name_of(self._policy),
+                seconds * 1000,
+            )
+
+    # On a thread.
+
+    def _hand_over(self, conn: Connection) -> None:
+        """Hand a connection to the pool (main thread)."""
+        self.tpool.submit(self.handle, conn).add_done_callback(partial(self._settle, conn))
+
+    def _settle(self, conn: Connection, future: Future[Any]) -> None:
+        """Close a connection, or give it back to the loop (pool)."""
+        if future.exception() is not None or future.result():
+            self.method_queue.defer(self.finish_request, conn, future)
+            return
+        conn.close(graceful=True)
+        self._closed.append(conn)
+        if self.nr_conns >= self.worker_connections or not self.alive:
+            self.method_queue.defer(_wake)
 
     def handle(self, conn: gthread.TConn) -> Any:
         """Handle the requests of a connection, until another one needs the thread (pool)."""
@@ -143,3 +303,7 @@ class Worker(worker.Worker, gthread.ThreadWorker):
             keepalive = self.handle_request(req, conn)
             return self._keepalive_after(conn, keepalive)  # type: ignore[attr-defined]
         return super().handle_h2c_upgrade(conn, req, settings)
+
+
+def _wake() -> None:
+    """Be something to do for a loop that waits until connections are closed."""

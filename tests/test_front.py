@@ -1,0 +1,347 @@
+"""Heads are awaited by the loop of the thread worker: on the wire, and by itself with a clock."""
+
+import contextlib
+import re
+import selectors
+import signal
+
+import pytest
+from wire import CONTINUE, Client, Server, request, waiting
+
+from gunicorn_expect.front import Front
+
+HEAD = b"GET /hello HTTP/1.1\r\nHost: test\r\n"
+THREADS = 2
+SLOW = ["--threads", str(THREADS), "--keep-alive", "5"]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server(*SLOW) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hurried():
+    with Server(*SLOW, env={"GUNICORN_EXPECT_HEAD_TIMEOUT": "0.2"}) as server:
+        yield server
+
+
+def hello(client):
+    client.send(request("GET /hello"))
+    assert client.receive_response()[1] == b"hello"
+
+
+def test_clients_that_send_half_a_head_hold_no_thread(server):
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for _ in range(4 * THREADS)]
+        for number, client in enumerate(clients):
+            if number % 2:
+                hello(client)  # a connection that was kept is no other
+            client.send(HEAD)
+        for _ in range(3):
+            assert server.get("/hello") == b"hello"
+        for client in clients:
+            client.send(b"\r\n")
+            assert client.receive_response()[1] == b"hello"
+
+
+def test_a_head_may_come_byte_by_byte(server):
+    with Client(server) as client:
+        for head in (request("GET /hello"), b"\r\n" + request("GET /hello")):
+            for byte in head:
+                client.send(bytes([byte]))
+            assert client.receive_response()[1] == b"hello"
+
+
+def test_requests_that_come_together_are_answered_in_order(server):
+    with Client(server) as client:
+        upload = request("PUT /read", "Content-Length: 5") + b"hello"
+        get = request("GET /hello")
+        client.send(get, upload, get, upload[:20])
+        for body in (b"hello",) * 3:
+            assert client.receive_response()[1] == body
+        client.send(upload[20:])
+        assert client.receive_response()[1] == b"hello"
+
+
+def test_body_bytes_that_come_with_the_head_waive_the_100(server):
+    with Client(server) as client:
+        client.send(waiting("PUT /read", "Content-Length: 5"), b"he")
+        client.send(b"llo")
+        assert client.receive_response()[1] == b"hello"
+
+
+def test_a_client_that_waits_on_a_connection_that_was_kept_is_told_to_go_on(server):
+    with Client(server) as client:
+        hello(client)
+        for _ in range(3):  # until no thread stays with the connection
+            assert server.get("/hello") == b"hello"
+        for _ in range(2):
+            client.send(waiting("PUT /read", "Content-Length: 5"))
+            assert client.receive_head() == CONTINUE
+            client.send(b"hello")
+            assert client.receive_response()[1] == b"hello"
+
+
+@pytest.mark.parametrize("before", [b"", request("GET /hello")])
+def test_a_head_that_takes_too_long_is_a_408_and_the_end(hurried, before):
+    with Client(hurried) as client:
+        client.send(before, HEAD)
+        if before:
+            client.receive_response()
+        answer = client.receive_all()
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b"\r\nConnection: close\r\n" in answer
+
+
+def test_a_client_that_sends_nothing_hears_nothing(hurried):
+    with Client(hurried) as client:
+        assert client.receive_all() == b""
+
+
+def test_a_head_that_trickles_is_late_all_the_same(hurried):
+    with Client(hurried) as client, contextlib.suppress(ConnectionError):
+        client.socket.settimeout(0.01)
+        answer = b""
+        for byte in b"GET /" + b"x" * 3000:
+            client.send(bytes([byte]))
+            with contextlib.suppress(TimeoutError):
+                answer += client.socket.recv(4096)
+            if answer:
+                break
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\nHost: a\r\n\r\n",
+        b"\r\n\r\n",
+        b"GET /" + b"x" * 5000,
+        b"GET / HTTP/1.1\r\nx: " + b"y" * 9000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200000,
+        b"NONSENSE\r\n\r\n",
+        request("GET /hello", "Expect: x"),
+    ],
+)
+def test_a_head_that_can_not_be_taken_is_answered_as_by_stock_gunicorn(head):
+    answers = []
+    for worker in ("gunicorn_expect.Worker", "gthread"):
+        with Server("--http-parser", "python", worker=worker) as server, Client(server) as client:
+            with contextlib.suppress(ConnectionError):
+                client.send(head)
+            answers.append(client.receive_head())
+    assert answers[0] == answers[1]
+    assert answers[0].startswith(b"HTTP/1.1 4")
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_head_is_let_go(server):
+    with Client(server) as client:
+        client.send(HEAD)
+        client.shut_down()
+        assert client.receive_all() == b""
+    assert server.get("/hello") == b"hello"
+
+
+def test_a_stopping_worker_waits_for_a_head_that_has_begun_and_not_for_others():
+    with Server("--graceful-timeout", "20", *SLOW) as server:
+        with Client(server) as begun, Client(server) as idle:
+            begun.send(HEAD)
+            assert server.get("/hello") == b"hello"
+            server.process.send_signal(signal.SIGTERM)
+            assert idle.receive_all() == b""
+            begun.send(b"\r\n")
+            head, body = begun.receive_response()
+            assert b"\r\nConnection: close\r\n" in head
+            assert body == b"hello"
+        server.process.wait(10)
+
+
+def test_a_worker_that_is_full_goes_on_when_a_thread_has_closed_a_connection():
+    with Server("--worker-connections", "3", "--threads", "1", "--keep-alive", "0") as server:
+        for _ in range(20):
+            assert server.get("/hello") == b"hello"
+
+
+# Policies that don't wait.
+
+INLINE = {"GUNICORN_EXPECT_POLICY": "deciding:inline_policy"}
+LENGTH = "Content-Length: 5"
+
+
+@pytest.fixture(scope="module")
+def inline():
+    with Server("--threads", "1", env=INLINE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def threaded():
+    with Server("--threads", "1", env={"GUNICORN_EXPECT_POLICY": "deciding:policy"}) as server:
+        yield server
+
+
+def test_a_refusal_takes_no_thread(inline):
+    with Client(inline) as held, Client(inline) as client:
+        held.send(request("PUT /read-after-event?go", LENGTH))  # the only thread
+        inline.board.wait("entered-go")
+        client.send(waiting("PUT /read", LENGTH, "X-Decide: refuse 403"))
+        assert client.receive_all().startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        inline.board.set("go")
+        held.send(b"hello")
+        assert b"hello" in held.receive_response()[1]
+
+
+@pytest.mark.parametrize("head", [waiting, request])
+@pytest.mark.parametrize(
+    "decision",
+    ["nothing", "proceed", "refuse 413", "refuse 403 no", "limit 3", "raise", "nonsense 1", "read"],
+)
+def test_an_inline_policy_is_heard_as_another_one_is(inline, threaded, head, decision):
+    answers = []
+    for server in (inline, threaded):
+        with Client(server) as client:
+            client.send(head("PUT /read", LENGTH, f"X-Decide: {decision}", "Connection: close"))
+            if head is request or decision.split()[0] in ("nothing", "proceed", "limit", "read"):
+                client.send(b"hello")
+            answers.append(
+                re.sub(rb"\r\nDate: .*?\r\n", b"\r\n", client.receive_all().removeprefix(CONTINUE))
+            )
+    assert answers[0] == answers[1]
+
+
+def test_the_loop_does_not_wait_for_what_is_left_of_a_refused_body():
+    with Server("--threads", "2", env=INLINE) as server, Client(server) as client:
+        client.send(request("PUT /read", LENGTH, "X-Decide: refuse 403"))
+        assert client.receive_head().startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert server.get("/hello") == b"hello"
+        client.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):  # a thread still waits for it
+            client.socket.recv(1)
+
+
+def test_a_kept_connection_is_refused_on_a_thread(inline):
+    with Client(inline) as client:
+        client.send(request("GET /hello"))
+        client.receive_response()
+        client.send(waiting("PUT /read", LENGTH, "X-Decide: refuse 403"))
+        assert client.receive_all().startswith(b"HTTP/1.1 403 Forbidden\r\n")
+
+
+def test_a_slow_inline_policy_is_told_of_once_by_its_name():
+    with Server(env=INLINE) as server:
+        for _ in range(2):
+            with Client(server) as client:
+                client.send(waiting("PUT /read", LENGTH, "X-Decide: refuse 403", "X-Slowly: yes"))
+                client.receive_all()
+        server.get("/hello")
+        told = [line for line in server.lines if "deciding.inline_policy took" in line]
+        assert len(told) == 1
+
+
+# By itself.
+
+
+class Connection:
+    def __init__(self, sock):
+        self.sock = sock
+        self.came = b""
+
+    def resume(self):
+        return False
+
+    def offer(self, piece):
+        self.came += piece
+        return self.came.endswith(b"!")
+
+    @property
+    def has_begun(self):
+        return bool(self.came)
+
+
+class Loop:
+    """A loop, whose clock the test advances."""
+
+    def __init__(self, timeout):
+        self.now = 1000.0
+        self.seen = []
+        self.poller = selectors.SelectSelector()
+        self.front = Front(
+            self.poller,
+            timeout,
+            whole=lambda conn: self.seen.append(("whole", conn)),
+            late=lambda conn: self.seen.append(("late", conn)),
+            gone=lambda conn: self.seen.append(("gone", conn)),
+            clock=lambda: self.now,
+        )
+
+    def turn(self):
+        for key, _ in self.poller.select(0):
+            key.data(key.fileobj)
+        self.front.expire()
+        seen, self.seen = self.seen, []
+        return seen
+
+
+@pytest.fixture
+def loop():
+    return Loop(10)
+
+
+@pytest.fixture
+def conn(ours):
+    return Connection(ours)
+
+
+def test_what_is_here_needs_no_turn_of_the_loop(loop, conn, theirs):
+    theirs.sendall(b"head!")
+    loop.front.take(conn)
+    assert loop.seen == [("whole", conn)]
+    assert not loop.poller.get_map()
+
+
+def test_what_comes_in_pieces_is_waited_for(loop, conn, theirs):
+    loop.front.take(conn)
+    for piece in (b"he", b"ad"):
+        theirs.sendall(piece)
+        assert loop.turn() == []
+    theirs.sendall(b"!")
+    assert loop.turn() == [("whole", conn)]
+    assert not loop.poller.get_map()
+
+
+def test_the_time_is_that_of_the_whole_head(loop, conn, theirs):
+    loop.front.take(conn)
+    assert loop.front.due_in() == 10
+    loop.now += 9
+    theirs.sendall(b"he")
+    assert loop.turn() == []
+    assert loop.front.due_in() == 1
+    loop.now += 1
+    assert loop.turn() == [("late", conn)]
+    assert not loop.poller.get_map()
+
+
+def test_without_a_timeout_nothing_is_late(conn):
+    loop = Loop(0)
+    loop.front.take(conn)
+    loop.now += 10**9
+    assert loop.turn() == []
+
+
+def test_a_client_that_has_gone_is_told_of(loop, conn, theirs):
+    loop.front.take(conn)
+    theirs.close()
+    assert loop.turn() == [("gone", conn)]
+
+
+def test_hurried_those_that_have_sent_nothing_are_late_first(loop, conn, theirs):
+    loop.front.take(conn)
+    theirs.sendall(b"he")
+    loop.turn()
+    loop.front.hurry(2)
+    assert loop.front.due_in() == 10
+    conn.came = b""
+    loop.front.hurry(2)
+    assert loop.front.due_in() == 2
