@@ -11,6 +11,7 @@ import operator
 import selectors
 import socket
 import time
+from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
@@ -70,7 +71,9 @@ class Front(Generic[C]):
         self._late = late
         self._gone = gone
         self._clock = clock
-        self._deadlines: dict[C, float] = {}  # the first to be due comes first
+        # The first to be due comes first. Of a plain dict that is not found in one step, when many
+        # before it were deleted.
+        self._deadlines: OrderedDict[C, float] = OrderedDict()
 
     def take(self, conn: C) -> None:
         """Read what is here of its next head, and wait for the rest if need be."""
@@ -91,8 +94,9 @@ class Front(Generic[C]):
     def expire(self) -> None:
         """Let those go whose time is up."""
         now = self._clock()
-        for conn, deadline in list(self._deadlines.items()):
-            if now < deadline:
+        while self._deadlines:
+            conn = next(iter(self._deadlines))
+            if now < self._deadlines[conn]:
                 break
             self._forget(conn)
             self._late(conn)
@@ -103,7 +107,7 @@ class Front(Generic[C]):
         for conn, deadline in self._deadlines.items():
             if not conn.has_begun:
                 self._deadlines[conn] = min(deadline, latest)
-        self._deadlines = dict(sorted(self._deadlines.items(), key=operator.itemgetter(1)))
+        self._deadlines = OrderedDict(sorted(self._deadlines.items(), key=operator.itemgetter(1)))
 
     def _on_readable(self, conn: C, _: object) -> None:
         if conn in self._deadlines:
