@@ -119,8 +119,6 @@ class Body:
         self._wire: Wire | None = wire  # until the response begins
         self._ahead = io.BytesIO()  # what was read and not given
         self._failure: OSError | None = None
-        #: How its request was refused before it came to the gate, if it was.
-        self.refusal: object = None
         #: Who read first.
         self.first_reader: Reader | None = None
         self._on_failed = on_failed
@@ -257,6 +255,13 @@ class Body:
             wire.close_after_response()
             if discard:
                 wire.discard()
+
+    def decline(self) -> None:
+        """Note that the final response follows, and the connection ends with it."""
+        self.expectation.on_respond()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close_after_response()
 
     def finish(self, deadline: float | None = None) -> bool:
         """Throw away what was not read; tell whether another request may follow it.

@@ -30,9 +30,12 @@ Of its workers:
   ``enqueue_req()``, through which a connection goes before its first byte is read;
   ``get_thread_pool()``, which makes ``.tpool``; ``handle()``, which gives True when the connection
   is kept;
-  ``TConn(cfg, sock, client, server)`` with attributes of these names, ``.init()``, which makes its
-  ``.parser`` and is ``.initialized`` then, and ``.close()``; ``handle_h2c_upgrade()`` and
-  ``_keepalive_after()``
+  ``TConn``, whose attributes make another one, ``.cfg``, ``.sock``, ``.client`` and ``.server``
+  among them, ``.init()``, which makes its ``.parser`` and is ``.initialized`` then, and
+  ``.close()``; ``finish_request()``, ``handle_h2c_upgrade()`` and ``_keepalive_after()``
+* in ``workers/inline.py``: ``wsgi.create()``, which makes environ and response,
+  ``Response.start_response()``, ``.write()`` and ``.close()``; ``.nr``, which counts requests, and
+  ``.max_requests``
 * gevent and sync: ``handle()``, which serves a connection; ``timeout_ctx()``, ``handle_http2()``
   and ``_try_h2c_upgrade()`` of gevent
 * in ``connection.py``, what their ``handle()`` is made of: ``http.get_parser()``,
@@ -191,12 +194,12 @@ def is_plain_http(cfg: Any) -> bool:
     return not cfg.is_ssl and cfg.proxy_protocol == "off" and cfg.protocol == "http"
 
 
-def may_be_http2(cfg: Config, peer: Any) -> bool:
-    """Tell whether this peer may begin with HTTP/2's preface."""
+def prior_knowledge(cfg: Config) -> Callable[[Any], bool]:
+    """Give what tells whether the peer at an address may begin with HTTP/2's preface."""
     # Not at the top: a gunicorn that has no HTTP/2 is to be refused in words.
     from gunicorn.http2 import negotiation
 
-    return bool(negotiation.prior_knowledge_allowed(cfg, peer))
+    return partial(negotiation.prior_knowledge_allowed, cfg)
 
 
 def head_limit(cfg: Config) -> int:
@@ -230,12 +233,10 @@ class Parser(parser.RequestParser):
     mesg: Request | None
     unreader: Any
 
-    def __init__(self, other: parser.RequestParser, terms: Terms) -> None:
-        """Go on where this one is, before its first request."""
-        super().__init__(other.cfg, (), other.source_addr)
-        source: Any = other.unreader
-        self.unreader = _Unreader(source.sock)
-        self.unreader.unread(source.take_buffered())
+    def __init__(self, cfg: Config, sock: socket.socket, peer: Any, terms: Terms) -> None:
+        """Parse what comes on this connection from this peer."""
+        super().__init__(cfg, (), peer)
+        self.unreader = _Unreader(sock)
         self._terms = terms
         self._head: Head | None = None
         # The next request, if it is parsed already, or what parsing it has raised.
@@ -246,19 +247,18 @@ class Parser(parser.RequestParser):
 
         Tell whether `next` has a request to give, or an error to raise.
         """
-        if self._head is None:
-            self._head = Head(max(0, self.cfg.limit_request_line), self._terms.head_limit)
-        if not self._head.add(piece):
+        data = self._collect(piece)
+        if not data:
             return False
-        data = self._head.take()
         self.unreader.unread(data)
         self.unreader.waits = False
         try:
             self._ahead = self._parse()
         except _NotWholeError:
             self.req_count -= 1
-            self._head.add(data)
-            if not self._head.too_long:
+            head = self._begin_head()
+            head.add(data)
+            if not head.too_long:
                 return False  # one parser takes what the other one refuses at once
             # gunicorn's would look at that when it has read more.
             self._ahead = errors.LimitRequestHeaders("max buffer headers")
@@ -267,6 +267,18 @@ class Parser(parser.RequestParser):
         finally:
             self.unreader.waits = True
         return True
+
+    def _collect(self, piece: bytes) -> bytes:
+        """Give the head and what follows it when it is whole; until then nothing."""
+        if not self._head and piece.endswith(b"\r\n\r\n"):
+            return piece  # all at once, as most come
+        head = self._begin_head()
+        return head.take() if head.add(piece) else b""
+
+    def _begin_head(self) -> Head:
+        if self._head is None:
+            self._head = Head(max(0, self.cfg.limit_request_line), self._terms.head_limit)
+        return self._head
 
     def take_back(self) -> None:
         """Let what was offered of an unfinished head be what is read next."""
@@ -369,7 +381,10 @@ def _parse_trailers(req: Request, lines: bytes) -> None:
 def adopt(connection_parser: Any, terms: Terms) -> Any:
     """Give a parser that goes on where this one is; the same one if it is not for HTTP/1."""
     if isinstance(connection_parser, parser.RequestParser):
-        return Parser(connection_parser, terms)
+        other: Any = connection_parser
+        adopted = Parser(other.cfg, other.unreader.sock, other.source_addr, terms)
+        adopted.unreader.unread(other.unreader.take_buffered())
+        return adopted
     return connection_parser
 
 

@@ -14,7 +14,7 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from gunicorn_expect.decision import Proceed, Refuse
+from gunicorn_expect.decision import Proceed, Refuse, inline_part
 from gunicorn_expect.expectation import NOBODY_WAITS, State
 from gunicorn_expect.framing import DRAIN_SIZE, ContentTooLarge, MalformedBody
 from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
@@ -88,6 +88,7 @@ class Gate:
         """
         self._application = application
         self._policy = policy
+        self._inline = inline_part(policy)
         self._guards_all = guards_all
         self._warn = warn
         self._warned: set[Reader] = set()
@@ -123,6 +124,46 @@ class Gate:
             exits.close()
         return items
 
+    # For a loop, which must not wait.
+
+    @property
+    def has_inline(self) -> bool:
+        """Whether there is something to be asked by `ask_inline`."""
+        return self._inline is not None
+
+    def ask_inline(self, environ: WSGIEnvironment) -> Refuse | None:
+        """Ask the part of the policy that never waits, of a client that does.
+
+        Returns:
+            What to call `refuse` with; None: the gate is to be called, on a thread. An error of the
+            policy is one there, too.
+
+        """
+        if self._inline is None:
+            return None
+        body = environ["wsgi.input"]
+        environ["wsgi.input"] = _Withheld()
+        try:
+            decision = self._inline(environ)
+        except Exception:  # noqa: BLE001  it fails again on a thread, and is answered there
+            return None
+        finally:
+            environ["wsgi.input"] = body
+        if isinstance(decision, Refuse) and len(decision.body) <= SENT_AT_ONCE // 2:
+            return decision
+        return None
+
+    def refuse(
+        self, refusal: Refuse, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> list[bytes]:
+        """Answer in place of the application; the connection ends with it."""
+        body: Body = environ["wsgi.input"]
+        environ[KEY] = body.expectation
+        body.decline()
+        return self._refusal(refusal, environ, start_response)
+
+    # What the application answers.
+
     def _answer(self, environ: WSGIEnvironment, answer: _Answer) -> Iterable[bytes]:
         try:
             items = self._decided(environ, answer)
@@ -145,19 +186,23 @@ class Gate:
         """Ask the policy; None: the application is to answer."""
         if self._policy is None:
             return None
-        decision = getattr(environ["wsgi.input"], "refusal", None) or self._policy(environ)
+        decision = self._policy(environ)
         if decision is None:
             return None
         if isinstance(decision, Refuse):
-            self._on_refused(str(decision.status))
-            content = decision.body
-            length = ("Content-Length", str(len(content)))
-            answer.start(str(decision.status), [*decision.headers, length])
-            return [content] if environ["REQUEST_METHOD"] != "HEAD" else []
+            return self._refusal(decision, environ, answer.start)
         if isinstance(decision, Proceed):
             environ[KEY].proceed(decision.headers)
             return None
         raise TypeError(f"the policy returned {decision!r}, not Proceed, Refuse or None")
+
+    def _refusal(
+        self, refusal: Refuse, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> list[bytes]:
+        self._on_refused(str(refusal.status))
+        length = ("Content-Length", str(len(refusal.body)))
+        start_response(str(refusal.status), [*refusal.headers, length])
+        return [refusal.body] if environ["REQUEST_METHOD"] != "HEAD" else []
 
     def _refused_late(self, environ: WSGIEnvironment, status: str, reader: Reader) -> None:
         """Warn of an upload that was paid for nothing."""
@@ -354,7 +399,7 @@ class _Held(_Items):
         raise StopIteration
 
 
-class Withheld:
+class _Withheld:
     """``wsgi.input`` for an inline policy: to read it would be to wait."""
 
     def limit(self, size: int) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import collections
 import contextlib
 import threading
-from concurrent.futures import Future
-from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +31,7 @@ class Pool:
         self._size = size
         self._most = max(size, most)
         # What to do next; it tells whether the thread that does it is to leave.
-        self._todo: SimpleQueue[Callable[[], bool]] = SimpleQueue()
+        self._todo: SimpleQueue[Callable[[], bool | None]] = SimpleQueue()
         # Guards what follows.
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
@@ -47,15 +45,18 @@ class Pool:
         """Whether something waits for its turn."""
         return not self._todo.empty()
 
-    def submit(self, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
-        """Run this when its turn comes. RuntimeError: no thread can be had, or it is shut down."""
-        future: Future[Any] = Future()
+    def run(self, task: Callable[[], None]) -> None:
+        """Run this when its turn comes. It must not raise.
+
+        Raises:
+            RuntimeError: no thread can be had, or it is shut down.
+
+        """
         with self._lock:
             if self._closed:
                 raise RuntimeError("the pool is shut down")
-            self._todo.put(partial(_run, future, function, args))
+            self._todo.put(task)
             self._hire()
-        return future
 
     def shutdown(self, wait: bool = True) -> None:
         """End the threads when they have done what there is; wait for that if so told."""
@@ -132,12 +133,3 @@ class Pool:
     def _close(self) -> bool:
         self._todo.put(self._close)  # for the next one
         return True
-
-
-def _run(future: Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-    if future.set_running_or_notify_cancel():
-        try:
-            future.set_result(function(*args))
-        except BaseException as error:  # noqa: BLE001  it is for who asks the future
-            future.set_exception(error)
-    return False

@@ -37,6 +37,7 @@ class Worker(base.Worker):
     lingering: linger.Linger | linger.LingerThread
     terms: exchange.Terms
     record: Record
+    gate: Gate
     _settings: settings.Settings
     _policy: Policy | None
     _grace_ends: float | None = None
@@ -76,7 +77,7 @@ class Worker(base.Worker):
         heard = not plain or self.log.error_log.isEnabledFor(logging.DEBUG)
         self.record = Record(self.log if heard else None)
         super().load_wsgi()
-        self.wsgi = Gate(  # type: ignore[assignment]
+        self.gate = Gate(
             # the stubs of gunicorn don't know the exc_info of start_response
             self.wsgi,  # type: ignore[arg-type]
             policy,
@@ -84,6 +85,7 @@ class Worker(base.Worker):
             warn=self.log.warning if self._settings.expect_warn else None,
             on_refused=self.record.refused,
         )
+        self.wsgi = self.gate  # type: ignore[assignment]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note when the grace ends (main thread, in a signal handler)."""

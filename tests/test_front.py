@@ -182,15 +182,28 @@ def threaded():
         yield server
 
 
+@contextlib.contextmanager
+def busy(server):
+    """Keep the only thread of a server busy: what is answered meanwhile the loop answers."""
+    with Client(server) as client:
+        client.send(request("PUT /read-after-event?go", LENGTH))
+        server.board.wait("entered-go")
+        yield
+        server.board.set("go")
+        client.send(b"hello")
+        client.receive_response()
+
+
+def refused(server, path, *fields):
+    """Give the answer to a client that waits."""
+    with Client(server) as client:
+        client.send(waiting(f"PUT {path}", LENGTH, "X-Decide: refuse 403", *fields))
+        return client.receive_all()
+
+
 def test_a_refusal_takes_no_thread(inline):
-    with Client(inline) as held, Client(inline) as client:
-        held.send(request("PUT /read-after-event?go", LENGTH))  # the only thread
-        inline.board.wait("entered-go")
-        client.send(waiting("PUT /read", LENGTH, "X-Decide: refuse 403"))
-        assert client.receive_all().startswith(b"HTTP/1.1 403 Forbidden\r\n")
-        inline.board.set("go")
-        held.send(b"hello")
-        assert b"hello" in held.receive_response()[1]
+    with busy(inline):
+        assert refused(inline, "/read").startswith(b"HTTP/1.1 403 Forbidden\r\n")
 
 
 @pytest.mark.parametrize("head", [waiting, request])
@@ -227,6 +240,51 @@ def test_a_kept_connection_is_refused_on_a_thread(inline):
         client.receive_response()
         client.send(waiting("PUT /read", LENGTH, "X-Decide: refuse 403"))
         assert client.receive_all().startswith(b"HTTP/1.1 403 Forbidden\r\n")
+
+
+HOOKS = """
+def pre_request(worker, req):
+    worker.log.info("before %s", req.path)
+    if req.path == "/hook":
+        raise LookupError("of a hook")
+
+def post_request(worker, req, environ, response):
+    worker.log.info("after %s: %s", req.path, response.status)
+    raise LookupError("of the other one")
+"""
+
+
+def test_hooks_and_access_log_see_a_refusal_in_the_loop(tmp_path):
+    hooks = tmp_path / "hooks.py"
+    hooks.write_text(HOOKS, "utf-8")
+    log = tmp_path / "access"
+    options = ["--config", str(hooks), "--threads", "1", "--access-logfile", str(log)]
+    options += ["--access-logformat", "%(U)s %(s)s %(B)s %({gunicorn_expect.expectation}e)s"]
+    with Server(*options, env=INLINE) as server, busy(server):
+        assert refused(server, "/read").startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert refused(server, "/hook").startswith(b"HTTP/1.1 500 ")
+        assert refused(server, "/read").startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    told = [line.partition("[INFO] ")[2] for line in server.lines]
+    assert [line for line in told if line.startswith(("before", "after"))] == [
+        "before /read-after-event",
+        *("before /read", "after /read: 403 Forbidden"),
+        *("before /hook", "after /hook: None"),
+        *("before /read", "after /read: 403 Forbidden"),
+        "after /read-after-event: 200 OK",
+    ]
+    assert log.read_text("utf-8").splitlines() == [
+        "/read 403 0 declined",
+        "None 500 0 -",  # of gunicorn, for a request that a hook has failed of
+        "/read 403 0 declined",
+        "/read-after-event 200 17 none",
+    ]
+
+
+def test_a_refusal_in_the_loop_counts_as_a_request():
+    with Server("--threads", "1", "--max-requests", "3", env=INLINE) as server:
+        for _ in range(3):
+            assert refused(server, "/read").startswith(b"HTTP/1.1 403 ")
+    assert sum("Autorestarting worker" in line for line in server.lines) == 1
 
 
 def test_a_slow_inline_policy_is_told_of_once_by_its_name():

@@ -29,7 +29,7 @@ FLOORS = [
     {"settings", "record"},
     {"exchange", "gate"},
     {"worker", "admission", "testing.memory"},
-    {"connection", "policies", "testing.webtest"},
+    {"connection", "policies", "testing.webtest", "workers.inline"},
     {"testing"},
     {"workers", "workers.thread", "workers.gevent", "workers.sync"},
     {""},

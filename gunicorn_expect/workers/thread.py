@@ -7,26 +7,23 @@ import contextlib
 import select
 import selectors
 import ssl
-import time
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn import util
-from gunicorn.http import wsgi
 from gunicorn.workers import gthread
 
 from gunicorn_expect import exchange, front, linger, worker
-from gunicorn_expect.decision import Refuse, inline_part, name_of
-from gunicorn_expect.gate import SENT_AT_ONCE, Withheld
+from gunicorn_expect.decision import name_of
 from gunicorn_expect.pool import Pool
+from gunicorn_expect.workers import inline
 
 if TYPE_CHECKING:
     from gunicorn.config import Config
     from gunicorn.glogging import Logger
     from gunicorn.http.message import Request
 
-    from gunicorn_expect.decision import Policy
     from gunicorn_expect.settings import Settings
 
 
@@ -38,10 +35,6 @@ STAY: Final = 0.001
 #: Seconds that a stopping worker waits for a head of which nothing has come: gunicorn's own for a
 #: connection that it has kept.
 STOPPING: Final = 2.0
-
-#: Seconds after which an inline policy is slow. To look at a head takes a thousandth of this;
-#: who takes longer waits for something.
-SLOW: Final = 0.05
 
 
 class Connection(gthread.TConn):
@@ -58,7 +51,7 @@ class Connection(gthread.TConn):
         fronted: bool,
     ) -> None:
         """Take over a connection that nothing was read from (main thread)."""
-        super().__init__(conn.cfg, conn.sock, conn.client, conn.server)
+        vars(self).update(vars(conn))  # all that it is; made anew, it would cost twice
         self._lingering = lingering
         self._terms = terms
         self._poller: select.poll | None = None
@@ -67,7 +60,13 @@ class Connection(gthread.TConn):
 
     def init(self) -> None:
         """Make the parser, once; it reads nothing yet (thread of the pool)."""
-        if not self.initialized:
+        if self.initialized:
+            return
+        if self.fronted:
+            self.initialized = True
+            self.sock.setblocking(True)
+            self.parser = exchange.Parser(self.cfg, self.sock, self.client, self._terms)
+        else:
             super().init()
             self.parser = exchange.adopt(self.parser, self._terms)
 
@@ -141,6 +140,11 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         "gunicorn.workers.gthread:ThreadWorker.handle_http2_request",
         "gunicorn.workers.gthread:ThreadWorker.handle_h2c_upgrade",
         "gunicorn.workers.gthread:ThreadWorker._keepalive_after",
+        "gunicorn.workers.gthread:ThreadWorker.finish_request",
+        "gunicorn.http.wsgi:create",
+        "gunicorn.http.wsgi:Response.start_response",
+        "gunicorn.http.wsgi:Response.write",
+        "gunicorn.http.wsgi:Response.close",
         "gunicorn.workers.gthread:TConn.init",
         "gunicorn.workers.gthread:TConn.close",
     )
@@ -159,7 +163,6 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         super().__init__(*args, **kwargs)
         # Those that threads have closed, and the loop has to count.
         self._closed: collections.deque[Connection] = collections.deque()
-        self._noticed = False  # that the inline policy is slow
 
     def get_thread_pool(self) -> Pool:  # type: ignore[override]  # what gunicorn uses of one
         """Make the pool; it may have as many threads as there may be connections (worker)."""
@@ -175,9 +178,10 @@ class Worker(worker.Worker, gthread.ThreadWorker):
             record=self.record,
             head_limit=exchange.head_limit(self.cfg),
         )
-        self._inline = inline_part(self._policy)
+        self._inline = inline.Inline(self, self.gate, name_of(self._policy))
         # For others gunicorn's parser waits, on a thread.
         self._fronts = exchange.is_plain_http(self.cfg)
+        self._may_be_http2 = exchange.prior_knowledge(self.cfg)
         self.front = front.Front(
             self.poller,
             limits.expect_head_timeout,
@@ -203,22 +207,20 @@ class Worker(worker.Worker, gthread.ThreadWorker):
     def enqueue_req(self, conn: gthread.TConn) -> None:
         """Await the next head of a connection, or let a thread await it (main thread)."""
         if not isinstance(conn, Connection):
-            fronted = self._fronts and not exchange.may_be_http2(self.cfg, conn.client)
+            fronted = self._fronts and not self._may_be_http2(conn.client)
             conn = Connection(conn, self.lingering, self.terms, fronted=fronted)
         if conn.fronted:
             self.front.take(conn)
         else:
-            self._hand_over(conn)
+            self._submit(conn)
 
     # What becomes of a connection in front (main thread).
 
     def _on_whole(self, conn: Connection) -> None:
-        if self._inline is not None and self._refuses(self._inline, conn):
-            future: Future[Any] = Future()
-            future.set_result(super().handle(conn))
-            self.finish_request(conn, future)
+        if self._inline.refuses(conn):
+            self._on_gone(conn)
         else:
-            self._hand_over(conn)
+            self._submit(conn)
 
     def _on_late(self, conn: Connection) -> None:
         if conn.has_begun:
@@ -232,49 +234,30 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         self.nr_conns -= 1
         conn.close(graceful=True)
 
-    def _refuses(self, policy: Policy, conn: Connection) -> bool:
-        """Ask the policy, if it can be done here; tell whether it refuses."""
-        req = conn.parser.ahead
-        # On the first request of a connection: the answer has all of the send buffer. And of a
-        # client that waits: for what another one has sent of its body a thread may have to wait.
-        if req is None or req.req_number > 1 or not exchange.is_awaited(req):
-            return False
-        start = time.monotonic()
-        try:
-            environ: Any
-            _, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg)
-            environ["wsgi.input"] = Withheld()
-            decision = policy(environ)
-        except Exception:  # noqa: BLE001  it fails again on a thread, and is answered there
-            return False
-        self._notice(time.monotonic() - start)
-        if not isinstance(decision, Refuse) or len(decision.body) > SENT_AT_ONCE // 2:
-            return False
-        req.body.refusal = decision
-        req.force_close()  # as it is, unless bytes have come meanwhile: then they aren't waited for
-        return True
-
-    def _notice(self, seconds: float) -> None:
-        if seconds > SLOW and not self._noticed:
-            self._noticed = True
-            self.log.warning(
-                "The inline policy %s took %.0f ms, and all connections waited for it. Without "
-                "@gunicorn_expect.inline it runs on a thread",
-                name_of(self._policy),
-                seconds * 1000,
-            )
-
     # On a thread.
 
-    def _hand_over(self, conn: Connection) -> None:
-        """Hand a connection to the pool (main thread)."""
-        self.tpool.submit(self.handle, conn).add_done_callback(partial(self._settle, conn))
+    def _submit(self, conn: Connection) -> None:
+        """Let a thread serve a connection (main thread)."""
+        self.tpool.run(partial(self._serve, conn))
 
-    def _settle(self, conn: Connection, future: Future[Any]) -> None:
-        """Close a connection, or give it back to the loop (pool)."""
-        if future.exception() is not None or future.result():
-            self.method_queue.defer(self.finish_request, conn, future)
-            return
+    def _serve(self, conn: Connection) -> None:
+        """Serve a connection; then close it, or give it back to the loop (pool)."""
+        outcome: Future[Any]
+        try:
+            kept = self.handle(conn)
+        except BaseException as error:  # noqa: BLE001  SystemExit, too: the loop ends with it
+            outcome = Future()
+            outcome.set_exception(error)
+        else:
+            if not kept:
+                self._close(conn)
+                return
+            outcome = Future()
+            outcome.set_result(kept)
+        self.method_queue.defer(self.finish_request, conn, outcome)
+
+    def _close(self, conn: Connection) -> None:
+        """Close a connection without the loop, which is to count it when it wakes (pool)."""
         conn.close(graceful=True)
         self._closed.append(conn)
         if self.nr_conns >= self.worker_connections or not self.alive:
