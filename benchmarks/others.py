@@ -47,7 +47,7 @@ def uvicorn(listener: socket.socket) -> None:
         await send({"type": "http.response.start", "status": 403, "headers": headers})
         await send({"type": "http.response.body"})
 
-    config = uvicorn.Config(app, http="httptools", lifespan="off", access_log=False)
+    config = uvicorn.Config(app, http="httptools", lifespan="off", log_level="error")
     asyncio.run(uvicorn.Server(config).serve([listener]))
 
 
