@@ -96,6 +96,7 @@ def serve(
     except BaseException as error:  # noqa: BLE001  as gunicorn does: gevent.Timeout is one, too
         worker.handle_error(req, client, address, error)
     finally:
+        exchange.leave(req)
         if req is None or exchange.is_on_its_way(req):
             worker.lingering.close(client)
         else:

@@ -398,6 +398,13 @@ def is_awaited(req: Any) -> bool:
     return has_body(req) and req.body.expectation.state is State.PENDING
 
 
+def leave(req: Any) -> None:
+    """Let no thread receive the body of a request any more: its connection is to be closed."""
+    receiver: Receiver | None = getattr(req, "receiver", None)
+    if receiver is not None:
+        receiver.end()
+
+
 def is_on_its_way(req: Any) -> bool:
     """Tell whether bytes of an HTTP/1 request's body may still come."""
     return has_body(req) and not req.body.ended

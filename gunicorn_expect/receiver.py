@@ -25,6 +25,7 @@ import ssl
 import struct
 import sys
 import termios
+import threading
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
@@ -102,15 +103,6 @@ def _receive_blocking_now(sock: socket.socket, size: int) -> bytes:
 
 def _receive_nonblocking_now(sock: socket.socket, size: int) -> bytes:
     return os.read(sock.fileno(), size)  # recv() of gevent's socket would wait
-
-
-def _receive_tls_now(sock: socket.socket, size: int) -> bytes:
-    timeout = sock.gettimeout()
-    sock.settimeout(0)
-    try:
-        return sock.recv(size)
-    finally:
-        sock.settimeout(timeout)
 
 
 class Source:
@@ -242,12 +234,14 @@ class Receiver(Source):
         self._ticks = False
         #: Bytes that are above the rate if they come whole within a tick: they need no clock.
         self._fast_enough = math.inf
+        self._tls_lock = threading.Lock()  # of what comes by TLS, and of its end
+        self._ended = False
         #: How to receive without waiting.
-        self._receive_now = _receive_blocking_now
+        self._receive_now: Callable[[socket.socket, int], bytes] = _receive_blocking_now
         #: Bytes received, after which the kernel is to wait for the others.
         self._tick_after: float = LARGE
         if isinstance(sock, ssl.SSLSocket):
-            self._receive_now = _receive_tls_now
+            self._receive_now = self._receive_tls_now
             self._tick_after = math.inf
         elif not os.get_blocking(sock.fileno()):
             self._receive_now = _receive_nonblocking_now
@@ -320,6 +314,25 @@ class Receiver(Source):
             self._ticks = False
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _NO_TICK)
+
+    def end(self) -> None:
+        """Receive no more: the connection is about to be closed, and a thread may still read.
+
+        OpenSSL knows it by the number of its file, which is that of the next connection then.
+        """
+        with self._tls_lock:
+            self._ended = True
+
+    def _receive_tls_now(self, sock: socket.socket, size: int) -> bytes:
+        with self._tls_lock:
+            if self._ended:
+                raise OSError(errno.EBADF, "the connection is closed")
+            timeout = sock.gettimeout()
+            sock.settimeout(0)
+            try:
+                return sock.recv(size)
+            finally:
+                sock.settimeout(timeout)
 
     def _let_the_kernel_wait(self) -> None:
         """Wait for the rest of the body in one call; of a large one, let no more of it come."""

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from pairs import KINDS, Client, Waiting, connected, what_is_left
+from wire import PATIENCE
 
 from gunicorn_expect import BodyTimeout, ClientDisconnected, linger
 from gunicorn_expect import receiver as receiver_module
@@ -419,6 +420,16 @@ def test_the_socket_is_left_as_it_was(kind, ours, theirs, timeout, monkeypatch):
     assert not limit_of(ours)
     theirs.sendall(b"3")
     assert ours.recv(1) == b"3"
+
+
+@pytest.mark.parametrize("kind", ["tls"])
+def test_what_comes_after_the_end_of_a_connection_is_left_alone(ours, theirs):
+    receiver = Receiver(ours, timeout=PATIENCE)
+    receiver.end()
+    theirs.sendall(b"of another connection that has the number of this file")
+    with pytest.raises(ClientDisconnected, match="the connection is closed"):
+        receiver.receive(1)
+    assert ours.recv(2) == b"of"
 
 
 def test_a_receiver_of_a_closed_socket_may_be_closed(ours, theirs):

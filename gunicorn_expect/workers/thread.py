@@ -117,7 +117,8 @@ class Connection(gthread.TConn):
         return bool(pending or self._poller.poll(seconds * 1000))
 
     def close(self, graceful: bool = False) -> None:
-        """Close; if that is to be graceful, in order. It does not wait (main thread)."""
+        """Close; if that is to be graceful, in order. It does not wait (any thread)."""
+        exchange.leave(getattr(self.parser, "mesg", None))
         if graceful:
             self._lingering.close(self.sock)
         else:
@@ -242,18 +243,14 @@ class Worker(worker.Worker, gthread.ThreadWorker):
 
     def _serve(self, conn: Connection) -> None:
         """Serve a connection; then close it, or give it back to the loop (pool)."""
-        outcome: Future[Any]
         try:
             kept = self.handle(conn)
-        except BaseException as error:  # noqa: BLE001  SystemExit, too: the loop ends with it
-            outcome = Future()
-            outcome.set_exception(error)
-        else:
             if not kept:
                 self._close(conn)
                 return
-            outcome = Future()
-            outcome.set_result(kept)
+            outcome = _outcome(kept)
+        except BaseException as error:  # noqa: BLE001  SystemExit, too: the loop ends with it
+            outcome = _outcome(error=error)
         self.method_queue.defer(self.finish_request, conn, outcome)
 
     def _close(self, conn: Connection) -> None:
@@ -286,6 +283,16 @@ class Worker(worker.Worker, gthread.ThreadWorker):
             keepalive = self.handle_request(req, conn)
             return self._keepalive_after(conn, keepalive)  # type: ignore[attr-defined]
         return super().handle_h2c_upgrade(conn, req, settings)
+
+
+def _outcome(result: Any = None, error: BaseException | None = None) -> Future[Any]:
+    """Give what an executor would: gunicorn's loop asks it."""
+    outcome: Future[Any] = Future()
+    if error is None:
+        outcome.set_result(result)
+    else:
+        outcome.set_exception(error)
+    return outcome
 
 
 def _wake() -> None:
