@@ -218,9 +218,11 @@ def test_an_inline_policy_is_heard_as_another_one_is(inline, threaded, head, dec
             client.send(head("PUT /read", LENGTH, f"X-Decide: {decision}", "Connection: close"))
             if head is request or decision.split()[0] in ("nothing", "proceed", "limit", "read"):
                 client.send(b"hello")
-            answers.append(
-                re.sub(rb"\r\nDate: .*?\r\n", b"\r\n", client.receive_all().removeprefix(CONTINUE))
+            # With or without a 100: the body may come before it is asked for.
+            answer = re.sub(
+                rb"^HTTP/1.1 100 .*?\r\n\r\n", b"", client.receive_all(), flags=re.DOTALL
             )
+            answers.append(re.sub(rb"\r\nDate: .*?\r\n", b"\r\n", answer))
     assert answers[0] == answers[1]
 
 

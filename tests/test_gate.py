@@ -16,6 +16,7 @@ from gunicorn_expect import (
     Proceed,
     Refuse,
     State,
+    inline,
 )
 from gunicorn_expect.body import Reader
 from gunicorn_expect.gate import EXITS_KEY, KEY, SENT_AT_ONCE, AnswerCutOff, Gate
@@ -34,6 +35,9 @@ class Input:
     def on_respond(self, *, discard=False):
         self.expectation.on_respond()
         self.discarded = discard
+
+    def decline(self):
+        self.expectation.on_respond()
 
 
 class Response:
@@ -67,6 +71,24 @@ def answering(status, headers=(), items=()):
         return items
 
     return application
+
+
+@pytest.mark.parametrize("by_the_loop", [False, True])
+@pytest.mark.parametrize("method", ["PUT", "HEAD"])
+def test_a_refusal_is_the_same_by_whom_it_is_asked(by_the_loop, method):
+    refusal = Refuse(401, [("WWW-Authenticate", "Bearer")], b"why")
+    gate = Gate(answering("200 OK"), inline(lambda environ: refusal))
+    environ = {"REQUEST_METHOD": method, "wsgi.input": Input()}
+    response = Response()
+    if by_the_loop:
+        assert gate.ask_inline(environ) is refusal
+        items = gate.refuse(refusal, environ, response.start_response)
+    else:
+        items = gate(environ, response.start_response)
+    fields = [("WWW-Authenticate", "Bearer"), ("Content-Length", "3")]
+    assert response.starts == [("401 Unauthorized", fields)]
+    assert list(items) == ([b"why"] if method == "PUT" else [])
+    assert environ[KEY].state is State.DECLINED
 
 
 @pytest.mark.parametrize(
