@@ -239,7 +239,8 @@ def test_a_crowd_of_uploads_gets_through_the_death_of_a_node_and_its_return(flee
         for _ in range(200):
             status, answer = attempt(target, body)
             answers.append(status)
-            if status == 201:
+            # A node that is killed behind the head of its answer leaves a client without the rest.
+            if status == 201 and answer:
                 assert json.loads(answer)["sha256"] == hashlib.sha256(body).hexdigest()
                 return
             target = answer if status == 307 else f"/files/{name}"
