@@ -382,15 +382,18 @@ class _Held(_Items):
         try:
             if self._iterator is None:
                 self._iterator = iter(self._items)
-            if answer.begun:
-                return next(self._iterator)
+            # PEP 3333 forbids write() while the result is iterated, but gunicorn serves it, and
+            # dulwich's git server does it: the answer may begin in each step of the iteration.
             for item in self._iterator:
+                if answer.begun:
+                    return item
                 if item:
                     if not isinstance(item, bytes):  # before the server has sent the head
                         raise TypeError(f"the application yielded {type(item).__name__}, not bytes")
                     answer.begin(len(item), complete=False)
                     return item
-            answer.begin(0, complete=True)
+            if not answer.begun:
+                answer.begin(0, complete=True)
         except StopIteration:
             raise
         except BaseException as error:  # noqa: BLE001  the server's, too

@@ -208,6 +208,22 @@ def write_then_read(environ, start_response):
     return [environ["wsgi.input"].read()]
 
 
+@route("/write-while-iterated")
+def write_while_iterated(environ, start_response):
+    """Do what PEP 3333 forbids and dulwich's git server does."""
+    write = start_response("200 OK", [("Content-Type", "text/plain")])
+    steps = {
+        "w": write,
+        "r": lambda _: environ["wsgi.input"].read(),
+        "e": lambda _: b"".index(b"x"),
+    }
+    for step in environ["QUERY_STRING"]:
+        if step in steps:
+            steps[step](b"written ")
+        else:
+            yield {"y": b"yielded ", "0": b""}[step]
+
+
 @route("/yield-then-read")
 def yield_then_read(environ, start_response):
     start_response("200 OK", [("Content-Length", "11")])

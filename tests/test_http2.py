@@ -287,6 +287,19 @@ def test_no_100_after_the_first_byte_of_the_answer(http2, path):
     assert http2.answer(stream) == ["200", body, "end"]
 
 
+@pytest.mark.parametrize("steps", ["w", "0w0", "wyw0y", "yw"])
+def test_what_is_written_while_the_result_is_iterated_is_sent(http2, steps):
+    path = f"/write-while-iterated?{steps}"
+    body = {"w": b"written ", "y": b"yielded ", "0": b""}
+    answer = ["200", b"".join(body[step] for step in steps), "end"]
+    assert http2.get(path) == answer
+    assert http2.answer(http2.open(f"PUT {path}", data=b"hello", end=True))[:3] == answer
+    stream = http2.open(f"PUT {path}r", WAITS)
+    assert http2.first(stream) == ["200"]
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == answer
+
+
 @pytest.mark.parametrize("data", [b"hello", b"h"])
 def test_no_100_when_data_came_with_the_head(http2, data):
     stream = http2.open("PUT /state", WAITS, data=data, end=data == b"hello")

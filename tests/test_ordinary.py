@@ -45,3 +45,30 @@ def test_an_ordinary_request_is_answered_byte_for_byte_as_by_stock_gunicorn(serv
     ours = exchange(server, data)
     assert ours.count(b"HTTP/1.") >= 1
     assert ours == exchange(stock, data)
+
+
+#: What the application does, in order: w writes, y yields, 0 yields nothing, r reads the body, and
+#: e raises an error.
+@pytest.mark.parametrize("steps", ["w", "0w0", "wyw0y", "yw", "rwyw", "we"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        request("GET /write-while-iterated?STEPS", "Connection: close"),
+        request("PUT /write-while-iterated?STEPS", "Content-Length: 5", "Connection: close")
+        + b"hello",
+        request("PUT /write-while-iterated?STEPS HTTP/1.0", "Content-Length: 5") + b"hello",
+        request(
+            "PUT /write-while-iterated?STEPS", "Transfer-Encoding: chunked", "Connection: close"
+        )
+        + b"5\r\nhello\r\n0\r\n\r\n",
+    ],
+    ids=["no body", "length", "HTTP 1.0", "chunked"],
+)
+def test_what_is_written_while_the_result_is_iterated_is_sent_as_by_stock_gunicorn(
+    server, stock, steps, data
+):
+    data = data.replace(b"STEPS", steps.encode())
+    ours = exchange(server, data)
+    assert ours.count(b"HTTP/1.") == 1
+    assert b"written " in ours
+    assert ours == exchange(stock, data)
