@@ -22,9 +22,14 @@ What was decided, and how it ended, is told by record.py to gunicorn's log and s
 from typing import TYPE_CHECKING
 
 from gunicorn_expect.decision import Decision, Policy, Proceed, Refuse, inline
+from gunicorn_expect.errors import (
+    BodyError,
+    BodyTimeout,
+    ClientDisconnected,
+    ContentTooLarge,
+    MalformedBody,
+)
 from gunicorn_expect.expectation import Expectation, State
-from gunicorn_expect.framing import ContentTooLarge, MalformedBody
-from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
 from gunicorn_expect.version import __version__
 from gunicorn_expect.workers.thread import Worker
 
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from gunicorn_expect.workers.gevent import Worker as GeventWorker
 
 __all__ = [
+    "BodyError",
     "BodyTimeout",
     "ClientDisconnected",
     "ContentTooLarge",

@@ -10,6 +10,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from gunicorn_expect.errors import BodyError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -95,7 +97,8 @@ class Body:
     * MalformedBody, an OSError: its chunks are malformed
     * ContentTooLarge, an OSError: it is longer than `limit` allows
 
-    and does so again when it is called again: there is no short body that looks complete.
+    and does so again when it is called again: there is no short body that looks complete. Each is a
+    BodyError, whose ``partial`` has the bytes that the call had taken before it failed.
     """
 
     def __init__(
@@ -140,9 +143,13 @@ class Body:
             pieces = io.BytesIO()
             pieces.write(data)
             size -= len(data)
-            while size and (data := self._more(size, whole=True)):
-                pieces.write(data)
-                size -= len(data)
+            try:
+                while size and (data := self._more(size, whole=True)):
+                    pieces.write(data)
+                    size -= len(data)
+            except BodyError as error:
+                error.partial = pieces.getvalue() + error.partial
+                raise
             return pieces.getvalue()
 
     def readline(self, size: int | None = None, /) -> bytes:
@@ -153,35 +160,52 @@ class Body:
         with self._lock:
             line = self._ahead.readline(size)
             pieces = [line]
-            while not line.endswith(b"\n") and (size := size - len(line)):
-                data = self._more(LINE_AHEAD)
-                if not data:
-                    break
-                self._ahead = io.BytesIO(data)
-                line = self._ahead.readline(size)
-                pieces.append(line)
+            try:
+                while not line.endswith(b"\n") and (size := size - len(line)):
+                    data = self._more(LINE_AHEAD)
+                    if not data:
+                        break
+                    self._ahead = io.BytesIO(data)
+                    line = self._ahead.readline(size)
+                    pieces.append(line)
+            except BodyError as error:
+                error.partial = b"".join(pieces)
+                raise
             return b"".join(pieces)
 
     def readlines(self, hint: int | None = None, /) -> list[bytes]:
         """Read the lines that are left, or so many that they have ``hint`` bytes together."""
-        lines = []
+        lines: list[bytes] = []
         size = 0
-        for line in self:
-            lines.append(line)
-            size += len(line)
-            if hint is not None and 0 < hint <= size:
-                break
+        try:
+            for line in self:
+                lines.append(line)
+                size += len(line)
+                if hint is not None and 0 < hint <= size:
+                    break
+        except BodyError as error:
+            error.partial = b"".join(lines) + error.partial
+            raise
         return lines
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill a writable buffer; tell how many bytes it got, fewer at the end only."""
+        """Fill a writable buffer; return how many bytes it got, fewer at the end only.
+
+        After a BodyError the buffer begins with its ``partial``.
+        """
         with memoryview(buffer).cast("B") as view:
             if not self._want(len(view)):
                 return 0
             with self._lock:
                 filled = self._ahead.readinto(view)
-                while filled < len(view) and (size := self._more_into(view[filled:])):
-                    filled += size
+                try:
+                    while filled < len(view) and (size := self._more_into(view[filled:])):
+                        filled += size
+                except BodyError as error:
+                    end = filled + len(error.partial)
+                    view[filled:end] = error.partial
+                    error.partial = bytes(view[:end])
+                    raise
                 return filled
 
     def __iter__(self) -> Iterator[bytes]:
@@ -317,14 +341,19 @@ class Body:
             if self._failure is not None:
                 return False
             data, kept = self._framing.read_what_is_here()
-            if data:
-                self._ahead = io.BytesIO(self._ahead.read() + data)
+            self._put_back(data)
         except OSError as error:
+            if isinstance(error, BodyError):
+                self._put_back(error.partial)
             self._fail(error)
             return False
         finally:
             self._lock.release()
         return kept
+
+    def _put_back(self, data: bytes) -> None:
+        if data:
+            self._ahead = io.BytesIO(self._ahead.read() + data)
 
     def _more(self, size: int, *, whole: bool = False) -> bytes:
         if self._failure is not None:
@@ -356,12 +385,13 @@ class Body:
         After what interrupts a read, as gevent.Timeout does, too: the bytes that it had are lost,
         and who read on would take those of the next request for them.
         """
-        # A copy: the error itself has the frames of who reads, with the buffer and the body.
-        self._failure = (
-            copy.copy(error)
-            if isinstance(error, OSError)
-            else OSError(f"a read of the body was interrupted: {error!r}")
-        )
+        if isinstance(error, OSError):
+            # A copy: the error itself has the frames of who reads, with the buffer and the body.
+            self._failure = copy.copy(error)
+        else:
+            self._failure = OSError(f"a read of the body was interrupted: {error!r}")
+        if isinstance(self._failure, BodyError):
+            self._failure.partial = b""  # it belongs to the call that failed first
 
 
 def _caller() -> Reader | None:

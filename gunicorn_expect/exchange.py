@@ -63,6 +63,7 @@ from gunicorn.config import Config
 from gunicorn.http import errors, message, parser, unreader
 
 from gunicorn_expect.body import Body
+from gunicorn_expect.errors import ClientDisconnected, ContentTooLarge, MalformedBody
 from gunicorn_expect.expectation import (
     NOBODY_WAITS,
     Expectation,
@@ -70,9 +71,9 @@ from gunicorn_expect.expectation import (
     UnknownExpectationError,
     expects_continue,
 )
-from gunicorn_expect.framing import Chunked, ContentTooLarge, Framing, MalformedBody, Sized
+from gunicorn_expect.framing import Chunked, Framing, Sized
 from gunicorn_expect.head import Head
-from gunicorn_expect.receiver import ClientDisconnected, Receiver
+from gunicorn_expect.receiver import Receiver
 from gunicorn_expect.record import Record
 from gunicorn_expect.version import __version__
 

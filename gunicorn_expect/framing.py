@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import enum
-import errno
 import math
 import re
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from gunicorn_expect.receiver import FILL_SIZE, MOST, BodyTimeout, ClientDisconnected
+from gunicorn_expect.errors import (
+    BodyError,
+    BodyTimeout,
+    ClientDisconnected,
+    ContentTooLarge,
+    MalformedBody,
+)
+from gunicorn_expect.receiver import FILL_SIZE, MOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,27 +27,9 @@ if TYPE_CHECKING:
 #: gunicorn drains.
 DRAIN_SIZE: Final = 65536
 
-
 #: Bytes of a chunk from which on a call of its own for the line before it costs less than to copy
 #: them: both take a microsecond or two.
 LARGE_CHUNK: Final = 32768
-
-
-class MalformedBody(OSError):  # noqa: N818  as the other two
-    """The chunks of the body are not what RFC 9112 section 7.1 says."""
-
-
-class ContentTooLarge(OSError):  # noqa: N818  RFC 9110's words
-    """The body is longer than it may be, which its head did not tell (status 413)."""
-
-    def __init__(self, limit: int) -> None:
-        """Say how long it may be."""
-        super().__init__(errno.EFBIG, f"the body has more than {limit} bytes")
-        self.limit = limit
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Be copied, and go to another process, as what it was made of."""
-        return type(self), (self.limit,)
 
 
 class Framing:
@@ -212,11 +200,15 @@ class Chunked(Framing):
         """Read bytes of one chunk; of several, if the whole is wanted."""
         left = min(size, MOST)
         pieces = []
-        while left and (data := self._read_chunk(left, whole=whole)):
-            pieces.append(data)
-            left -= len(data)
-            if not whole:
-                break
+        try:
+            while left and (data := self._read_chunk(left, whole=whole)):
+                pieces.append(data)
+                left -= len(data)
+                if not whole:
+                    break
+        except BodyError as error:
+            error.partial = b"".join([*pieces, error.partial])
+            raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_chunk(self, size: int, *, whole: bool) -> bytes:
@@ -253,6 +245,9 @@ class Chunked(Framing):
                 room -= len(data)
         except BlockingIOError:
             pass
+        except BodyError as error:
+            error.partial = b"".join(pieces)
+            raise
         finally:
             self.receiver.patience = patience
         return b"".join(pieces), self.ended

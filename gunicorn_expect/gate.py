@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect.decision import Proceed, Refuse, inline_part
+from gunicorn_expect.errors import BodyError
 from gunicorn_expect.expectation import NOBODY_WAITS, State
-from gunicorn_expect.framing import DRAIN_SIZE, ContentTooLarge, MalformedBody
-from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
+from gunicorn_expect.framing import DRAIN_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,15 +33,6 @@ KEY: Final = "gunicorn_expect.expectation"
 
 #: A `contextlib.ExitStack` for the policy: what it puts there is done when the upload is over.
 EXITS_KEY: Final = "gunicorn_expect.exits"
-
-#: What the client is told of its body, by what reading it raised, where the application lets it
-#: pass. One that has left will not hear it; one that has only ended its side will.
-_STATUS: Final = {
-    BodyTimeout: "408 Request Timeout",
-    MalformedBody: "400 Bad Request",
-    ContentTooLarge: "413 Content Too Large",
-    ClientDisconnected: "400 Bad Request",
-}
 
 #: What could have been answered before the body was read.
 _LATE: Final = frozenset({"401", "403", "413", "415"})
@@ -314,11 +305,10 @@ class _Answer:
             if isinstance(error, Exception) and not isinstance(error, OSError):
                 raise AnswerCutOff(error) from error
             raise error
-        status = _STATUS.get(type(error))
-        if status is None:
+        if not isinstance(error, BodyError):
             self.settle()  # the server answers in its place
             raise error
-        self.held = (status, [("Content-Length", "0")])
+        self.held = (error.status, [("Content-Length", "0")])
 
     def _check_final(self, status: str) -> None:
         # A 101 does end the exchange, but "if a server receives both an Upgrade and an Expect

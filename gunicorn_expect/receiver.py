@@ -28,7 +28,9 @@ import termios
 import threading
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from gunicorn_expect.errors import BodyError, BodyTimeout, ClientDisconnected
 
 if TYPE_CHECKING:
     import re
@@ -60,30 +62,6 @@ NEAR: Final = 512 * 1024
 
 #: Seconds of waiting before the rate is looked at. Kestrel's grace, too.
 RATE_GRACE: Final = 5.0
-
-
-class ClientDisconnected(ConnectionResetError):  # noqa: N818  the name is the contract's
-    """The client left before the end that its request announced."""
-
-    def __init__(self, message: str) -> None:
-        """Say what was missing."""
-        super().__init__(errno.ECONNRESET, message)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Be copied, and go to another process, as what it was made of."""
-        return type(self), (self.strerror,)
-
-
-class BodyTimeout(TimeoutError):  # noqa: N818  the name is the contract's
-    """The client sent too little for too long."""
-
-    def __init__(self, message: str) -> None:
-        """Say what was missing."""
-        super().__init__(errno.ETIMEDOUT, message)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Be copied, and go to another process, as what it was made of."""
-        return type(self), (self.strerror,)
 
 
 def _keep_near(sock: socket.socket) -> None:
@@ -268,28 +246,25 @@ class Receiver(Source):
 
     def receive(self, size: int, *, whole: bool = False) -> bytes:
         """Take what is ahead, and receive the rest from the socket."""
-        ahead = b""
         if self._taken < len(self._ahead):
-            ahead = self._ahead[self._taken : self._taken + size]
-            self._taken += len(ahead)
-            size -= len(ahead)
-            if not whole or not size:
-                return ahead
+            data = self._ahead[self._taken : self._taken + size]
+            self._taken += len(data)
+            return data
         if size > MOST:
             size = MOST
         if self._received > self._tick_after:
             self._let_the_kernel_wait()
         start = None if whole and size >= self._fast_enough else time.monotonic()
-        data = self._receive(size, socket.MSG_WAITALL if whole else 0)
-        if data is None or (whole and 0 < len(data) < size):
+        received = self._receive(size, socket.MSG_WAITALL if whole else 0)
+        if received is None or (whole and 0 < len(received) < size):
             if start is None:
                 start = time.monotonic() - TICK  # so long has the kernel waited
-            data = self._receive_slowly(size, data or b"", start, whole=whole)
-        elif start is None:
-            self._received += len(data)
+            return self._receive_slowly(size, received or b"", start, whole=whole)
+        if start is None:
+            self._received += len(received)
         else:
-            self._note(len(data), start)
-        return ahead + data if ahead else data
+            self._note(len(received), start)
+        return received
 
     def receive_into(self, view: memoryview) -> int:
         """Receive straight into this, of a large body."""
@@ -304,7 +279,11 @@ class Receiver(Source):
                 self._note(size, start)
                 if not size or size == len(view):
                     return size
-        data = self.receive(len(view) - size, whole=True)
+        try:
+            data = self.receive(len(view) - size, whole=True)
+        except BodyError as error:
+            error.partial = bytes(view[:size]) + error.partial
+            raise
         view[size : size + len(data)] = data
         return size + len(data)
 
@@ -362,11 +341,15 @@ class Receiver(Source):
             if data:
                 return data
             raise BlockingIOError(errno.EAGAIN, "nothing is here")
-        self._since = self._note(len(data), start)
         pieces = [data]
-        if not self._gather(pieces, size, start + TICK, whole=whole):
-            with self._waiting():
-                self._gather(pieces, size, math.inf, whole=whole)
+        try:
+            self._since = self._note(len(data), start)
+            if not self._gather(pieces, size, start + TICK, whole=whole):
+                with self._waiting():
+                    self._gather(pieces, size, math.inf, whole=whole)
+        except BodyError as error:
+            error.partial = b"".join(pieces)
+            raise
         return b"".join(pieces)
 
     def _gather(self, pieces: list[bytes], size: int, until: float, *, whole: bool) -> bool:

@@ -16,23 +16,15 @@ alone, or nothing. The counters, behind ``statsd_prefix``:
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from gunicorn_expect.errors import BodyError
 from gunicorn_expect.expectation import State
-from gunicorn_expect.framing import ContentTooLarge, MalformedBody
-from gunicorn_expect.receiver import BodyTimeout, ClientDisconnected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gunicorn_expect.expectation import Expectation
-
-_FAILURES: Final[Mapping[type[BaseException], str]] = {
-    BodyTimeout: "body_timeout",
-    ClientDisconnected: "disconnected",
-    MalformedBody: "malformed",
-    ContentTooLarge: "too_large",
-}
 
 
 class Log(Protocol):
@@ -79,10 +71,9 @@ class Record:
 
     def failed(self, error: BaseException) -> None:
         """Tell what a read of a body raised, the first time."""
-        name = _FAILURES.get(type(error))
-        if name is not None:
-            # Its words: a log may keep what it is told, and the error has the frames of who read.
-            self._count(name, 1, "Body not received: %s", str(error))
+        if isinstance(error, BodyError):
+            # Its message: a log may keep what it is given, and the error holds frames and bytes.
+            self._count(error.counter, 1, "Body not received: %s", str(error))
 
     def late(self) -> None:
         """Tell that a request head did not come in time."""

@@ -1,5 +1,6 @@
 """The applications that the wire tests talk to, one for each path."""
 
+import collections
 import functools
 import io
 import json
@@ -344,6 +345,32 @@ def read_broken(environ, start_response):
     except Exception as error:  # noqa: BLE001
         return answer(start_response, type(error).__name__.encode())
     return answer(start_response, b"whole")
+
+
+@route("/partial")
+def partial(environ, start_response):
+    """Answer the kind of error that reading by the named method ends with, and what it had taken.
+
+    Twice: the second call fails at once.
+    """
+    body = environ["wsgi.input"]
+    buffer = bytearray(100)
+    ways = {
+        "read": body.read,
+        "read-100": lambda: body.read(100),
+        "readline": lambda: collections.deque(iter(body.readline, b"")),
+        "readlines": body.readlines,
+        "iteration": lambda: collections.deque(body),
+        "readinto": lambda: body.readinto(buffer),
+    }
+    found = []
+    for _ in range(2):
+        try:
+            ways[environ["QUERY_STRING"]]()
+        except gunicorn_expect.BodyError as error:  # noqa: PERF203
+            found += [type(error).__name__, error.partial.decode()]
+    found.append(buffer.rstrip(b"\0").decode())
+    return answer(start_response, found)
 
 
 class Closing:

@@ -17,7 +17,15 @@ from pairs import KINDS, Client, Waiting, connected, what_is_left
 from test_framing import in_chunks
 from wire import PATIENCE
 
-from gunicorn_expect import BodyTimeout, ClientDisconnected, Expectation, MalformedBody
+from gunicorn_expect import (
+    BodyError,
+    BodyTimeout,
+    ClientDisconnected,
+    ContentTooLarge,
+    Expectation,
+    MalformedBody,
+)
+from gunicorn_expect import receiver as receiver_module
 from gunicorn_expect.body import Body
 from gunicorn_expect.framing import DRAIN_SIZE, Chunked, Sized
 from gunicorn_expect.receiver import Receiver
@@ -184,9 +192,14 @@ def test_any_body_that_is_cut_off_is_an_error_by_any_way_to_read(
                 expected = result(way, model)
                 try:
                     assert result(way, body) == expected
-                except ClientDisconnected:
+                except ClientDisconnected as error:
                     assert model.tell() > before or before == len(whole)
+                    partial = error.partial
                     break
+            else:
+                partial = b""
+            if length is not None:
+                assert whole[:cut].endswith(partial)
             for _ in range(3):
                 with pytest.raises(ClientDisconnected):
                     body.read()
@@ -371,11 +384,108 @@ def test_a_client_that_leaves_while_nobody_reads_is_not_told_of(ours, theirs):
     assert failures == []
 
 
-@pytest.mark.parametrize("kind_of_error", [ClientDisconnected, BodyTimeout, MalformedBody])
-def test_an_error_may_go_to_another_process(kind_of_error):
-    error = pickle.loads(pickle.dumps(kind_of_error("why")))
-    assert type(error) is kind_of_error
-    assert str(error) == str(kind_of_error("why"))
+@pytest.mark.parametrize(
+    "error",
+    [ClientDisconnected("why"), BodyTimeout("why"), MalformedBody("why"), ContentTooLarge(5)],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_may_go_to_another_process(error):
+    error.partial = b"what came"
+    other = pickle.loads(pickle.dumps(error))
+    assert type(other) is type(error)
+    assert str(other) == str(error)
+    assert vars(other) == vars(error)
+
+
+# What came is not lost.
+
+THREE = b"one\ntwo\nthr"
+
+#: The kind of error, with what comes of a body that has a length, or is in chunks: with the head,
+#: and after it.
+BREAKING = {
+    "leaves": (ClientDisconnected, [b"one\nt", b"wo\n", b"th", b"r"], True),
+    "leaves in a chunk": (
+        ClientDisconnected,
+        [b"5\r\none\nt\r\n3", b"\r\nwo\n\r\n64\r\nth", b"r"],
+        False,
+    ),
+    "stalls": (BodyTimeout, [b"one\nt", b"wo\n", b"th", b"r"], True),
+    "stalls in a chunk": (BodyTimeout, [b"5\r\none\nt\r\n3", b"\r\nwo\n\r\n64\r\nth", b"r"], False),
+    "stalls between chunks": (BodyTimeout, [b"b\r\none\ntwo", b"\nth", b"r\r\n"], False),
+    "malformed": (MalformedBody, [b"5\r\none\nt", b"\r\n6\r\nwo\nthr", b"XXX"], False),
+    "too large": (ContentTooLarge, [b"5\r\none\nt", b"\r\n6\r\nwo\nthr\r\n64\r\n"], False),
+}
+
+
+def readinto_and_look(size):
+    def read(body):
+        buffer = bytearray(size)
+        with pytest.raises(BodyError) as raised:
+            body.readinto(buffer)
+        assert buffer.startswith(raised.value.partial)  # they are there, too
+        raise raised.value
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("kind", "large"),
+    [*((kind, False) for kind in KINDS), ("tcp", True)],
+    ids=[*KINDS, "tcp, large"],
+)
+@pytest.mark.parametrize(
+    ("way", "before", "partial"),
+    [
+        (method("read"), [], THREE),
+        (method("read", 100), [], THREE),
+        (method("read", 9000), [], THREE),
+        (method("read", 100), [method("read", 2)], THREE[2:]),
+        (method("read", 9000), [method("readline")], THREE[4:]),
+        (method("readline"), [method("readline"), method("readline")], b"thr"),
+        (method("readline", 7), [method("read", 8)], b"thr"),
+        (method("readlines"), [], THREE),
+        (method("readlines", 100), [method("readline")], THREE[4:]),
+        (method("__next__"), [method("__next__"), method("__next__")], b"thr"),
+        (list, [], b"thr"),  # each line is a call
+        (readinto_and_look(100), [], THREE),
+        (readinto_and_look(9000), [], THREE),
+        (readinto_and_look(9000), [readinto(1)], THREE[1:]),
+    ],
+)
+@pytest.mark.parametrize("how", BREAKING)
+def test_an_error_has_what_its_call_had_taken(
+    ours, theirs, how, way, before, partial, large, monkeypatch
+):
+    if large:  # it is waited for in the kernel
+        monkeypatch.setattr(receiver_module, "LARGE", -1)
+    kind_of_error, (ahead, *pieces), sized = BREAKING[how]
+    stays = kind_of_error is BodyTimeout
+    with Client(ours, theirs, pieces, stays=stays):
+        body, _ = make(ours, 10_000 if sized else None, ahead=ahead, timeout=30)
+        if how == "too large":
+            body.limit(len(THREE))
+        for other in before:
+            other(body)
+        with pytest.raises(kind_of_error) as raised:
+            way(body)
+        assert raised.value.partial == partial
+        for again in [way, method("read"), method("readline"), readinto_and_look(10)]:
+            with pytest.raises(kind_of_error) as raised:
+                again(body)
+            assert raised.value.partial == b""
+
+
+def test_what_was_seen_before_the_answer_is_not_lost_either(ours, theirs):
+    theirs.sendall(b"5\r\nhelloXYZ")
+    body, _ = make(ours, timeout=20)
+    body.on_respond()
+    with pytest.raises(MalformedBody) as raised:
+        body.read()
+    assert raised.value.partial == b"hello"
+    with pytest.raises(MalformedBody) as raised:
+        body.read()
+    assert raised.value.partial == b""
 
 
 class Interruption(BaseException):

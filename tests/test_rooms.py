@@ -14,9 +14,8 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 #: From the leaves up: a room may import from the floors below its own.
 FLOORS = [
     {
+        "errors",
         "fields",
-        "body",
-        "receiver",
         "pool",
         "linger",
         "head",
@@ -25,6 +24,7 @@ FLOORS = [
         "testing.interim",
         "testing.server",
     },
+    {"body", "receiver"},
     {"expectation", "decision", "framing", "testing.clients", "testing.fixtures"},
     {"settings", "record"},
     {"exchange", "gate"},
@@ -40,6 +40,7 @@ FLOORS = [
     {"__main__"},
 ]
 WITHOUT_GUNICORN = {
+    "errors",
     "fields",
     "expectation",
     "decision",

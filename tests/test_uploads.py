@@ -89,6 +89,61 @@ def test_an_answer_that_began_breaks_off_with_its_upload(client):
         assert answer == b""
 
 
+# What came is not lost.
+
+#: What each way to read had taken in the call that failed; the lines before are returned already.
+PARTIAL = {
+    "read": "one\ntwo\nthr",
+    "read-100": "one\ntwo\nthr",
+    "readline": "thr",
+    "readlines": "one\ntwo\nthr",
+    "iteration": "thr",
+    "readinto": "one\ntwo\nthr",
+}
+FRAMED = {
+    "sized": ("HTTP/1.1", "Content-Length: 100", [b"one\n", b"two\nthr"]),
+    "HTTP/1.0": ("HTTP/1.0", "Content-Length: 100", [b"one\n", b"two\nthr"]),
+    "chunked": ("HTTP/1.1", CHUNKED, [b"5\r\none\nt", b"\r\n64\r\nwo\nthr"]),
+}
+by_each_way = pytest.mark.parametrize("way", PARTIAL)
+framed = pytest.mark.parametrize(("version", "framing", "pieces"), FRAMED.values(), ids=FRAMED)
+
+
+def check_partial(answer, way, kind_of_error):
+    found = json.loads(answer.partition(b"\r\n\r\n")[2])
+    in_buffer = PARTIAL[way] if way == "readinto" else ""
+    assert found == [kind_of_error, PARTIAL[way], kind_of_error, "", in_buffer]
+
+
+@by_each_way
+@framed
+def test_what_a_client_sent_before_it_left_is_in_the_error(client, way, version, framing, pieces):
+    client.send(request(f"PUT /partial?{way} {version}", framing), pieces[0])
+    client.send(pieces[1])
+    client.shut_down()
+    answer = client.receive_all()
+    if not isinstance(client.socket, ssl.SSLSocket):
+        check_partial(answer, way, "ClientDisconnected")
+
+
+@by_each_way
+@framed
+def test_what_a_client_sent_before_it_stalled_is_in_the_error(
+    impatient, way, version, framing, pieces
+):
+    with Client(impatient) as client:
+        client.send(request(f"PUT /partial?{way} {version}", framing), pieces[0])
+        client.send(pieces[1])
+        check_partial(client.receive_all(), way, "BodyTimeout")
+
+
+@by_each_way
+def test_what_a_client_sent_before_a_malformed_chunk_is_in_the_error(client, way):
+    client.send(request(f"PUT /partial?{way}", CHUNKED), b"5\r\none\nt\r\n6\r\nwo\nthr")
+    client.send(b"XXX")
+    check_partial(client.receive_all(), way, "MalformedBody")
+
+
 # Malformed.
 
 MALFORMED = {

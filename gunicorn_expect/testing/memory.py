@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wsgiref.util import FileWrapper
 
 from gunicorn_expect.body import Body
+from gunicorn_expect.errors import BodyTimeout
 from gunicorn_expect.expectation import (
     NOBODY_WAITS,
     Expectation,
@@ -23,7 +24,7 @@ from gunicorn_expect.expectation import (
 )
 from gunicorn_expect.framing import Chunked, Framing, Sized
 from gunicorn_expect.gate import Gate
-from gunicorn_expect.receiver import BodyTimeout, Source
+from gunicorn_expect.receiver import Source
 from gunicorn_expect.settings import Settings
 from gunicorn_expect.testing.interim import Interim
 

@@ -1,0 +1,70 @@
+"""What reading a body may raise. Each error knows its response and its counter."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, ClassVar, Final
+
+
+class BodyError(OSError):
+    """The body of a request did not come whole."""
+
+    #: The response that the client gets if the application has none, as a status line.
+    status: ClassVar[str]
+    #: Its counter in statsd, behind ``gunicorn.expect.``.
+    counter: ClassVar[str]
+    _errno: ClassVar[int]
+
+    #: The bytes that this call had taken from the body before it failed, as
+    #: `http.client.IncompleteRead.partial`. ``b""`` if the body had failed before the call.
+    partial: bytes = b""
+
+    def __init__(self, message: str) -> None:
+        """Say what was wrong."""
+        super().__init__(self._errno, message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle it with the argument of its class, which takes others than OSError."""
+        return type(self), (self.strerror,), vars(self)
+
+
+class ClientDisconnected(BodyError, ConnectionResetError):  # noqa: N818  the name is the contract's
+    """The client left before the end of the body that its request announced."""
+
+    # One that has left won't hear it. One that has only closed its sending side will.
+    status = "400 Bad Request"
+    counter = "disconnected"
+    _errno = errno.ECONNRESET
+
+
+class BodyTimeout(BodyError, TimeoutError):  # noqa: N818  the name is the contract's
+    """The client sent too little for too long."""
+
+    status = "408 Request Timeout"
+    counter = "body_timeout"
+    _errno = errno.ETIMEDOUT
+
+
+class MalformedBody(BodyError):  # noqa: N818  as the other two
+    """The chunks of the body are not what RFC 9112 section 7.1 says."""
+
+    status = "400 Bad Request"
+    counter = "malformed"
+    _errno = errno.EBADMSG
+
+
+class ContentTooLarge(BodyError):  # noqa: N818  RFC 9110's words
+    """The body is longer than it may be, and its headers did not tell."""
+
+    status = "413 Content Too Large"
+    counter = "too_large"
+    _errno = errno.EFBIG
+
+    def __init__(self, limit: int) -> None:
+        """Say how many bytes it may have."""
+        super().__init__(f"the body has more than {limit} bytes")
+        self.limit: Final = limit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle it as its base class, with its own argument."""
+        return type(self), (self.limit,), vars(self)
