@@ -8,8 +8,10 @@ documented for others, and no other room does. Of its requests, and only in this
   ``.source_addr`` and ``.unreader``
 * ``Request._policy_expect_continue``: false leaves the Expect field to us. gunicorn neither
   answers it while it builds the environ nor refuses values that it does not know.
-* ``Request.method``, ``.path``, ``.headers``, ``.version``, ``.limit_request_field_size``,
-  ``.max_buffer_headers``, ``.parse_headers()`` and ``.trailers``
+* ``Request.method``, ``.path``, ``.headers``, ``.version``, ``.parse()``, ``.parse_headers()``,
+  ``.trailers``, and the limits ``.limit_request_line``, ``.limit_request_fields``,
+  ``.limit_request_field_size`` and ``.max_buffer_headers``
+* ``Request.set_body_reader()``, which concludes from a whole head where the body ends
 * ``Request.force_close()``: the response says ``Connection: close``, and the connection ends
 * ``Request.body``, which becomes ``wsgi.input``; its ``reader.length`` is that of the body, 0 when
   there is none, and chunks have no length
@@ -48,13 +50,13 @@ a connection has it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import operator
 import pkgutil
 import socket
 import types
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,7 +74,8 @@ from gunicorn_expect.expectation import (
     expects_continue,
 )
 from gunicorn_expect.framing import Chunked, Framing, Sized
-from gunicorn_expect.head import Head
+from gunicorn_expect.front import PIECE
+from gunicorn_expect.head import Head, Limits, TooLargeError
 from gunicorn_expect.receiver import Receiver
 from gunicorn_expect.record import Record
 from gunicorn_expect.version import __version__
@@ -91,7 +94,10 @@ _RELIED_ON: Final = (
     "gunicorn.http.parser:RequestParser.mesg_class",
     "gunicorn.http.parser:RequestParser.finish_body",
     "gunicorn.http.message:Request._policy_expect_continue",
+    "gunicorn.http.message:Request.parse",
     "gunicorn.http.message:Request.parse_headers",
+    "gunicorn.http.message:Request.set_body_reader",
+    "gunicorn.http.message:Request.should_close",
     "gunicorn.http.message:Request.force_close",
     "gunicorn.http.unreader:Unreader.unread",
     "gunicorn.http.unreader:Unreader.take_buffered",
@@ -115,6 +121,8 @@ _RELIED_ON_IN_A_REQUEST: Final = (
     "path",
     "headers",
     "version",
+    "limit_request_line",
+    "limit_request_fields",
     "limit_request_field_size",
     "max_buffer_headers",
     "body.reader.length",
@@ -165,12 +173,12 @@ class Terms:
     limits: Settings
     discard: Callable[[socket.socket], object]
     """Begins to throw away what comes on a connection whose response is being written."""
-    waiting: Callable[[], AbstractContextManager[object]] = nullcontext
+    waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     """Entered while a body is waited for."""
     record: Record = dataclasses.field(default_factory=Record)
     """Told what became of an exchange."""
-    head_limit: int = 0
-    """Bytes that a head may have that is not waited for, as `head_limit` gives them."""
+    head_limits: Limits = dataclasses.field(default_factory=Limits)
+    """Limits of request heads."""
 
 
 class Request(message.Request):
@@ -203,11 +211,34 @@ def prior_knowledge(cfg: Config) -> Callable[[Any], bool]:
     return partial(negotiation.prior_knowledge_allowed, cfg)
 
 
-def head_limit(cfg: Config) -> int:
-    """Give the bytes that a whole request head may have, by gunicorn's settings."""
-    head = unreader.IterUnreader((b"GET / HTTP/1.1\r\n\r\n",))
-    a_request: Any = message.Request(cfg, head, ("", 0))
-    return int(a_request.limit_request_line + a_request.max_buffer_headers)
+def head_limits(cfg: Config) -> Limits:
+    """Return the limits of request heads, by gunicorn's settings."""
+    empty: Any = _Empty(cfg, unreader.IterUnreader(()), ("", 0))
+    return Limits(
+        # 0 means no limit, but the fast parser has one of 1 MiB. So from there on it is asked.
+        line=empty.limit_request_line or 1024 * 1024,
+        fields=empty.limit_request_fields,
+        field=empty.limit_request_field_size,
+        all_fields=empty.max_buffer_headers,
+        proxy=cfg.proxy_protocol,
+    )
+
+
+class _Lines(message.Request):
+    """The lines of a head that isn't whole: the framing can't be known yet."""
+
+    _policy_expect_continue = False
+
+    def set_body_reader(self) -> None:
+        """Conclude nothing: a header field that says more may follow."""
+
+
+class _Empty(_Lines):
+    """A request of which nothing has come. It has gunicorn's limits."""
+
+    def parse(self, unreader: Any) -> bytes:  # noqa: ARG002  it would want a head
+        """Read nothing."""
+        return b""
 
 
 class _NotWholeError(Exception):
@@ -215,16 +246,11 @@ class _NotWholeError(Exception):
 
 
 class _Unreader(unreader.SocketUnreader):
-    """gunicorn's, which can be kept from waiting for the client."""
+    """gunicorn's, for a parser that is given whole heads: it never waits for the client."""
 
-    waits = True
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        """Receive the next piece. _NotWholeError: it may not wait."""
-        if not self.waits:
-            raise _NotWholeError
-        data: bytes = super().chunk(size_hint)  # type: ignore[call-arg]  # the stubs are older
-        return data
+    def chunk(self, size_hint: int | None = None) -> bytes:  # noqa: ARG002
+        """Raise _NotWholeError: nothing more has come."""
+        raise _NotWholeError
 
 
 class Parser(parser.RequestParser):
@@ -239,51 +265,31 @@ class Parser(parser.RequestParser):
         super().__init__(cfg, (), peer)
         self.unreader = _Unreader(sock)
         self._terms = terms
-        self._head: Head | None = None
+        self._head: Head[Request] = Head(terms.head_limits)
         # The next request, if it is parsed already, or what parsing it has raised.
         self._ahead: Request | Exception | None = None
 
     def offer(self, piece: bytes) -> bool:
-        """Take what has come of the next head, which is not waited for.
+        """Take what has come of the next head, without waiting for the rest.
 
-        Tell whether `next` has a request to give, or an error to raise.
+        Return whether `next` has a request to give, or an error to raise.
         """
-        data = self._collect(piece)
-        if not data:
-            return False
-        self.unreader.unread(data)
-        self.unreader.waits = False
         try:
-            self._ahead = self._parse()
-        except _NotWholeError:
-            self.req_count -= 1
-            head = self._begin_head()
-            head.add(data)
-            if not head.too_long:
-                return False  # one parser takes what the other one refuses at once
-            # gunicorn's would look at that when it has read more.
+            self._ahead = self._head.feed(piece, self)
+        except TooLargeError:
             self._ahead = errors.LimitRequestHeaders("max buffer headers")
         except Exception as error:  # noqa: BLE001  it is for who asks for the request
             self._ahead = error
-        finally:
-            self.unreader.waits = True
-        return True
+        return self._ahead is not None
 
-    def _collect(self, piece: bytes) -> bytes:
-        """Give the head and what follows it when it is whole; until then nothing."""
-        if not self._head and piece.endswith(b"\r\n\r\n"):
-            return piece  # all at once, as most come
-        head = self._begin_head()
-        return head.take() if head.add(piece) else b""
-
-    def _begin_head(self) -> Head:
-        if self._head is None:
-            self._head = Head(max(0, self.cfg.limit_request_line), self._terms.head_limit)
-        return self._head
+    def pass_empty_line(self) -> None:
+        """Take a CRLF that came behind the last request: it is not the beginning of the next."""
+        if self.unreader.buf.getvalue() == b"\r\n":
+            self.offer(self.unreader.take_buffered())
 
     def take_back(self) -> None:
         """Let what was offered of an unfinished head be what is read next."""
-        if self._head:
+        if self.has_begun:
             self.unreader.unread(self._head.take())
 
     @property
@@ -294,10 +300,10 @@ class Parser(parser.RequestParser):
     @property
     def has_begun(self) -> bool:
         """Whether a part of the next head was offered."""
-        return bool(self._head)
+        return self._head.has_begun
 
     def __next__(self) -> Request:
-        """Give the next request when its head is here, with its exchange open if it has a body.
+        """Return the next request when its head is here, with its exchange open if it has a body.
 
         Raises:
             gunicorn.http.errors.ExpectationFailed: it expects what we don't know. gunicorn answers
@@ -305,14 +311,39 @@ class Parser(parser.RequestParser):
 
         """
         if self._ahead is None:
-            return self._parse()
+            self._receive_head()
         ahead, self._ahead = self._ahead, None
-        if isinstance(ahead, Exception):
-            raise ahead
-        return ahead
+        if isinstance(ahead, Request):
+            return ahead
+        raise ahead or StopIteration
 
-    def _parse(self) -> Request:
-        req: Request = super().__next__()  # type: ignore[assignment]
+    def _receive_head(self) -> None:
+        """Wait for the next head. StopIteration, NoMoreData: none comes, or only a part."""
+        if (self.mesg and self.mesg.should_close()) or not self.finish_body():
+            raise StopIteration
+        piece = self.unreader.take_buffered()
+        while not (piece and self.offer(piece)):
+            piece = self.unreader.sock.recv(PIECE)
+            if not piece:
+                raise errors.NoMoreData if self.has_begun else StopIteration
+
+    # What the head asks, see `gunicorn_expect.head.Parser`.
+
+    def judge(self, data: bytes) -> None:
+        """Raise gunicorn's error if these lines can't begin a request."""
+        came = unreader.IterUnreader((data,))
+        with contextlib.suppress(errors.NoMoreData):
+            _Lines(self.cfg, came, self.source_addr, self.req_count + 1)
+
+    def parse(self, data: bytes) -> tuple[Request, int] | None:
+        """Return the next request, its exchange open, and how many bytes follow its head."""
+        self.unreader.unread(data)
+        try:
+            req: Request = super().__next__()  # type: ignore[assignment]
+        except _NotWholeError:
+            self.req_count -= 1
+            return None
+        behind = self.unreader.buf.getbuffer().nbytes
         waits = False
         for name, _ in req.headers:
             if name == "EXPECT":
@@ -326,7 +357,7 @@ class Parser(parser.RequestParser):
         length = getattr(req.body.reader, "length", None)
         if length != 0:
             self._open(req, length, waits=waits)
-        return req
+        return req, behind
 
     # the stubs of gunicorn know a finish_body that gives nothing
     def finish_body(  # type: ignore[override]

@@ -1,61 +1,242 @@
-"""The head of a request while it comes: whether a parser would know what to make of it."""
+"""Where bytes become a request, or an error, or are not enough yet: for all workers and transports.
+
+It has no socket and knows no gunicorn: the owner of the connection feeds it with what came, and it
+asks a parser. When the head is whole, the parser makes a request of it. Before that, the parser
+judges what looks wrong: whether that is an error depends on the parser and on its settings.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
-_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+_END: Final = b"\r\n\r\n"
+
+#: What every parser takes, with any settings. The rest is for a parser to judge.
+_REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,20} /(?!/)[\x21-\x7e]* HTTP/1\.[01]\r\n")
+_FIELD_LINE: Final = re.compile(
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n"  # RFC 9110 section 5
+)
+
+#: Ends a head that isn't whole, so that a parser judges what there is of it. It has 12 bytes:
+#: gunicorn looks for the PROXY protocol in so many before it looks at anything else.
+_CUT: Final = b"\r\n" * 6
+
+#: How often a parser is asked about one head that isn't whole. Each time it parses all that came:
+#: a client could make that dear where the settings allow what looks wrong, as folded lines.
+_MOST_DOUBTS: Final = 8
+
+#: The first bytes of the PROXY protocol, version 1 and 2.
+_PROXY_V1: Final = b"PROXY "
+_PROXY_V2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+#: "a 107-byte buffer is always enough to store all the line" (PROXY protocol, section 2.1)
+_PROXY_V1_SIZE: Final = 107
+#: Signature, version, family and length (PROXY protocol, section 2.2).
+_PROXY_V2_SIZE: Final = 16
 
 
-class Head:
-    """What has come of a request head, and of what follows it."""
+class TooLargeError(Exception):
+    """The header fields have more bytes than they may have, and no end."""
 
-    __slots__ = ("_data", "_limit", "_line_limit")
 
-    def __init__(self, line_limit: int, limit: int) -> None:
-        """Begin with nothing.
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """From which sizes on a head is suspicious, in bytes, without the CRLF."""
 
-        Args:
-            line_limit: bytes that the request line may have; 0: any number.
-            limit: bytes that the whole head may have.
+    line: int = 4094
+    """Of the request line."""
+    fields: int = 100
+    """Header fields, the only number that is not one of bytes."""
+    field: int = 8190
+    """Of a line of the header fields."""
+    all_fields: int = 100 * (8190 + 2) + 4
+    """Of all header fields together. More is an error."""
+    proxy: str = "off"
+    """How the first head may begin: "v1", "v2" or "auto", the versions of the PROXY protocol."""
 
+
+class Parser(Protocol[R_co]):
+    """Knows what a request is. What it raises is the error that the client is to be told."""
+
+    def parse(self, data: bytes) -> tuple[R_co, int] | None:
+        """Return the request at the beginning, and how many bytes follow its head.
+
+        None: the head isn't whole.
         """
-        self._line_limit = line_limit
-        self._limit = limit
-        self._data = bytearray()
 
-    def __len__(self) -> int:
-        """Count the bytes."""
-        return len(self._data)
+    def judge(self, data: bytes) -> None:
+        """Raise if these lines can't begin a request."""
+
+
+class Head(Generic[R]):
+    """What has come of the next head of a connection.
+
+    Each byte is looked at a fixed number of times, in however many pieces the head comes.
+    """
+
+    __slots__ = (
+        "_data",
+        "_doubts",
+        "_fields",
+        "_is_first",
+        "_limits",
+        "_line",
+        "_lines",
+        "_may_be_proxied",
+        "_skipped",
+        "_start",
+        "behind",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        """Begin a connection."""
+        self._limits = limits
+        self._is_first = True
+        #: Bytes that came behind the last whole head.
+        self.behind = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._data = bytearray()
+        self._doubts = 0
+        self._may_be_proxied = self._is_first and self._limits.proxy != "off"
+        # Where the request line begins, the line that has not ended, and the header fields.
+        self._start = self._line = self._fields = 0
+        self._lines = 0  # that have ended
+        self._skipped = False  # an empty line before the request line
 
     @property
-    def too_long(self) -> bool:
-        """Whether it is longer than it may be, and no end of it has come."""
-        return len(self._data) > self._limit
+    def has_begun(self) -> bool:
+        """Whether a part of a head has come: a CRLF before the request line is none."""
+        size = len(self._data) - self._start
+        return size > 1 or (size == 1 and not self._data.endswith(b"\r"))
 
-    def add(self, piece: bytes) -> bool:
-        """Add what has come; tell whether the head is whole, or one that no parser would take.
+    def take(self) -> bytes:
+        """Return all that came of an unfinished head, and forget it."""
+        data = bytes(self._data)
+        self._reset()
+        return data
 
-        What was looked at is not looked at again: a head that comes in small pieces costs no more
-        than one that comes at once.
+    def feed(self, piece: bytes, parser: Parser[R]) -> R | None:
+        """Take what has come; return the request when its head is whole, None before that.
+
+        Raises:
+            TooLargeError: there are too many bytes.
+            Exception: what the parser raises.
+
         """
+        if not self._data and piece.endswith(_END):
+            found = parser.parse(piece)  # all at once, as most come
+            if found is not None:
+                return self._whole(found)
         data = self._data
         seen = len(data)
         data += piece
+        if self._may_be_proxied:
+            if not self._pass_proxy_header(seen, parser):
+                return None
+            seen = self._start  # what follows was not looked at before
+        self._pass_empty_line()
+        ended = data.find(_END, max(self._start, seen - 3)) >= 0 or self._look(seen, parser)
+        if ended:
+            found = parser.parse(bytes(data))
+            if found is not None:
+                return self._whole(found)
+        if self._lines and len(data) - self._fields > self._limits.all_fields:
+            raise TooLargeError
+        return None
+
+    def _whole(self, found: tuple[R, int]) -> R:
+        self._is_first = False
+        self._reset()
+        request, self.behind = found
+        return request
+
+    def _look(self, seen: int, parser: Parser[R]) -> bool:
+        """Look at the lines that came, and have the parser judge what looks wrong.
+
+        Return whether the head may have ended, for a parser that takes a bare LF for a CRLF.
+        """
+        data = self._data
+        while (end := data.find(b"\n", max(self._line, seen))) >= 0:
+            line = bytes(data[self._line : end + 1])
+            plain, longest = self._expected()
+            self._line = end + 1
+            self._lines += 1
+            if self._lines == 1:
+                self._fields = self._line
+            elif line in (b"\n", b"\r\n"):
+                self._doubts += 1
+                return self._doubts <= _MOST_DOUBTS
+            if (
+                not plain.fullmatch(line)
+                or len(line) - 2 > longest
+                or self._lines - 1 > self._limits.fields
+            ):
+                self._judge(self._line, parser)
+        if self._doubts_tail(seen):
+            self._judge(len(data), parser)
+        return False
+
+    def _expected(self) -> tuple[re.Pattern[bytes], int]:
+        """Return what the line that has not ended should be like, and its limit."""
+        if self._lines:
+            return _FIELD_LINE, self._limits.field
+        return _REQUEST_LINE, self._limits.line
+
+    def _doubts_tail(self, seen: int) -> bool:
+        """Return whether the line that has not ended looks wrong, and has not done so before."""
+        data, line = self._data, self._line
+        if data.find(b"\r", max(line, seen - 1), len(data) - 1) >= 0:
+            return True  # no LF follows it
+        if seen <= line < len(data) and data[line] in b" \t":
+            return True
+        _, longest = self._expected()
+        return seen - line <= longest + 2 < len(data) - line
+
+    def _judge(self, end: int, parser: Parser[R]) -> None:
+        """Have what came up to here judged, as if no more came."""
+        self._doubts += 1
+        if self._doubts <= _MOST_DOUBTS:
+            parser.judge(bytes(self._data[:end] + _CUT))
+
+    def _pass_empty_line(self) -> None:
         # "a server that is expecting to receive and parse a request-line SHOULD ignore at least one
         # empty line (CRLF) received prior to the request-line" (RFC 9112 section 2.2). gunicorn
         # ignores one.
-        begin = 2 if data.startswith(b"\r\n") else 0
-        if data.find(b"\r\n\r\n", max(begin, seen - 3)) >= 0 or data.startswith(b"\r\n", 2, 4):
-            return True
-        end = self._line_limit + begin + 2
-        if self._line_limit and seen <= end < len(data) and data.find(b"\r\n", begin, end) < 0:
-            return True
-        return self.too_long or _BARE_LF.search(data, max(0, seen - 1)) is not None
+        if not (self._lines or self._skipped) and self._data.startswith(b"\r\n", self._start):
+            self._skipped = True
+            self._start += 2
+            self._line = self._start
 
-    def take(self) -> bytes:
-        """Give all that has come, and begin with nothing."""
-        data = bytes(self._data)
-        self._data.clear()
-        return data
+    def _pass_proxy_header(self, seen: int, parser: Parser[R]) -> bool:
+        """Find the end of the header of the PROXY protocol; return whether what follows has come.
+
+        The parser judges it, whether there is one or not: it is about who has sent it, too.
+        """
+        data, mode = self._data, self._limits.proxy
+        end = 0
+        if mode in ("v2", "auto") and data[:12] == _PROXY_V2[: len(data)]:
+            if len(data) < _PROXY_V2_SIZE:
+                return False
+            end = _PROXY_V2_SIZE + int.from_bytes(data[14:16], "big")
+            if seen < _PROXY_V2_SIZE:
+                parser.judge(bytes(data[:_PROXY_V2_SIZE]))
+        elif mode in ("v1", "auto") and data[:6] == _PROXY_V1[: len(data)]:
+            found = data.find(b"\r\n", max(0, seen - 1))
+            if found < 0 and len(data) > _PROXY_V1_SIZE:
+                self._judge(len(data), parser)
+            end = found + 2 if found >= 0 else len(data) + 1
+        if len(data) > self._limits.all_fields:
+            raise TooLargeError
+        if len(data) < end:
+            return False
+        if end:
+            parser.judge(bytes(data[:end]))
+        self._may_be_proxied = False
+        self._start = self._line = end
+        return True

@@ -109,4 +109,9 @@ class Worker(base.Worker):
     def open(self, closing: linger.Linger, limits: settings.Settings) -> None:
         """Set ``lingering`` and ``terms``: here, closing connections get a loop of their own."""
         self.lingering = linger.LingerThread(closing)
-        self.terms = exchange.Terms(limits, discard=self.lingering.discard, record=self.record)
+        self.terms = exchange.Terms(
+            limits,
+            discard=self.lingering.discard,
+            record=self.record,
+            head_limits=exchange.head_limits(self.cfg),
+        )

@@ -1,60 +1,225 @@
-"""When a parser would know what to make of a head, and gunicorn's parser with it."""
+"""How bytes become the head of a request, or an error, or are not enough yet."""
 
 import itertools
+import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gunicorn_expect.head import Head
+from gunicorn_expect.head import Head, Limits, TooLargeError
 
-HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: b c\r\n\r\n"
+LIMITS = Limits(line=100, fields=5, field=200, all_fields=5 * 202 + 4)
+V1 = b"PROXY TCP4 203.0.113.7 192.0.2.1 56789 443\r\n"
+#: An address that has the end of a head in it.
+V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack("!H4s4sHH", 12, b"\r\n\r\n", b"abcd", 1, 2)
 
 
-def head(line_limit=100, limit=1000):
-    return Head(line_limit, limit)
+class WrongError(Exception):
+    pass
 
 
-@given(st.lists(st.integers(0, len(HEAD) + 2)), st.sampled_from([b"", b"\r\n"]), st.binary())
-def test_a_head_is_whole_with_its_last_byte_however_it_comes(cuts, before, behind):
-    data = before + HEAD
+class Parser:
+    """Takes every head, and judges as it is told to."""
+
+    def __init__(self, prefix=b"", verdict=None):
+        self.prefix = prefix
+        self.verdict = verdict
+        self.judged = []
+
+    def parse(self, data):
+        if not self.prefix.startswith(data[: len(self.prefix)]):
+            self.prefix = b""  # of the first head alone
+        end = data.find(b"\r\n\r\n", len(self.prefix) + (data[:2] == b"\r\n") * 2) + 4
+        return None if end < 4 else (data[:end], len(data) - end)
+
+    def judge(self, data):
+        self.judged.append(data)
+        if self.verdict:
+            raise self.verdict
+
+
+def fed(head, data, parser):
+    """Feed byte by byte; return what each byte gave."""
+    return [head.feed(data[i : i + 1], parser) for i in range(len(data))]
+
+
+@given(
+    st.lists(st.integers(0, 200)),
+    st.sampled_from([b"", V1, V2]),
+    st.sampled_from([b"", b"\r\n"]),
+    st.binary(),
+)
+def test_a_head_is_whole_with_its_last_byte_however_it_comes(cuts, prefix, before, behind):
+    data = prefix + before + HEAD
     end = len(data)
-    coming = head()
+    parser = Parser(prefix + before)
+    head = Head(Limits(proxy="auto" if prefix else "off"))
     cuts = sorted({0, *(cut for cut in cuts if cut < end), end - 1})
     for begin, after in itertools.pairwise(cuts):
-        assert not coming.add(data[begin:after])
-    assert coming.add(data[-1:] + behind)
-    assert coming.take() == data + behind
-    assert len(coming) == 0
+        assert head.feed(data[begin:after], parser) is None
+    assert head.feed(data[-1:] + behind, parser) == data
+    assert head.behind == len(behind)
+    assert not head.has_begun
+    assert not [judged for judged in parser.judged if not prefix.startswith(judged)]
+
+
+def test_the_next_head_begins_with_the_next_byte():
+    head, parser = Head(LIMITS), Parser()
+    for _ in range(3):
+        assert fed(head, HEAD, parser) == [None] * (len(HEAD) - 1) + [HEAD]
+        assert head.feed(HEAD, parser) == HEAD
+    assert parser.judged == []
+
+
+#: What some parser may refuse; each is wrong with its last byte.
+DOUBTFUL = [
+    b"BAD\r\n",
+    b"BAD\n",
+    b"get / HTTP/1.1\r\n",
+    b"GET  / HTTP/1.1\r\n",
+    b"GET / HTTP/2.0\r\n",
+    b"GET http://a/ HTTP/1.1\r\n",
+    b"GET //[ HTTP/1.1\r\n",
+    b"GET / HTTP/1.1\n",
+    b"GET / HTTP/1.1\rL",
+    b"GET /" + bytes(98),
+    b"\r\n\r\n",
+    b"\r\nGET /" + bytes(98),
+    *(
+        b"GET / HTTP/1.1\r\n" + lines
+        for lines in (
+            b" ",
+            b"\t",
+            b"Host: a\r\n ",
+            b"Host\r\n",
+            b": a\r\n",
+            b"Host : a\r\n",
+            b"Host: a\0\r\n",
+            b"Host: a\n",
+            b"Host: a\rb",
+            b"Host: a\r\r",
+            b"Content-Length: 3\r\n\ra",
+            b"Host: " + b"a" * 197,
+            b"a:b\r\n" * 6,
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("data", DOUBTFUL)
+def test_what_looks_wrong_is_judged_as_soon_as_it_does(data):
+    for refused in (None, WrongError):
+        head, parser = Head(LIMITS), Parser(verdict=refused)
+        assert fed(head, data[:-1], parser) == [None] * (len(data) - 1)
+        assert parser.judged == []
+        if refused:
+            with pytest.raises(WrongError):
+                head.feed(data[-1:], parser)
+        else:
+            assert head.feed(data[-1:], parser) is None
+        assert parser.judged == [data + b"\r\n" * 6]
+
+
+@pytest.mark.parametrize("data", DOUBTFUL)
+def test_what_looks_wrong_is_judged_when_it_comes_at_once(data):
+    head, parser = Head(LIMITS), Parser(verdict=WrongError)
+    with pytest.raises(WrongError):
+        head.feed(data, parser)
+
+
+def test_the_line_that_has_not_ended_is_not_judged_for_another_one():
+    head, parser = Head(LIMITS), Parser()
+    head.feed(b"GET / HTTP/1.1\r\nBad Name: a\r\nHo", parser)
+    assert parser.judged == [b"GET / HTTP/1.1\r\nBad Name: a\r\n" + b"\r\n" * 6]
+
+
+def test_a_parser_that_allows_what_looks_wrong_is_not_asked_for_ever():
+    head, parser = Head(Limits(fields=1000, all_fields=10**6)), Parser()
+    data = b"GET / HTTP/1.1\r\na: b\r\n" + b" c\r\n" * 1000
+    fed(head, data, parser)
+    assert sum(map(len, parser.judged)) < 10 * len(data)
+    assert head.feed(b"\r\n", parser) == data + b"\r\n"
+
+
+class Lenient(Parser):
+    """Takes a bare LF as the end of a line."""
+
+    def parse(self, data):
+        head, end, rest = data.replace(b"\r\n", b"\n").partition(b"\n\n")
+        return (head, len(rest)) if end else None
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\n", b"\n\r\n"])
+def test_a_parser_that_takes_a_bare_lf_gets_such_a_head_when_it_is_whole(end):
+    head, parser = Head(LIMITS), Lenient()
+    results = fed(head, b"GET / HTTP/1.1\nHost: a" + end, parser)
+    assert results[-1] == b"GET / HTTP/1.1\nHost: a"
+    assert not any(results[:-1])
+
+
+def test_a_line_is_waited_for_as_long_as_the_parser_does_not_refuse_it():
+    head, parser = Head(LIMITS), Parser()
+    line = b"GET /" + b"a" * 10**5
+    assert head.feed(line, parser) is None
+    fed(head, b"a" * 100, parser)
+    assert len(parser.judged) == 1
+    assert head.feed(b" HTTP/1.1\r\nHost: b\r\n", parser) is None
+    assert head.feed(b"\r\n", parser).startswith(line)
+
+
+def test_header_fields_have_a_limit_in_all():
+    head, parser = Head(LIMITS), Parser()
+    head.feed(b"GET /" + b"a" * 2000 + b" HTTP/1.1\r\nHost: " + b"a" * 1000, parser)
+    with pytest.raises(TooLargeError):
+        head.feed(b"a" * 20, parser)
+
+
+@pytest.mark.parametrize("empty", [b"", b"\r", b"\r\n"])
+@pytest.mark.parametrize("mode", ["off", "v1"])
+def test_an_empty_line_is_not_the_beginning_of_a_head(mode, empty):
+    head, parser = Head(Limits(proxy=mode)), Parser(V1 if mode == "v1" else b"")
+    if mode == "v1":
+        fed(head, V1, parser)
+    fed(head, empty, parser)
+    assert not head.has_begun
+    head.feed(b"\r\nGET"[len(empty) :], parser)
+    assert head.has_begun
+    assert head.take() == parser.prefix + b"\r\nGET"
+    assert not head.has_begun
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("mode", "data", "judged"),
     [
-        b"GET / HTTP/1.1\nHost: a",
-        b"GET / HTTP/1.1\r\nHost: a\n",
-        b"\n",
-        b"\r\n\r\n",
-        b"GET /" + bytes(98),
-        b"\r\nGET /" + bytes(98),
-        b"GET / HTTP/1.1\r\n" + bytes(1000),
+        ("v1", V1, V1),
+        ("auto", V1, V1),
+        ("v2", V2, V2),
+        ("auto", V2, V2),
+        ("v2", V2[:16], V2[:16]),
+        ("v1", b"PROXY " + b"x" * 102, b"PROXY " + b"x" * 102 + b"\r\n" * 6),
+        ("v1", b"BAD\r\n", b"BAD\r\n" + b"\r\n" * 6),
+        ("v2", b"PROXY TCP4\r\n", b"PROXY TCP4\r\n" + b"\r\n" * 6),
+        ("v2", b"\r\n\r\n\0\r\nBAD\r\n", b"\r\n\r\n\0\r\nBAD\r\n" + b"\r\n" * 6),
     ],
 )
-def test_what_no_parser_would_take_is_not_waited_for(data):
-    at_once, in_pieces = head(), head()
-    assert at_once.add(data)
-    whole = [in_pieces.add(data[i : i + 1]) for i in range(len(data))]
-    assert True in whole
-    assert not any(whole[: whole.index(True)])
+def test_the_header_of_the_proxy_protocol_is_judged_when_it_is_whole(mode, data, judged):
+    head, parser = Head(Limits(proxy=mode)), Parser()
+    fed(head, data, parser)
+    assert parser.judged[-1] == judged
 
 
-def test_a_line_of_any_length_is_waited_for_if_there_is_no_limit():
-    assert not head(line_limit=0).add(b"GET /" + bytes(900))
+def test_only_the_first_head_may_have_a_header_of_the_proxy_protocol():
+    head, parser = Head(Limits(proxy="v1")), Parser(V1)
+    assert fed(head, V1 + HEAD, parser)[-1] == V1 + HEAD
+    parser.verdict = WrongError
+    with pytest.raises(WrongError):
+        fed(head, V1, parser)
 
 
-def test_what_is_too_long_is_known():
-    coming = head()
-    coming.add(b"GET / HTTP/1.1\r\n" + bytes(900))
-    assert not coming.too_long
-    coming.add(bytes(100))
-    assert coming.too_long
+@pytest.mark.parametrize("data", [b"PROXY ", V2[:14] + b"\xff\xff"])
+def test_an_endless_header_of_the_proxy_protocol_is_not_collected_for_ever(data):
+    head, parser = Head(Limits(proxy="auto", all_fields=1000)), Parser()
+    with pytest.raises(TooLargeError):
+        head.feed(data + bytes(1000), parser)

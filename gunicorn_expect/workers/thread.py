@@ -177,7 +177,7 @@ class Worker(worker.Worker, gthread.ThreadWorker):
             discard=partial(self.method_queue.defer, closing.discard),
             waiting=self.tpool.waiting,
             record=self.record,
-            head_limit=exchange.head_limit(self.cfg),
+            head_limits=exchange.head_limits(self.cfg),
         )
         self._inline = inline.Inline(self, self.gate, name_of(self._policy))
         # For others gunicorn's parser waits, on a thread.
@@ -265,6 +265,8 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         assert isinstance(conn, Connection)  # noqa: S101  enqueue_req has made it one
         while True:
             kept = super().handle(conn)
+            if kept is True:
+                conn.parser.pass_empty_line()  # gunicorn would have a thread wait for the rest
             # Through the main loop a request wakes two threads, and passes the interpreter's lock
             # between them: most of what a request costs.
             if kept is not True or not self.alive or self.tpool.busy:
