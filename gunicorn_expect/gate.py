@@ -91,7 +91,7 @@ class Gate:
         expectation: Expectation | None = getattr(body, "expectation", None)
         if expectation is None:
             environ[KEY] = NOBODY_WAITS
-            items = self._application(environ, start_response)
+            items = self._application(environ, partial(_start_final, start_response))
             if self._guards_all and not isinstance(items, (list, environ["wsgi.file_wrapper"])):
                 return _Guarded(items)
             return items
@@ -191,8 +191,13 @@ class Gate:
         self, refusal: Refuse, environ: WSGIEnvironment, start_response: StartResponse
     ) -> list[bytes]:
         self._on_refused(str(refusal.status))
-        length = ("Content-Length", str(len(refusal.body)))
-        start_response(str(refusal.status), [*refusal.headers, length])
+        headers = list(refusal.headers)
+        # "A server MUST NOT send Content-Length in such a response unless its field value equals
+        # the decimal number of octets that would have been sent in the content of a 200 (OK)
+        # response to the same request" (RFC 9110 section 8.6), of a 304.
+        if not str(refusal.status).startswith("304"):
+            headers.append(("Content-Length", str(len(refusal.body))))
+        start_response(str(refusal.status), headers)
         return [refusal.body] if environ["REQUEST_METHOD"] != "HEAD" else []
 
     def _refused_late(self, environ: WSGIEnvironment, status: str, reader: Reader) -> None:
@@ -314,7 +319,9 @@ class _Answer:
         # A 101 does end the exchange, but "if a server receives both an Upgrade and an Expect
         # header field with the "100-continue" expectation, the server MUST send a 100 (Continue)
         # response before sending a 101 (Switching Protocols) response" (RFC 9110 section 7.8).
-        if status[:1] == "1" and (status[:3] != "101" or self._expectation.state is State.PENDING):
+        if _is_interim(status) or (
+            status[:3] == "101" and self._expectation.state is State.PENDING
+        ):
             raise ValueError(
                 f"start_response({status!r}): a 1xx is not a final response. To let the client "
                 f"send the body, read wsgi.input or call environ[{KEY!r}].proceed()"
@@ -397,6 +404,23 @@ class _Withheld:
 
     def limit(self, size: int) -> None:
         """Leave it: on the thread it is asked for again."""
+
+
+def _start_final(
+    start_response: StartResponse,
+    status: str,
+    headers: list[tuple[str, str]],
+    exc_info: OptExcInfo | None = None,
+) -> Callable[[bytes], object]:
+    """Stand in for ``start_response`` (PEP 3333) where the request has no body."""
+    if _is_interim(status):
+        raise ValueError(f"start_response({status!r}): a 1xx is not a final response")
+    return start_response(status, headers, exc_info)
+
+
+def _is_interim(status: str) -> bool:
+    # A 101 is the last response of HTTP/1.1 on its connection (RFC 9110 section 15.2.2).
+    return status[:1] == "1" and status[:3] != "101"
 
 
 def _are_bytes(items: Sequence[object]) -> bool:

@@ -330,6 +330,14 @@ def test_a_1xx_is_not_a_final_status(http2, status, expect):
     assert http2.get("/hello") == ["200", b"hello", "end"]
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_1xx_is_not_a_final_status_for_a_stream_without_a_body(http2, method):
+    stream = http2.open(f"{method} /start?100+Continue", end=True)
+    status, _, *rest = http2.answer(stream)
+    assert [status, *rest] == ["500", "end"]
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
 # A body that does not come whole.
 
 

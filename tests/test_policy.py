@@ -52,6 +52,20 @@ def test_a_refusal_is_the_answer_and_the_application_is_not_called(
     assert asked(server, path) == (True, False)
 
 
+@pytest.mark.parametrize("policy", ["deciding:policy", "deciding:inline_policy"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_refusal_by_a_304_has_no_length(worker, policy):
+    with Server(worker=WORKERS[worker][0], env={"GUNICORN_EXPECT_POLICY": policy}) as server:
+        for head in (waiting, request):
+            with Client(server) as client:
+                client.send(head("PUT /", LENGTH, "X-Decide: refuse 304", "Connection: close"))
+                answer = client.receive_all()
+            assert answer.startswith(b"HTTP/1.1 304 Not Modified\r\n")
+            assert answer.endswith(b"\r\n\r\n")
+            for name in (b"content-length", b"transfer-encoding"):
+                assert name not in answer.lower()
+
+
 def test_a_refusal_may_have_a_body(client):
     client.send(waiting("PUT /", LENGTH, "X-Decide: refuse 403 not yours"))
     answer = client.receive_all()

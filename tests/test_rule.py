@@ -249,6 +249,19 @@ def test_a_1xx_is_not_a_final_status_for_an_upload_that_does_not_wait(server, cl
     server.wait_for_log(r"ValueError: start_response\('100 Continue'\): a 1xx is not", start)
 
 
+@pytest.mark.parametrize("head", ["GET", "GET HTTP/1.0", "HEAD", "PUT"])
+@pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
+def test_a_1xx_is_not_a_final_status_for_a_request_without_a_body(server, client, head, status):
+    start = len(server.lines)
+    method, *version = head.split()
+    line = " ".join([method, f"/start?{status.replace(' ', '+')}", *version])
+    client.send(request(line, "Content-Length: 0"))
+    answer = client.receive_all()
+    assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert answer.count(b"HTTP/1.1") == 1
+    server.wait_for_log(rf"ValueError: start_response\('{status}'\): a 1xx is not", start)
+
+
 def test_a_client_that_leaves_while_it_waits_harms_nobody(server):
     with Client(server) as client:
         client.send(waiting("PUT /read-after-event?left", "Content-Length: 5"))
