@@ -15,8 +15,11 @@ from gunicorn_expect.errors import BodyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-#: Bytes that are read ahead to find the end of a line.
-LINE_AHEAD: Final = 8192
+#: Bytes that are read ahead for small reads, and to find the end of a line.
+AHEAD: Final = 8192
+
+#: The size of a small read: below it, copying the bytes once more costs less than a system call.
+SMALL: Final = 1024
 
 #: Seconds that the rest of an unread body is waited for when its connection is to be kept:
 #: gunicorn's own time.
@@ -130,13 +133,15 @@ class Body:
 
     # What the application may use (PEP 3333, and io.BufferedIOBase for the details).
 
-    def read(self, size: int | None = None, /) -> bytes:
+    # The arguments have the names that callers of gunicorn's own input use; PEP 3333 has none.
+
+    def read(self, size: int | None = None) -> bytes:
         """Read ``size`` bytes, fewer at the end of the body only; all that is left without one."""
         size = self._want(size)
         if not size:
             return b""
         with self._lock:
-            data = self._ahead.read(size) or self._more(size, whole=True)
+            data = self._ahead.read(size) or self._next(size)
             if len(data) == size or not data:
                 return data
             # Not a list of pieces and a join: that would hold a large body twice.
@@ -144,7 +149,7 @@ class Body:
             pieces.write(data)
             size -= len(data)
             try:
-                while size and (data := self._more(size, whole=True)):
+                while size and (data := self._next(size)):
                     pieces.write(data)
                     size -= len(data)
             except BodyError as error:
@@ -152,7 +157,7 @@ class Body:
                 raise
             return pieces.getvalue()
 
-    def readline(self, size: int | None = None, /) -> bytes:
+    def readline(self, size: int | None = None) -> bytes:
         """Read a line with its LF, or ``size`` bytes of it."""
         size = self._want(size)
         if not size:
@@ -162,26 +167,32 @@ class Body:
             pieces = [line]
             try:
                 while not line.endswith(b"\n") and (size := size - len(line)):
-                    data = self._more(LINE_AHEAD)
-                    if not data:
-                        break
-                    self._ahead = io.BytesIO(data)
+                    self._read_ahead()
                     line = self._ahead.readline(size)
+                    if not line:
+                        break
                     pieces.append(line)
             except BodyError as error:
                 error.partial = b"".join(pieces)
                 raise
             return b"".join(pieces)
 
-    def readlines(self, hint: int | None = None, /) -> list[bytes]:
-        """Read the lines that are left, or so many that they have ``hint`` bytes together."""
+    def readlines(self, hint: int | None = None, *, size: int | None = None) -> list[bytes]:
+        """Read the lines that are left, or so many that they have ``hint`` bytes together.
+
+        Args:
+            hint: bytes; None, 0 or less: all.
+            size: another name for it, which gunicorn's own input uses.
+
+        """
+        hint = size if hint is None else hint
         lines: list[bytes] = []
-        size = 0
+        total = 0
         try:
             for line in self:
                 lines.append(line)
-                size += len(line)
-                if hint is not None and 0 < hint <= size:
+                total += len(line)
+                if hint is not None and 0 < hint <= total:
                     break
         except BodyError as error:
             error.partial = b"".join(lines) + error.partial
@@ -199,7 +210,7 @@ class Body:
             with self._lock:
                 filled = self._ahead.readinto(view)
                 try:
-                    while filled < len(view) and (size := self._more_into(view[filled:])):
+                    while filled < len(view) and (size := self._next_into(view[filled:])):
                         filled += size
                 except BodyError as error:
                     end = filled + len(error.partial)
@@ -354,6 +365,23 @@ class Body:
     def _put_back(self, data: bytes) -> None:
         if data:
             self._ahead = io.BytesIO(self._ahead.read() + data)
+
+    def _next(self, size: int) -> bytes:
+        """Read up to ``size`` bytes when nothing is ahead; ``b""`` at the end of the body."""
+        if size > SMALL:
+            return self._more(size, whole=True)
+        self._read_ahead()
+        return self._ahead.read(size)
+
+    def _next_into(self, view: memoryview) -> int:
+        if len(view) > SMALL:
+            return self._more_into(view)
+        self._read_ahead()
+        return self._ahead.readinto(view)
+
+    def _read_ahead(self) -> None:
+        """Read what is here of the body; wait if that is nothing."""
+        self._ahead = io.BytesIO(self._more(AHEAD))
 
     def _more(self, size: int, *, whole: bool = False) -> bytes:
         if self._failure is not None:

@@ -5,13 +5,17 @@ import io
 import itertools
 import pickle
 import socket
+import sys
 import threading
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
+import gunicorn.http.body
 import hypothesis
 import pytest
+from gunicorn.http.body import LengthReader
+from gunicorn.http.unreader import SocketUnreader
 from hypothesis import strategies as st
 from pairs import KINDS, Client, Waiting, connected, what_is_left
 from test_framing import in_chunks
@@ -250,6 +254,73 @@ def test_reading_after_the_end_gives_nothing(ours, theirs, length):
         assert body.readinto(bytearray(1)) == 0
         with pytest.raises(StopIteration):
             next(body)
+
+
+@pytest.mark.parametrize(
+    ("way", "data"),
+    [
+        (lambda body: body.read(size=3), b"one"),
+        (lambda body: body.read(size=None), b"one\ntwo\nlast"),
+        (lambda body: body.readline(size=2), b"on"),
+        (lambda body: body.readlines(hint=5), [b"one\n", b"two\n"]),
+        (lambda body: body.readlines(size=5), [b"one\n", b"two\n"]),
+        (lambda body: body.readlines(5), [b"one\n", b"two\n"]),
+    ],
+)
+@pytest.mark.parametrize("length", [12, None])
+def test_a_size_may_be_given_by_keyword(ours, theirs, length, way, data):
+    theirs.sendall(b"one\ntwo\nlast" if length else b"c\r\none\ntwo\nlast\r\n0\r\n\r\n")
+    body, _ = make(ours, length)
+    assert way(body) == data
+
+
+@pytest.mark.parametrize("length", [12, None])
+@pytest.mark.parametrize("way", [method("read", 1), readinto(1)], ids=["read", "readinto"])
+def test_small_reads_take_what_is_here_at_once_and_nothing_behind_it(ours, theirs, length, way):
+    received = []
+
+    class Receives(Receiver):
+        def receive(self, *arguments, **how):
+            received.append(super().receive(*arguments, **how))
+            return received[-1]
+
+    theirs.sendall((b"one\ntwo\nlast" if length else b"c\r\none\ntwo\nlast\r\n0\r\n\r\n") + BEHIND)
+    theirs.shutdown(socket.SHUT_WR)
+    receiver = Receives(ours)
+    framing = (
+        Sized(receiver, length) if length else Chunked(receiver, 100, 1000, lambda lines: None)
+    )
+    body = Body(framing, Asking(), Wire())
+    assert b"".join(iter(lambda: way(body), b"")) == b"one\ntwo\nlast"
+    assert received.count(b"one\ntwo\nlast") == 1
+    assert receiver.ahead + what_is_left(ours) == BEHIND
+
+
+@pytest.mark.parametrize("size", [1, 10, 100])
+def test_a_small_read_costs_no_more_than_stock_gunicorns(size):
+    """By the calls that the interpreter makes, which any machine counts alike."""
+
+    def calls(make_body):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(b"x" * 20_000)
+            body = make_body(ours)
+            count = 0
+
+            def profile(frame, event, argument):
+                nonlocal count
+                count += event in ("call", "c_call")
+
+            sys.setprofile(profile)
+            try:
+                while body.read(size):
+                    pass
+            finally:
+                sys.setprofile(None)
+        return count
+
+    stock = calls(lambda sock: gunicorn.http.body.Body(LengthReader(SocketUnreader(sock), 20_000)))
+    assert calls(lambda sock: make(sock, 20_000)[0]) <= stock
 
 
 def test_any_writable_buffer_can_be_filled(ours, theirs):

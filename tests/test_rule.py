@@ -18,6 +18,10 @@ WAYS_TO_READ = [
     "iteration",
     "next",
     "readinto",
+    "read-size",
+    "readline-size",
+    "readlines-size",
+    "readlines-hint",
 ]
 
 

@@ -231,13 +231,13 @@ class CountedBody(Body):
 
     bytes_read = 0
 
-    def read(self, size: int | None = None, /) -> bytes:
+    def read(self, size: int | None = None) -> bytes:
         """Read as `Body.read`."""
         data = super().read(size)
         self.bytes_read += len(data)
         return data
 
-    def readline(self, size: int | None = None, /) -> bytes:
+    def readline(self, size: int | None = None) -> bytes:
         """Read as `Body.readline`; `readlines` and iteration read by this."""
         line = super().readline(size)
         self.bytes_read += len(line)
