@@ -60,9 +60,6 @@ MOST: Final = 1024 * 1024
 #: no limit below 10 GB/s; to a client elsewhere it would be one.
 NEAR: Final = 512 * 1024
 
-#: Seconds of waiting before the rate is looked at. Kestrel's grace, too.
-RATE_GRACE: Final = 5.0
-
 
 def _keep_near(sock: socket.socket) -> None:
     """Let a sender on this machine, such as a proxy, be no further ahead than the caches reach."""
@@ -81,6 +78,48 @@ def _receive_blocking_now(sock: socket.socket, size: int) -> bytes:
 
 def _receive_nonblocking_now(sock: socket.socket, size: int) -> bytes:
     return os.read(sock.fileno(), size)  # recv() of gevent's socket would wait
+
+
+class Allowance:
+    """How long a client may be waited for in all, while it sends one body.
+
+    That is ``timeout`` seconds, and one more for every ``min_rate`` bytes that came: the rule of
+    Apache's RequestReadTimeout. It is looked at when bytes are missing, so that a body that is
+    whole is never late.
+    """
+
+    __slots__ = ("_at_first", "_min_rate", "came", "waited")
+
+    def __init__(self, timeout: float, min_rate: float) -> None:
+        """Begin with a client that has sent nothing.
+
+        Args:
+            timeout: seconds; 0: no limit.
+            min_rate: bytes; 0: no limit.
+
+        """
+        limited = timeout and min_rate
+        self._at_first = timeout if limited else math.inf
+        self._min_rate = min_rate if limited else math.inf
+        #: Bytes that came, and seconds that they were waited for.
+        self.came = 0
+        self.waited = 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds that it may still be waited for."""
+        return self._at_first + self.came / self._min_rate - self.waited
+
+    def bytes_for(self, seconds: float) -> float:
+        """Return how many bytes buy so much time."""
+        return 0 if self._min_rate == math.inf else self._min_rate * seconds
+
+    def used_up(self) -> BodyTimeout:
+        """Return the error of a client that has used it up."""
+        return BodyTimeout(
+            f"{self.came} bytes came in {self.waited:.1f} s of waiting, fewer than "
+            f"{self._min_rate:g} a second after the first {self._at_first:g} s"
+        )
 
 
 class Source:
@@ -197,20 +236,19 @@ class Receiver(Source):
             sock: the connection, TLS or not, blocking.
             ahead: bytes that were received behind the head.
             timeout: seconds to wait for the next bytes; 0: for ever.
-            min_rate: bytes a second, averaged over the time waited; 0: any.
+            min_rate: with timeout the `Allowance` of all of them; 0: no limit.
             waiting: entered while the client is waited for.
 
         """
         super().__init__(ahead, timeout=timeout)
         self._sock = sock
-        self._min_rate = min_rate
         self._waiting = waiting
-        self._waited = 0.0
-        self._received = 0
+        self._allowance = Allowance(timeout, min_rate)
+        self._allowance.came = len(ahead)
         self._since = 0.0  # it was last heard of
         self._poller: select.poll | None = None
         self._ticks = False
-        #: Bytes that are above the rate if they come whole within a tick: they need no clock.
+        #: Bytes that buy a tick: if they come whole within one they need no clock.
         self._fast_enough = math.inf
         self._tls_lock = threading.Lock()  # of what comes by TLS, and of its end
         self._ended = False
@@ -239,6 +277,7 @@ class Receiver(Source):
         if self.nothing_ahead:
             # Not MSG_PEEK: a TLS socket has none. And no ticks: nobody has read yet.
             self._ahead, self._taken = self._receive(min(size, FILL_SIZE)) or b"", 0
+            self._allowance.came += len(self._ahead)
         here = not self.nothing_ahead
         if not here and self._tick_after < math.inf:
             self._tick_after = -1  # they will have to be waited for, from the first on
@@ -252,7 +291,7 @@ class Receiver(Source):
             return data
         if size > MOST:
             size = MOST
-        if self._received > self._tick_after:
+        if self._allowance.came > self._tick_after:
             self._let_the_kernel_wait()
         start = None if whole and size >= self._fast_enough else time.monotonic()
         received = self._receive(size, socket.MSG_WAITALL if whole else 0)
@@ -261,7 +300,8 @@ class Receiver(Source):
                 start = time.monotonic() - TICK  # so long has the kernel waited
             return self._receive_slowly(size, received or b"", start, whole=whole)
         if start is None:
-            self._received += len(received)
+            self._allowance.came += len(received)
+            self._allowance.waited += TICK  # at most; they have bought as much
         else:
             self._note(len(received), start)
         return received
@@ -289,6 +329,7 @@ class Receiver(Source):
 
     def close(self) -> None:
         """Leave the socket as it was."""
+        self._tick_after = self._fast_enough = math.inf
         if self._ticks:
             self._ticks = False
             with contextlib.suppress(OSError):
@@ -318,11 +359,11 @@ class Receiver(Source):
         with contextlib.suppress(OSError):  # gone
             if not self._ticks:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
-            if self._received > LARGE:
+            if self._allowance.came > LARGE:
                 _keep_near(self._sock)
         self._ticks = True
-        self._fast_enough = self._min_rate * TICK
-        self._tick_after = math.inf if self._received > LARGE else LARGE
+        self._fast_enough = self._allowance.bytes_for(TICK)
+        self._tick_after = math.inf if self._allowance.came > LARGE else LARGE
 
     def _receive(self, size: int, flags: int = 0) -> bytes | None:
         """Receive what is here; a large body is waited for a tick. None: nothing came."""
@@ -364,9 +405,10 @@ class Receiver(Source):
                 now = time.monotonic()
                 if now >= until:
                     return False
-                if now - self._since >= self.patience:
-                    raise BodyTimeout(f"nothing came from the client for {self.patience:g} s")
-                end = min(until, self._since + self.patience)
+                late = self._since + min(self.patience, self._allowance.left)
+                if now >= late:
+                    raise self._late(now)
+                end = min(until, late)
                 self._poller.poll(None if end == math.inf else (end - now) * 1000)
             piece = self._receive(left)
             nothing_is_here = piece is None
@@ -379,17 +421,16 @@ class Receiver(Source):
         return True
 
     def _note(self, size: int, since: float) -> float:
-        """Count bytes and the time that was waited for them; give the time now."""
+        """Count bytes and the time that was waited for them; return the time now."""
         now = time.monotonic()
-        self._received += size
-        self._waited += now - since
-        if self._waited > RATE_GRACE:
-            self._check_rate()
+        self._allowance.came += size
+        self._allowance.waited += now - since
+        if self._ticks and self._allowance.left <= 0:
+            self.close()  # the kernel would wait on
         return now
 
-    def _check_rate(self) -> None:
-        if self._received < self._waited * self._min_rate:
-            raise BodyTimeout(
-                f"{self._received} bytes came in {self._waited:.1f} s, "
-                f"fewer than {self._min_rate:g} a second"
-            )
+    def _late(self, now: float) -> BodyTimeout:
+        if now - self._since >= self.patience:
+            return BodyTimeout(f"nothing came from the client for {self.patience:g} s")
+        self._allowance.waited += now - self._since
+        return self._allowance.used_up()

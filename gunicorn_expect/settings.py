@@ -42,10 +42,11 @@ class Settings:
     expect_head_timeout: float = 10.0
     """Seconds that a request head may take on a connection of the thread worker; 0: any."""
     expect_body_timeout: float = 30.0
-    """Seconds to wait for the next bytes of a body; 0: for ever."""
+    """Seconds to wait for the next bytes of a body; 0: no limit, of the total neither."""
     expect_min_rate: float = 240.0
-    """Bytes of a body a second, averaged over the time waited for them, below which an upload is
-    given up after 5 s; 0: any. Kestrel's MinRequestBodyDataRate."""
+    """So many bytes of a body buy one more second of waiting for it, beside the first
+    `expect_body_timeout`; 0: no limit of the total. The rule of Apache's RequestReadTimeout, the
+    number of Kestrel's MinRequestBodyDataRate."""
     expect_linger: float = 30.0
     """Seconds that a closing connection is read on, in all. nginx's lingering_time."""
     expect_linger_idle: float = 2.0

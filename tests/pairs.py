@@ -105,7 +105,7 @@ class Client:
     """
 
     def __init__(self, ours, theirs, pieces, *, stays=False):
-        self._ours = ours
+        self.ours = ours
         self._theirs = theirs
         self._pieces = list(pieces)
         self._stays = stays
@@ -138,7 +138,7 @@ class Client:
     # What a poller does.
 
     def register(self, sock, events):
-        assert sock is self._ours
+        assert sock is self.ours
 
     def poll(self, milliseconds):
         if self._is_readable(0):
@@ -161,4 +161,4 @@ class Client:
         assert self._is_readable(PATIENCE)
 
     def _is_readable(self, timeout):
-        return bool(select.select([self._ours.fileno()], [], [], timeout)[0])
+        return bool(select.select([self.ours.fileno()], [], [], timeout)[0])

@@ -608,8 +608,8 @@ def test_a_client_that_stalls_is_late_and_stays_late(ours, theirs, length):
 
 
 def test_a_client_that_is_too_slow_is_late(ours, theirs):
-    with Client(ours, theirs, [b"x" * 100] * 20) as client:
-        client.pace = 1
+    with Client(ours, theirs, [b"x" * 100] * 30) as client:
+        client.pace = 2
         body, _ = make(ours, 10_000, timeout=30, min_rate=240)
         with pytest.raises(BodyTimeout, match="fewer than 240 a second"):
             body.read()

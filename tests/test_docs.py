@@ -122,13 +122,26 @@ def test_every_requirement_has_a_test():
     assert [what for what in requirements if "::test_" not in what] == []
 
 
+def receiver_allows(*sizes):
+    """Give the seconds of waiting that these many bytes have in all, by default."""
+    limits = settings.Settings.expect_body_timeout, settings.Settings.expect_min_rate
+    allowed = []
+    for size in sizes:
+        allowance = receiver.Allowance(*limits)
+        allowance.came = size
+        allowed.append(allowance.left)
+    return allowed
+
+
 #: What a page says in numbers, and whether it is so.
 NUMBERS = {
     ("security.md", "At most 64 KiB are waited for, for 5 s"): (
         (framing.DRAIN_SIZE, body.DRAIN_TIMEOUT) == (64 * 1024, 5)
     ),
     ("security.md", "at most 1 MiB from the socket"): receiver.MOST == 1024 * 1024,
-    ("security.md", "a second after 5 s"): receiver.RATE_GRACE == 5,
+    ("security.md", "30 s plus one second for every 240 that came"): (
+        (settings.Settings.expect_body_timeout, settings.Settings.expect_min_rate) == (30, 240)
+    ),
     ("security.md", "It has 1 s for a word; then uploads are admitted uncounted for 5 s"): (
         (admission.PATIENCE, admission.PAUSE) == (1, 5)
     ),
@@ -136,7 +149,9 @@ NUMBERS = {
     ("security.md", "819,204"): (
         (8190 + len("\r\n")) * Config().limit_request_fields + len("\r\n\r\n") == 819_204
     ),
-    ("settings.md", "after 5 s of that"): receiver.RATE_GRACE == 5,
+    ("settings.md", "31 s for a body of 240 bytes, and 130 s for one of 24,000"): (
+        receiver_allows(240, 24_000) == [31, 130]
+    ),
     ("settings.md", "64 KiB, once for each place"): framing.DRAIN_SIZE == 64 * 1024,
     ("how-it-works.md", "longer than 16 KiB"): gate.SENT_AT_ONCE == 16 * 1024,
     ("how-it-works.md", "is at most 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,

@@ -11,7 +11,7 @@ from wire import PATIENCE
 
 from gunicorn_expect import BodyTimeout, ClientDisconnected, linger
 from gunicorn_expect import receiver as receiver_module
-from gunicorn_expect.receiver import MOST, RATE_GRACE, TICK, Receiver
+from gunicorn_expect.receiver import MOST, TICK, Receiver
 
 
 @pytest.fixture(params=KINDS)
@@ -249,39 +249,95 @@ def test_a_client_may_be_waited_for_for_ever(ours, theirs):
         assert Receiver(ours).receive(1) == b"1"
 
 
-@pytest.mark.parametrize("read", ["receive", "receive whole", "receive_into"])
-def test_a_client_may_be_slow_for_a_while_but_not_for_long(ours, theirs, read):
-    pieces = [b"x" * 100] * 100
-    buffer = memoryview(bytearray(100))
+def reader(receiver, size):
+    """Give each way to receive so many bytes."""
+
+    def receive_into():
+        buffer = bytearray(size)
+        return bytes(buffer[: receiver.receive_into(memoryview(buffer))])
+
+    return {
+        "receive": functools.partial(receiver.receive, size),
+        "receive whole": functools.partial(receiver.receive, size, whole=True),
+        "receive_into": receive_into,
+    }
+
+
+by_each_way = pytest.mark.parametrize("way", ["receive", "receive whole", "receive_into"])
+
+
+@by_each_way
+def test_each_byte_that_came_buys_time(ours, theirs, way):
+    """100 bytes every 2 s, at 240 a second: they buy 1/2.4 s, and 30 s are had for nothing."""
     waiting = Waiting()
     receiver = Receiver(ours, timeout=30, min_rate=240, waiting=waiting)
-    with Client(ours, theirs, pieces) as client:
+    read = reader(receiver, 100)[way]
+    with Client(ours, theirs, [b"x" * 100] * 30) as client:
         client.pace = 2
-        came = 0
+        came = []
+        said = (
+            r"1800 bytes came in 37\.5 s of waiting, fewer than 240 a second after the first 30 s"
+        )
+        with pytest.raises(BodyTimeout, match=said):
+            came.extend(iter(read, b""))
+        # 18 pieces have bought 7.5 s, 37.5 in all, and the 19th comes at 38 s.
+        assert client.now == pytest.approx(37.5, abs=0.1)
+        assert b"".join(came) == b"x" * 1800
+    assert waiting.entered == waiting.left == 19
 
-        def read_on():
-            nonlocal came
-            while True:
-                if read == "receive":
-                    came += len(receiver.receive(100))
-                elif read == "receive whole":
-                    came += len(receiver.receive(100, whole=True))
-                else:
-                    came += receiver.receive_into(buffer)
 
-        with pytest.raises(BodyTimeout, match=r"300 bytes came in 6\.0 s, fewer than 240 a"):
-            read_on()
-        assert came == 200  # the last 100 are those that came too late
-    assert waiting.entered == waiting.left == 3
+@by_each_way
+def test_a_body_that_is_whole_is_never_late(ours, theirs, way):
+    pieces = [b"x"] * 29
+    receiver = Receiver(ours, timeout=30, min_rate=240)
+    with Client(ours, theirs, pieces) as client:
+        client.pace = 1
+        read = reader(receiver, 1)[way]
+        assert b"".join(read() for _ in pieces) == b"x" * 29
+        assert client.now == pytest.approx(29, abs=0.1)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(("size", "seconds"), [(1, 5.1), (342, 5.3), (1200, 29)])
+def test_a_small_body_may_come_after_all_of_the_time(ours, theirs, size, seconds, whole):
+    with Client(ours, theirs, [b"x" * size]) as client:
+        client.pace = seconds
+        receiver = Receiver(ours, timeout=30, min_rate=240)
+        assert receiver.receive(size, whole=whole) == b"x" * size
+
+
+def test_what_came_with_the_head_buys_time_as_well(ours, theirs):
+    receiver = Receiver(ours, b"x" * 2400, timeout=30, min_rate=240)
+    with Client(ours, theirs, [b"1", b"2", b"3"]) as client:
+        client.pace = 19
+        receiver.receive(2400)
+        assert receiver.receive(1) == b"1"
+        assert receiver.receive(1) == b"2"  # 38 s of 40
+        with pytest.raises(BodyTimeout):
+            receiver.receive(1)
+        assert client.now == pytest.approx(40, abs=0.1)
 
 
 def test_a_client_that_is_fast_enough_on_average_may_pause(ours, theirs):
-    pieces = [b"x" * 10_000, *[b"x"] * 30]
+    pieces = [b"x" * 10_000, *[b"x"] * 60]
     with Client(ours, theirs, pieces) as client:
         client.pace = 1
         received = receive_all(Receiver(ours, timeout=30, min_rate=240), 20_000)
-        assert len(received) == 10_030
-        assert client.now > 6 * RATE_GRACE
+        assert len(received) == 10_060
+        assert client.now > 2 * 30
+
+
+@pytest.mark.parametrize("limits", [{"timeout": 0, "min_rate": 240}, {"timeout": 0, "min_rate": 0}])
+def test_without_a_timeout_there_is_no_limit_of_either_kind(ours, theirs, limits):
+    with Client(ours, theirs, [b"x"] * 5) as client:
+        client.pace = 1e6
+        assert Receiver(ours, **limits).receive(5, whole=True) == b"xxxxx"
+
+
+def test_without_a_rate_only_the_gaps_are_limited(ours, theirs):
+    with Client(ours, theirs, [b"x"] * 5) as client:
+        client.pace = 29
+        assert Receiver(ours, timeout=30, min_rate=0).receive(5, whole=True) == b"xxxxx"
 
 
 class Late(socket.socket):
@@ -295,25 +351,26 @@ class Late(socket.socket):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-@pytest.mark.parametrize(("size", "is_late"), [(1, True), (10, False)])
+@pytest.mark.parametrize(("size", "is_slow"), [(1, True), (10, False)])
 def test_a_large_body_that_is_here_at_each_read_may_still_be_slow(
-    ours, theirs, size, is_late, monkeypatch
+    ours, theirs, size, is_slow, monkeypatch
 ):
+    """What the kernel has waited counts as well. But only who has to be waited for is late."""
     monkeypatch.setattr(receiver_module, "LARGE", 0)
-    reads = int(2 * RATE_GRACE / (TICK / 2))
-    with Client(ours, theirs, []) as client, Late(fileno=ours.detach()) as late:
+    reads = 3000  # 15 s, of which a byte each buys 12.5
+    with Client(ours, theirs, [], stays=True) as client, Late(fileno=ours.detach()) as late:
+        client.ours = late
         late.client = client
-        receiver = Receiver(late, timeout=30, min_rate=240)
-        receive = functools.partial(receiver.receive, size, whole=True)
-        read = itertools.starmap(receive, itertools.repeat((), reads))
+        receiver = Receiver(late, timeout=2, min_rate=240)
         theirs.sendall(b"x" * (1 + 1 + reads * size))
         for _ in range(2):
             receiver.receive(1)
-        if is_late:
-            with pytest.raises(BodyTimeout, match="fewer than 240 a second"):
-                list(read)
-        else:
-            assert b"".join(read) == b"x" * reads * size
+        for _ in range(reads):
+            assert receiver.receive(size, whole=True) == b"x" * size
+        end = client.now
+        with pytest.raises(BodyTimeout, match="fewer than 240" if is_slow else "nothing came"):
+            receiver.receive(size, whole=True)
+        assert client.now - end == pytest.approx(0 if is_slow else 2, abs=0.1)
 
 
 def test_the_time_that_the_application_takes_is_not_the_clients(ours, theirs):

@@ -202,7 +202,7 @@ def impatient(request, certificates):
         worker=WORKERS[worker][0],
         transport=transport,
         certificates=certificates,
-        env={"GUNICORN_EXPECT_BODY_TIMEOUT": "0.2"},
+        env={"GUNICORN_EXPECT_BODY_TIMEOUT": "0.2", "GUNICORN_EXPECT_MIN_RATE": "0"},
     ) as server:
         yield server
 
@@ -244,7 +244,7 @@ def test_an_answer_that_began_breaks_off_when_its_client_stalls(impatient, path)
         assert answer.endswith((b"\r\n\r\nfirst ", b"\r\n\r\nno"))
 
 
-def test_a_client_that_is_in_time_takes_as_long_as_it_likes(impatient):
+def test_a_client_that_is_in_time_takes_as_long_as_it_likes_if_no_rate_is_asked(impatient):
     stop = threading.Event()
     with Client(impatient) as client:
         client.send(waiting("PUT /read", "Content-Length: 10"))
@@ -255,10 +255,21 @@ def test_a_client_that_is_in_time_takes_as_long_as_it_likes(impatient):
         assert client.receive_response()[1] == b"x" * 10
 
 
-def test_a_client_that_is_too_slow_hears_408():
+# Slow.
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_client_that_is_too_slow_hears_408(worker, transport, certificates):
+    """Its pauses are short, and what it sends buys it next to nothing."""
     stop = threading.Event()
     with (
-        Server(env={"GUNICORN_EXPECT_MIN_RATE": "1000000"}) as server,
+        Server(
+            worker=WORKERS[worker][0],
+            transport=transport,
+            certificates=certificates,
+            env={"GUNICORN_EXPECT_BODY_TIMEOUT": "0.5", "GUNICORN_EXPECT_MIN_RATE": "1000000"},
+        ) as server,
         Client(server) as client,
     ):
         client.send(request("PUT /tell-broken?slow", "Content-Length: 1000000000"))
@@ -277,6 +288,36 @@ def test_a_client_that_is_too_slow_hears_408():
             stop.set()
             trickling.join()
         check_only_answer(head, 408)
+
+
+@pytest.mark.parametrize(
+    ("worker", "transport"),
+    [("thread", "tcp"), ("thread", "tls"), ("gevent", "tcp"), ("sync", "tcp")],
+)
+def test_a_whole_body_that_comes_late_is_not_late(worker, transport, certificates):
+    """After 5.2 s, at the default of 240 bytes a second: each of these had 30 s."""
+    uploads = {
+        "one byte": (SIZED.replace("10", "1"), b"", b"x"),
+        "all of it": ("Content-Length: 342", b"", b"x" * 342),
+        "its last byte": ("Content-Length: 1200", b"x" * 1199, b"x"),
+        "a chunk": (CHUNKED, b"", b"5\r\nhello\r\n0\r\n\r\n"),
+        "the last chunk": (CHUNKED, b"5\r\nhello\r\n", b"0\r\n\r\n"),
+        "the beginning": ("Content-Length: 300000", b"", b"x" * 300_000),
+    }
+    if worker == "sync":  # one at a time
+        uploads = {"its last byte": uploads["its last byte"]}
+    with (
+        Server(worker=WORKERS[worker][0], transport=transport, certificates=certificates) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = {name: stack.enter_context(Client(server)) for name in uploads}
+        for name, (framing, begin, _) in uploads.items():
+            clients[name].send(request("PUT /read", framing), begin)
+        threading.Event().wait(5.2)  # the client's pace
+        for name, (_, _, end) in uploads.items():
+            clients[name].send(end)
+        heads = {name: client.receive_response()[0][:12] for name, client in clients.items()}
+        assert heads == dict.fromkeys(uploads, b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize(
