@@ -12,6 +12,7 @@ documented for others, and no other room does. Of its requests, and only in this
   ``.trailers``, and the limits ``.limit_request_line``, ``.limit_request_fields``,
   ``.limit_request_field_size`` and ``.max_buffer_headers``
 * ``Request.set_body_reader()``, which concludes from a whole head where the body ends
+* ``Request.should_close()``: whether the client asks for that
 * ``Request.force_close()``: the response says ``Connection: close``, and the connection ends
 * ``Request.body``, which becomes ``wsgi.input``; its ``reader.length`` is that of the body, 0 when
   there is none, and chunks have no length
@@ -193,6 +194,23 @@ class Request(message.Request):
     version: tuple[int, int]
     body: Any
     unreader: Any
+
+    def should_close(self) -> bool:
+        """Return whether the connection ends with the response.
+
+        "A server that receives a "close" connection option MUST initiate closure of the connection
+        [...] after it sends the final response to the request that contained the "close" connection
+        option" (RFC 9112 section 9.6), in any field and in a list. gunicorn knows it alone in the
+        first one.
+        """
+        for name, value in self.headers:
+            if name == "CONNECTION" and _has_close(value):
+                return True
+        return bool(super().should_close())
+
+
+def _has_close(options: str) -> bool:
+    return "close" in (option.strip(" \t") for option in options.lower().split(","))
 
 
 def is_plain_http(cfg: Any) -> bool:
