@@ -15,7 +15,7 @@ from gunicorn import http
 from gunicorn import sock as gunicorn_sock
 from gunicorn.http import errors
 
-from gunicorn_expect import exchange, linger
+from gunicorn_expect import exchange
 
 if TYPE_CHECKING:
     import socket
@@ -93,14 +93,15 @@ def serve(
             worker.log.debug("Ignoring a client that is gone. %s", error)
         else:
             worker.log.exception("Socket error processing request.")
-    except BaseException as error:  # noqa: BLE001  as gunicorn does: gevent.Timeout is one, too
+    except worker.passing:
+        raise
+    except BaseException as error:  # as gunicorn does: gevent.Timeout is one, too
+        if isinstance(error, SystemExit) and worker.must_go:
+            raise
         worker.handle_error(req, client, address, error)
     finally:
         exchange.leave(req)
-        if req is None or exchange.is_on_its_way(req):
-            worker.lingering.close(client)
-        else:
-            linger.close(client)
+        worker.lingering.close(client)
 
 
 def _preface(

@@ -52,6 +52,7 @@ class Front(Generic[C]):
         whole: Callable[[C], object],
         late: Callable[[C], object],
         gone: Callable[[C], object],
+        failed: Callable[[C], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin with none.
@@ -62,6 +63,8 @@ class Front(Generic[C]):
             whole: called with a connection that has a request, or an error in its place.
             late: called with one whose time is up.
             gone: called with one that the client has left, or has sent its last byte on.
+            failed: called with one that is no longer here, while the error is handled that it or
+                one of these has raised.
             clock: seconds.
 
         """
@@ -70,6 +73,7 @@ class Front(Generic[C]):
         self._whole = whole
         self._late = late
         self._gone = gone
+        self._failed = failed
         self._clock = clock
         # The first to be due comes first. Of a plain dict that is not found in one step, when many
         # before it were deleted.
@@ -77,13 +81,25 @@ class Front(Generic[C]):
 
     def take(self, conn: C) -> None:
         """Read what is here of its next head, and wait for the rest if need be."""
+        self._step(conn, self._begin)
+
+    def _begin(self, conn: C) -> None:
         if conn.resume():
             self._whole(conn)
             return
         if self._read(conn):
             return
-        self._deadlines[conn] = self._clock() + self._timeout
         self._poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_readable, conn))
+        self._deadlines[conn] = self._clock() + self._timeout
+
+    def _step(self, conn: C, step: Callable[[C], object]) -> None:
+        """Let an error end the connection that it is about, and not the loop."""
+        try:
+            step(conn)
+        except Exception:  # noqa: BLE001  it is handled by who made us
+            if conn in self._deadlines:
+                self._forget(conn)
+            self._failed(conn)
 
     def due_in(self) -> float:
         """Give the seconds until `expire` has something to do; math.inf: never."""
@@ -99,7 +115,7 @@ class Front(Generic[C]):
             if now < self._deadlines[conn]:
                 break
             self._forget(conn)
-            self._late(conn)
+            self._step(conn, self._late)
 
     def hurry(self, seconds: float) -> None:
         """Wait so long at most for those that have sent nothing: the worker stops."""
@@ -111,7 +127,7 @@ class Front(Generic[C]):
 
     def _on_readable(self, conn: C, _: object) -> None:
         if conn in self._deadlines:
-            self._read(conn, forget=True)
+            self._step(conn, partial(self._read, forget=True))
 
     def _read(self, conn: C, *, forget: bool = False) -> bool:
         """Read what is here; tell whether that ends the waiting."""

@@ -88,11 +88,12 @@ def half_close(sock: socket.socket) -> socket.socket | None:
 def close(sock: socket.socket) -> None:
     """Close a connection on which nothing should be on its way. It does not wait."""
     close_notify(sock)
-    with contextlib.suppress(OSError):
-        # If something has come all the same, the system would send a reset for it.
-        sock.settimeout(0)
-        sock.recv(65536)
-    sock.close()
+    rest = half_close(sock)  # a process that the application has forked may have the socket, too
+    if rest is not None:
+        with contextlib.suppress(OSError):
+            # If something has come all the same, the system would send a reset for it.
+            rest.recv(65536)
+        rest.close()
 
 
 #: How a connection ended: the peer closed it, or had before we came to it; its time was up; it
@@ -101,13 +102,16 @@ Outcome = Literal["closed", "timed_out", "dropped"]
 
 
 class Linger:
-    """The closing connections of a worker. Every thread may close one; one thread is the loop."""
+    """The closing connections of a worker, which belong to one thread: the loop.
+
+    Any thread that owns a connection may call `discard`, `stop_discarding` and `close`. The loop
+    calls everything else, and nobody else touches what the loop watches.
+    """
 
     def __init__(
         self,
         total: float,
         idle: float,
-        connections: int,
         clock: Callable[[], float] = time.monotonic,
         *,
         outcome: Callable[[Outcome], object] = lambda _: None,
@@ -117,30 +121,34 @@ class Linger:
         Args:
             total: seconds that a closing connection is read at most.
             idle: seconds without a byte after which it is closed.
-            connections: how many there may be; one more, and the oldest is closed.
             clock: seconds.
             outcome: called at the end of each connection with what it was. It must not raise.
 
         """
         self._total = total
-        self._idle = idle
-        self._connections = connections
+        self.idle = idle
         self._clock = clock
         self.outcome = outcome
-        # Of what is closing, and when that is due.
-        self._lock = threading.RLock()
-        self._selector = selectors.DefaultSelector()
+        # Of any thread: each has its own sockets in the one, and what it hands over in the other.
         self._answering: dict[socket.socket, socket.socket] = {}
+        self._handed_over: collections.deque[Callable[[], object]] = collections.deque()
+        self._bell, self._button = socket.socketpair()
+        self._bell.setblocking(False)
+        self._button.setblocking(False)
+        self._rung = False
+        # Of the loop alone.
+        self._selector = selectors.DefaultSelector()
         self._closing: dict[socket.socket, _Deadlines] = {}  # the oldest first
         self._due = math.inf
         # Never written to where the kernel drops the bytes, and so never in memory either.
         self._buffer = bytearray(DISCARD_SIZE)
+        self.watch(self._bell, self._answer_the_bell)
 
     def __len__(self) -> int:
-        """Count the closing connections."""
+        """Count the closing connections (any thread)."""
         return len(self._closing)
 
-    # While the answer is written.
+    # While the answer is written (the thread that owns the connection).
 
     def discard(self, sock: socket.socket) -> None:
         """Throw away what comes on a connection whose answer is still being written.
@@ -148,63 +156,55 @@ class Linger:
         A client that will read its answer when it has sent its body would otherwise wait for us
         to read, and we for it.
         """
-        with contextlib.suppress(OSError, ValueError):  # closed since
+        try:
             # A copy: who writes the answer needs the socket as it is, TLS and all.
             copy = socket.fromfd(sock.fileno(), sock.family, sock.type)
-            if not os.get_blocking(copy.fileno()):
-                copy.setblocking(False)  # gevent's would wait
-            self._answering[sock] = copy
-            self.watch(copy, self._discard_of_answering)
+        except (OSError, ValueError):
+            return  # closed since, or the process may have no more files
+        if not os.get_blocking(copy.fileno()):
+            copy.setblocking(False)  # gevent's would wait
+        self._answering[sock] = copy
+        self.hand_over(functools.partial(self._watch_answering, copy))
 
     def stop_discarding(self, sock: socket.socket) -> None:
         """End what `discard` began: the answer is written."""
         copy = self._answering.pop(sock, None)
         if copy is not None:
-            self._forget(copy)
+            self.hand_over(functools.partial(self._forget, copy))
 
-    # When it is written.
+    # When it is written (likewise; it owns the connection no longer).
 
     def close(self, sock: socket.socket) -> None:
         """Close a connection that has its answer: at once if the peer has, else in order."""
         self.stop_discarding(sock)
-        if not close_notify(sock):
-            self._add(sock, self._close_when_writable, selectors.EVENT_WRITE)
-            return
-        self.keep(half_close(sock))
+        self._close(sock, self._clock() + self._total)
 
-    def keep(self, rest: socket.socket | None) -> None:
-        """Read on what `half_close` has left."""
+    def _close(self, sock: socket.socket, deadline: float) -> None:
+        if not close_notify(sock):
+            write = self._close_when_writable, selectors.EVENT_WRITE
+            self.hand_over(functools.partial(self._add, sock, deadline, *write))
+            return
+        rest = half_close(sock)
         if rest is None:
             self.outcome("closed")
         elif self._discard(rest) == 0:
             rest.close()
             self.outcome("closed")
         else:
-            self._add(rest, self._discard_of_closing)
+            self.hand_over(functools.partial(self._add, rest, deadline, self._discard_of_closing))
 
-    def _add(
-        self,
-        sock: socket.socket,
-        ready: Callable[[socket.socket], object],
-        event: int = selectors.EVENT_READ,
-    ) -> None:
-        if not self._connections:
-            sock.close()
-            self.outcome("dropped")
-            return
-        with self._lock:
-            while len(self._closing) >= self._connections:
-                self._end(next(iter(self._closing)), "dropped")
-            now = self._clock()
-            deadlines = _Deadlines(total=now + self._total, idle=now + self._idle)
-            self._closing[sock] = deadlines
-            self._due = min(self._due, deadlines.next)
-            self.watch(sock, ready, event)
+    def hand_over(self, call: Callable[[], object]) -> None:
+        """Let the loop call this, after what it was given before."""
+        self._handed_over.append(call)
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(OSError):  # nobody listens any more
+                self._button.send(b".")
 
     # The loop.
 
     def fileno(self) -> int:
-        """Give a file number to poll; it is readable when `turn` has something to do."""
+        """Return a file number to poll; it is readable when `turn` has something to do."""
         return self._selector.fileno()
 
     def watch(
@@ -213,7 +213,12 @@ class Linger:
         ready: Callable[[socket.socket], object],
         event: int = selectors.EVENT_READ,
     ) -> None:
-        """Let `turn` call this whenever there is something to read, or room to write."""
+        """Let `turn` call this whenever there is something to read, or room to write.
+
+        Raises:
+            OSError: the system has no room for it.
+
+        """
         self._selector.register(sock, event, ready)
 
     def turn(self, timeout: float = 0) -> None:
@@ -222,7 +227,7 @@ class Linger:
             key.data(key.fileobj)
 
     def due_in(self) -> float:
-        """Give the seconds until `expire` has something to do; math.inf: never."""
+        """Return the seconds until `expire` has something to do; math.inf: never."""
         return max(0.0, self._due - self._clock())
 
     def expire(self) -> None:
@@ -230,15 +235,19 @@ class Linger:
         now = self._clock()
         if now < self._due:
             return
-        with self._lock:
-            for sock, deadlines in list(self._closing.items()):
-                if now >= deadlines.total or (now >= deadlines.idle and _is_acknowledged(sock)):
-                    self._end(sock, "timed_out")
-                elif now >= deadlines.idle:
-                    # "or until the server is reasonably certain that its own TCP stack has received
-                    # the client's acknowledgement" (RFC 9112 section 9.6): it is not yet.
-                    deadlines.idle = now + self._idle
-            self._due = min((x.next for x in self._closing.values()), default=math.inf)
+        for sock, deadlines in list(self._closing.items()):
+            if now >= deadlines.total or (now >= deadlines.idle and _is_acknowledged(sock)):
+                self._end(sock, "timed_out")
+            elif now >= deadlines.idle:
+                # "or until the server is reasonably certain that its own TCP stack has received
+                # the client's acknowledgement" (RFC 9112 section 9.6): it is not yet.
+                deadlines.idle = now + self.idle
+        self._due = min((x.next for x in self._closing.values()), default=math.inf)
+
+    def make_room(self, most: int) -> None:
+        """Close the oldest connections until there are no more than so many."""
+        while len(self._closing) > max(0, most):
+            self._end(next(iter(self._closing)), "dropped")
 
     def finish(self, deadline: float, notify: Callable[[], object]) -> None:
         """Be the loop, until all are closed or the clock shows this; then close them all.
@@ -248,14 +257,49 @@ class Linger:
             notify: called at least every second.
 
         """
+        self.take_over()
         while self._closing and (left := deadline - self._clock()) > 0:
             self.turn(min(1.0, left, self.due_in()))
             self.expire()
             notify()
-        for sock in list(self._closing):
-            self._end(sock, "dropped")
+        self.make_room(0)
         for sock in list(self._answering):
             self.stop_discarding(sock)
+        self.take_over()
+
+    def take_over(self) -> None:
+        """Do what other threads have handed over; `turn` does, too."""
+        if self._handed_over:
+            self._answer_the_bell(self._bell)
+
+    def _answer_the_bell(self, bell: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):  # the one who rings has not come to it yet
+            bell.recv(4096)
+        self._rung = False  # before what was handed over is done: from now on it rings again
+        while self._handed_over:
+            self._handed_over.popleft()()
+
+    def _add(
+        self,
+        sock: socket.socket,
+        deadline: float,
+        ready: Callable[[socket.socket], object],
+        event: int = selectors.EVENT_READ,
+    ) -> None:
+        try:
+            self.watch(sock, ready, event)
+        except OSError:  # the system has no room for it
+            sock.close()
+            self.outcome("dropped")
+            return
+        deadlines = _Deadlines(total=deadline, idle=self._clock() + self.idle)
+        self._closing[sock] = deadlines
+        self._due = min(self._due, deadlines.next)
+
+    def _watch_answering(self, copy: socket.socket) -> None:
+        # Without room for it, the answer is written as to any other client.
+        with contextlib.suppress(OSError):
+            self.watch(copy, self._discard_of_answering)
 
     def _discard_of_answering(self, copy: socket.socket) -> None:
         if copy.fileno() == -1:
@@ -264,12 +308,10 @@ class Linger:
             self._selector.unregister(copy)  # the answer goes on
 
     def _close_when_writable(self, sock: socket.socket) -> None:
-        with self._lock:
-            if sock not in self._closing:
-                return
-            del self._closing[sock]
+        deadlines = self._closing.pop(sock, None)
+        if deadlines is not None:
             self._selector.unregister(sock)
-        self.close(sock)
+            self._close(sock, deadlines.total)
 
     def _discard_of_closing(self, sock: socket.socket) -> None:
         deadlines = self._closing.get(sock)
@@ -282,10 +324,10 @@ class Linger:
         elif now >= deadlines.total:
             self._end(sock, "timed_out")
         elif size:
-            deadlines.idle = now + self._idle
+            deadlines.idle = now + self.idle
 
     def _discard(self, sock: socket.socket) -> int | None:
-        """Throw away what is here; tell how much it was, 0 at the end, None for nothing yet."""
+        """Throw away what is here; return how much it was, 0 at the end, None for nothing yet."""
         try:
             return sock.recv_into(self._buffer, DISCARD_SIZE, _DISCARD | socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
@@ -294,14 +336,12 @@ class Linger:
             return 0  # reset
 
     def _end(self, sock: socket.socket, outcome: Outcome) -> None:
-        with self._lock:
-            if self._closing.pop(sock, None) is None:
-                return  # another thread has ended it
-            self._forget(sock)
+        del self._closing[sock]
+        self._forget(sock)
         self.outcome(outcome)
 
     def _forget(self, sock: socket.socket) -> None:
-        with contextlib.suppress(KeyError, ValueError):
+        with contextlib.suppress(KeyError):  # not watched, or no longer
             self._selector.unregister(sock)
         sock.close()
 
@@ -343,30 +383,38 @@ class LingerThread:
         """Be the loop of this linger."""
         self._linger = linger
         self._thread: threading.Thread | None = None
-        self._calls: collections.deque[Callable[[], object]] = collections.deque()
-        self._bell, self._button = socket.socketpair()
-        self._bell.setblocking(False)
-        self._button.setblocking(False)
         self._stopping = False
         self._lock = threading.Lock()  # there is one loop, whoever begins it
 
+    def __len__(self) -> int:
+        """Count the closing connections."""
+        return len(self._linger)
+
     def discard(self, sock: socket.socket) -> None:
         """Throw away what comes on a connection whose answer is still being written."""
-        self._call(functools.partial(self._linger.discard, sock))
+        if self._begin():
+            self._linger.discard(sock)
 
     def close(self, sock: socket.socket) -> None:
-        """Close a connection that has its answer: at once if the peer has, else in order."""
-        self._call(functools.partial(self._linger.stop_discarding, sock))
-        if not close_notify(sock):
-            self._call(functools.partial(self._linger.close, sock))
-            return
-        self._call(functools.partial(self._linger.keep, half_close(sock)))
+        """Close a connection that has its answer: at once if the peer has, else in order.
+
+        It waits only if the system has no thread left, and no longer than the idle time.
+        """
+        begun = self._begin()
+        self._linger.close(sock)
+        if not begun:
+            self._linger.finish(time.monotonic() + self._linger.idle, lambda: None)
+
+    def make_room(self, most: int) -> None:
+        """Let the loop close the oldest connections until there are no more than so many."""
+        if len(self._linger) > max(0, most):
+            self._linger.hand_over(functools.partial(self._linger.make_room, most))
 
     def finish(self, deadline: float, notify: Callable[[], object]) -> None:
         """Wait until all are closed or `time.monotonic` shows this; notify every second."""
         if self._thread is None:
             return
-        self._call(self._stop)
+        self._linger.hand_over(self._stop)
         while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
             self._thread.join(min(1.0, left))
             notify()
@@ -376,25 +424,19 @@ class LingerThread:
     def _stop(self) -> None:
         self._stopping = True
 
-    def _call(self, function: Callable[[], object]) -> None:
-        """Let the loop call this."""
-        self._calls.append(function)
+    def _begin(self) -> bool:
+        """Begin the loop, if it has not begun; return whether it has."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="linger", daemon=True)
-                self._thread.start()
-        with contextlib.suppress(BlockingIOError):  # it rings already
-            self._button.send(b".")
+                thread = threading.Thread(target=self._run, name="linger", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no more of them
+                    return False
+                self._thread = thread
+        return True
 
     def _run(self) -> None:
-        self._linger.watch(self._bell, self._answer_the_bell)
-        self._answer_the_bell(self._bell)
         while not self._stopping or len(self._linger):
             self._linger.turn(self._linger.due_in())
             self._linger.expire()
-
-    def _answer_the_bell(self, bell: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError):
-            bell.recv(4096)
-        while self._calls:
-            self._calls.popleft()()

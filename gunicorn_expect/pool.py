@@ -55,8 +55,8 @@ class Pool:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the pool is shut down")
-            self._todo.put(task)
             self._hire()
+            self._todo.put(task)
 
     def shutdown(self, wait: bool = True) -> None:
         """End the threads when they have done what there is; wait for that if so told."""
@@ -87,7 +87,8 @@ class Pool:
         """Make up for a thread that waits, if it can be done (with the lock)."""
         if len(self._threads) - self._waiting >= self._size or len(self._threads) >= self._most:
             return False
-        thread = threading.Thread(target=self._work, name="gunicorn_expect")
+        # A daemon: it does not hold a process whose loop has ended.
+        thread = threading.Thread(target=self._work, name="gunicorn_expect", daemon=True)
         self._threads.add(thread)
         try:
             thread.start()

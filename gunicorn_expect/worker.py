@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import time
 import types
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from gunicorn import glogging
 from gunicorn.workers import base
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
     from gunicorn_expect.decision import Policy
 
 
+#: What the system says when it has no room for one more connection.
+NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
+
+#: What `accept` says when the listening socket is no longer one: there is nothing to go on with.
+_BROKEN: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+
+#: Seconds without `accept` after that. The system keeps those who connect.
+PAUSE: Final = 0.1
+
+
+def is_passing(error: OSError) -> bool:
+    """Return whether accepting may go on after this error of `accept`."""
+    return error.errno not in _BROKEN
+
+
 class Worker(base.Worker):
     """A worker of gunicorn, for applications that take uploads. The kinds of gunicorn go behind it.
 
@@ -31,6 +47,8 @@ class Worker(base.Worker):
 
     #: What it relies on in gunicorn's worker, as ``module:Class.attribute``.
     hooks: ClassVar[tuple[str, ...]]
+    #: What ends the worker, or the greenlet, whoever has raised it.
+    passing: ClassVar[tuple[type[BaseException], ...]] = (KeyboardInterrupt,)
     #: As the gate's.
     guards_all: ClassVar[bool] = False
 
@@ -41,6 +59,9 @@ class Worker(base.Worker):
     _settings: settings.Settings
     _policy: Policy | None
     _grace_ends: float | None = None
+    #: Whether a signal has told it to end at once: gunicorn raises SystemExit then, in whatever
+    #: runs.
+    must_go = False
 
     @classmethod
     def checked(cls) -> type[Worker]:
@@ -92,19 +113,40 @@ class Worker(base.Worker):
         self._grace_ends = time.monotonic() + self.cfg.graceful_timeout - linger.EXIT_MARGIN
         super().handle_exit(sig, frame)
 
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """Note that the worker ends at once (main thread, in a signal handler)."""
+        self.must_go = True
+        super().handle_quit(sig, frame)
+
+    def handle_abort(self, sig: int, frame: FrameType | None) -> None:
+        """Note that the worker ends at once (main thread, in a signal handler)."""
+        self.must_go = True
+        super().handle_abort(sig, frame)
+
     def run(self) -> None:
         """Be the main loop; and at its end wait for the closing connections (main thread)."""
         limits = self._settings
         closing = linger.Linger(
-            limits.expect_linger,
-            limits.expect_linger_idle,
-            self.cfg.worker_connections,
-            outcome=self.record.lingered,
+            limits.expect_linger, limits.expect_linger_idle, outcome=self.record.lingered
         )
         self.open(closing, limits)
-        super().run()
-        grace_ends = self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
-        self.lingering.finish(grace_ends, self.notify)
+        try:
+            super().run()
+        except SystemExit:
+            if not self.must_go:  # it is the application's
+                self.finish()
+            raise
+        self.finish()
+
+    def finish(self) -> None:
+        """Let what has begun come to an end, within the time there is (main thread)."""
+        # gunicorn boots the next worker when this one has ended.
+        most = time.monotonic() + self._settings.expect_linger_idle
+        self.lingering.finish(min(most, self.grace_ends()), self.notify)
+
+    def grace_ends(self) -> float:
+        """Return when a worker that ends has to be gone, by `time.monotonic` (main thread)."""
+        return self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
 
     def open(self, closing: linger.Linger, limits: settings.Settings) -> None:
         """Set ``lingering`` and ``terms``: here, closing connections get a loop of their own."""

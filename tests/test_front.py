@@ -334,6 +334,7 @@ class Loop:
             whole=lambda conn: self.seen.append(("whole", conn)),
             late=lambda conn: self.seen.append(("late", conn)),
             gone=lambda conn: self.seen.append(("gone", conn)),
+            failed=lambda conn: self.seen.append(("failed", conn)),
             clock=lambda: self.now,
         )
 

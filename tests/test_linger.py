@@ -1,6 +1,7 @@
 """Closing in order by itself: real sockets, and a clock that only the tests advance."""
 
 import contextlib
+import errno
 import math
 import os
 import pathlib
@@ -82,13 +83,21 @@ def outcomes():
     return []
 
 
+def close_loop(lingering):
+    """Close what a loop has open as long as its process lives."""
+    lingering.finish(-math.inf, lambda: None)
+    for file in vars(lingering).values():
+        if isinstance(file, socket.socket | linger.selectors.BaseSelector):
+            file.close()
+
+
 @pytest.fixture
 def make_linger(clock, outcomes):
     with contextlib.ExitStack() as stack:
 
-        def make(total=TOTAL, idle=IDLE, connections=100):
-            lingering = Linger(total, idle, connections, clock, outcome=outcomes.append)
-            stack.callback(lingering.finish, -math.inf, lambda: None)
+        def make(total=TOTAL, idle=IDLE):
+            lingering = Linger(total, idle, clock, outcome=outcomes.append)
+            stack.callback(close_loop, lingering)
             return lingering
 
         yield make
@@ -114,12 +123,25 @@ def turn_until(lingering, condition):
     assert condition()
 
 
+def close(lingering, server):
+    """Close a connection, and be the loop that takes it over."""
+    lingering.close(server)
+    lingering.take_over()
+
+
+def discard(lingering, server):
+    """Begin to throw away what comes, and be the loop that does it."""
+    lingering.discard(server)
+    lingering.take_over()
+
+
 def close_and_wait_for_the_acknowledgement(lingering, server):
     """Close; now the idle time counts: the peer's system has all that was sent, the FIN, too."""
-    rest = linger.half_close(server)
-    is_acknowledged = linger._is_acknowledged  # noqa: SLF001  tested by what it does
-    turn_until(lingering, lambda: is_acknowledged(rest))
-    lingering.keep(rest)
+    with socket.socket(fileno=os.dup(server.fileno())) as copy:
+        copy.shutdown(socket.SHUT_WR)
+        is_acknowledged = linger._is_acknowledged  # noqa: SLF001  tested by what it does
+        turn_until(lingering, lambda: is_acknowledged(copy))
+    close(lingering, server)
 
 
 def send_to_the_discard(lingering, peer, data):
@@ -210,9 +232,9 @@ def test_nothing_is_left_of_a_socket_that_is_closed(pair, lingering):
     linger.close_notify(server)
     assert linger.half_close(server) is None
     linger.close(server)
-    lingering.discard(server)
+    discard(lingering, server)
     lingering.stop_discarding(server)
-    lingering.close(server)
+    close(lingering, server)
     assert len(lingering) == 0
 
 
@@ -268,7 +290,7 @@ def raw_socket(tls):
 def test_a_tls_connection_ends_with_a_close_notify_and_then_a_fin(tls_pair, lingering):
     server, peer = tls_pair
     server.sendall(b"the answer")
-    lingering.close(server)
+    close(lingering, server)
     assert receive_all(peer) == b"the answer"  # a FIN without a close_notify would raise
     with raw_socket(peer) as raw:
         assert raw.recv(1) == b""
@@ -277,7 +299,7 @@ def test_a_tls_connection_ends_with_a_close_notify_and_then_a_fin(tls_pair, ling
 
 def test_what_comes_by_tls_after_the_close_notify_need_not_be_understood(tls_pair, lingering):
     server, peer = tls_pair
-    lingering.close(server)
+    close(lingering, server)
     assert peer.recv(1) == b""
     with raw_socket(peer) as raw:
         send_to_the_discard(lingering, raw, b"no TLS at all" * 100_000)
@@ -290,7 +312,7 @@ def test_a_tls_client_in_the_middle_of_its_body_gets_the_answer_and_its_end(tls_
     peer.sendall(b"x" * 100_000)
     server.recv(1)  # the rest of a record, and more records, are in front of the client's alert
     server.sendall(b"the answer")
-    lingering.close(server)
+    close(lingering, server)
     assert receive_all(peer) == b"the answer"
     sender = threading.Thread(target=peer.sendall, args=(b"x" * 10_000_000,))
     sender.start()
@@ -300,10 +322,10 @@ def test_a_tls_client_in_the_middle_of_its_body_gets_the_answer_and_its_end(tls_
 
 def test_a_tls_answer_is_written_while_what_comes_is_thrown_away(tls_pair, lingering):
     server, peer = tls_pair
-    lingering.discard(server)
+    discard(lingering, server)
     send_to_the_discard(lingering, peer, b"x" * 10_000)
     server.sendall(b"the answer")
-    lingering.close(server)
+    close(lingering, server)
     assert receive_all(peer) == b"the answer"
 
 
@@ -311,8 +333,8 @@ def test_a_tls_client_that_is_gone_is_no_error(tls_pair, lingering):
     server, peer = tls_pair
     with raw_socket(peer) as raw:
         reset(raw)
-    lingering.discard(server)
-    lingering.close(server)
+    discard(lingering, server)
+    close(lingering, server)
     turn_until(lingering, lambda: len(lingering) == 0)
 
 
@@ -320,7 +342,7 @@ def test_a_tls_client_that_never_finished_its_handshake_is_no_error(contexts, li
     server, peer = connect("tcp")
     with peer:
         wrapped = contexts[0].wrap_socket(server, server_side=True, do_handshake_on_connect=False)
-        lingering.close(wrapped)
+        close(lingering, wrapped)
         assert wrapped.fileno() == -1
         receive_all(peer)  # to its FIN
         assert len(lingering) == 1
@@ -332,7 +354,7 @@ def test_a_tls_client_that_never_finished_its_handshake_is_no_error(contexts, li
 def test_a_connection_that_the_peer_has_closed_is_closed_at_once(pair, lingering, outcomes):
     server, peer = pair
     peer.close()
-    lingering.close(server)
+    close(lingering, server)
     assert len(lingering) == 0
     assert outcomes == ["closed"]
     assert server.fileno() == -1
@@ -340,7 +362,7 @@ def test_a_connection_that_the_peer_has_closed_is_closed_at_once(pair, lingering
 
 def test_a_connection_is_closed_when_the_peer_closes(pair, lingering, clock, outcomes):
     server, peer = pair
-    lingering.close(server)
+    close(lingering, server)
     assert len(lingering) == 1
     peer.sendall(b"the last of the body")
     assert outcomes == []
@@ -379,7 +401,7 @@ def test_a_peer_that_trickles_is_late_at_the_first_read_after_its_total_time(
     pair, lingering, clock, outcomes
 ):
     server, peer = pair
-    lingering.close(server)
+    close(lingering, server)
     while clock.now < 1000 + TOTAL - 1:
         clock.now += 1
         send_to_the_discard(lingering, peer, b"x")  # expire() is not called: the read tells
@@ -393,7 +415,7 @@ def test_a_peer_that_trickles_is_late_at_the_first_read_after_its_total_time(
 
 def test_a_peer_that_is_never_idle_is_closed_after_its_total_time(pair, lingering, clock):
     server, peer = pair
-    lingering.close(server)
+    close(lingering, server)
     for _ in range(TOTAL - 1):
         pass_time(lingering, clock, 1)
         send_to_the_discard(lingering, peer, b"x")
@@ -405,7 +427,7 @@ def test_a_peer_that_is_never_idle_is_closed_after_its_total_time(pair, lingerin
 
 def test_a_peer_is_read_on_for_as_many_bytes_as_it_likes(pair, lingering):
     server, peer = pair
-    lingering.close(server)
+    close(lingering, server)
     sender = threading.Thread(target=peer.sendall, args=(b"x" * 100_000_000,))
     sender.start()
     turn_until(lingering, lambda: not sender.is_alive())
@@ -430,7 +452,7 @@ def test_it_tells_how_soon_it_has_something_to_do(pairs, lingering, clock):
 
 def test_the_file_number_is_readable_when_there_is_something_to_discard(pair, lingering):
     server, peer = pair
-    lingering.close(server)
+    close(lingering, server)
     with linger.selectors.DefaultSelector() as loop:
         loop.register(lingering.fileno(), linger.selectors.EVENT_READ)
         assert loop.select(0) == []
@@ -456,7 +478,7 @@ def answer_that_fills_all_buffers(server):
 def test_an_idle_connection_whose_answer_is_on_its_way_is_kept(pairs, lingering, clock):
     server, peer = pairs(receive_buffer=4096)
     size = answer_that_fills_all_buffers(server)
-    lingering.close(server)
+    close(lingering, server)
     for _ in range(5):
         pass_time(lingering, clock, IDLE)
         assert len(lingering) == 1
@@ -471,7 +493,7 @@ def test_an_idle_connection_whose_answer_is_on_its_way_is_kept(pairs, lingering,
 def test_an_answer_that_is_never_taken_is_kept_for_the_total_time(pairs, lingering, clock):
     server, _ = pairs(receive_buffer=4096)
     answer_that_fills_all_buffers(server)
-    lingering.close(server)
+    close(lingering, server)
     while clock.now < 1000 + TOTAL - IDLE:
         pass_time(lingering, clock, IDLE)
     assert len(lingering) == 1
@@ -482,14 +504,15 @@ def test_an_answer_that_is_never_taken_is_kept_for_the_total_time(pairs, lingeri
 # How many.
 
 
-def test_the_oldest_goes_first(pairs, make_linger, outcomes):
-    lingering = make_linger(connections=3)
+def test_the_oldest_goes_first_when_there_has_to_be_room(pairs, lingering, outcomes):
     peers = []
     for _ in range(5):
         server, peer = pairs()
-        lingering.close(server)
+        close(lingering, server)
         assert receive_all(peer) == b""
         peers.append(peer)
+    assert len(lingering) == 5
+    lingering.make_room(3)
     assert len(lingering) == 3
     assert outcomes == ["dropped", "dropped"]
     for peer in peers[:2]:
@@ -499,43 +522,52 @@ def test_the_oldest_goes_first(pairs, make_linger, outcomes):
     assert len(lingering) == 3
 
 
-def test_where_none_may_linger_it_is_closed_at_once(pair, make_linger, outcomes):
+@pytest.mark.parametrize("most", [0, -1])
+def test_where_there_is_no_room_all_of_them_go(pair, lingering, outcomes, most):
     server, peer = pair
-    lingering = make_linger(connections=0)
-    lingering.close(server)
+    close(lingering, server)
+    lingering.make_room(most)
     assert len(lingering) == 0
     assert outcomes == ["dropped"]
     check_closed(peer)
 
 
-def test_one_that_is_gone_makes_no_room(pairs, make_linger):
-    lingering = make_linger(connections=1)
-    _, peer = kept = pairs()
-    lingering.close(kept[0])
+def test_one_that_is_gone_needs_no_room(pairs, lingering):
     server, gone = pairs()
     gone.close()
-    lingering.close(server)
-    assert len(lingering) == 1
-    send_to_the_discard(lingering, peer, b"x")
+    close(lingering, server)
+    assert len(lingering) == 0
 
 
-def test_one_that_makes_room_in_the_turn_in_which_its_bytes_are_seen_is_no_error(
-    pairs, make_linger
-):
-    lingering = make_linger(connections=1)
+def test_one_that_makes_room_in_the_turn_in_which_its_bytes_are_seen_is_no_error(pairs, lingering):
     first, sender = pairs()
-    second, _ = pairs()
     third, bell = pairs()
     with third:
         third.setblocking(False)
-        lingering.watch(third, lambda sock: sock.recv(100) and lingering.close(second))
-        lingering.close(first)
+        lingering.watch(third, lambda sock: sock.recv(100) and lingering.make_room(0))
+        close(lingering, first)
         sender.sendall(b"x")
         bell.sendall(b"x")
-        turn_until(lingering, lambda: second.fileno() == -1)
+        turn_until(lingering, lambda: len(lingering) == 0)
         lingering.turn()
-        assert len(lingering) == 1
         check_closed(sender)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.ENOMEM])
+def test_one_that_the_system_can_not_watch_is_closed_at_once(
+    pair, lingering, outcomes, monkeypatch, code
+):
+    def watch(*arguments):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(lingering, "watch", watch)
+    server, peer = pair
+    server.sendall(b"the answer")
+    discard(lingering, server)
+    close(lingering, server)
+    assert outcomes == ["dropped"]
+    assert len(lingering) == 0
+    assert receive_all(peer) == b"the answer"
 
 
 # While the answer is written.
@@ -543,7 +575,7 @@ def test_one_that_makes_room_in_the_turn_in_which_its_bytes_are_seen_is_no_error
 
 def test_what_comes_is_thrown_away_while_the_answer_is_written(pair, lingering):
     server, peer = pair
-    lingering.discard(server)
+    discard(lingering, server)
     sender = threading.Thread(target=peer.sendall, args=(b"x" * 10_000_000,))
     sender.start()
     turn_until(lingering, lambda: not sender.is_alive())
@@ -556,7 +588,7 @@ def test_what_comes_is_thrown_away_while_the_answer_is_written(pair, lingering):
 def test_a_socket_that_blocks_still_does_while_its_input_is_thrown_away(pair, lingering):
     server, _ = pair
     server.settimeout(None)
-    lingering.discard(server)
+    discard(lingering, server)
     assert os.get_blocking(server.fileno())
     lingering.stop_discarding(server)
     assert os.get_blocking(server.fileno())
@@ -564,9 +596,10 @@ def test_a_socket_that_blocks_still_does_while_its_input_is_thrown_away(pair, li
 
 def test_nothing_is_thrown_away_after_it_was_told_to_stop(pair, lingering):
     server, peer = pair
-    lingering.discard(server)
+    discard(lingering, server)
     send_to_the_discard(lingering, peer, b"x")
     lingering.stop_discarding(server)
+    lingering.take_over()
     peer.sendall(b"the next request")
     lingering.turn()
     assert server.recv(100) == b"the next request"
@@ -575,24 +608,24 @@ def test_nothing_is_thrown_away_after_it_was_told_to_stop(pair, lingering):
 
 def test_a_peer_that_sends_no_more_is_answered_all_the_same(pair, lingering):
     server, peer = pair
-    lingering.discard(server)
+    discard(lingering, server)
     peer.shutdown(socket.SHUT_WR)
     lingering.turn(PATIENCE)
     with linger.selectors.DefaultSelector() as loop:
         loop.register(lingering.fileno(), linger.selectors.EVENT_READ)
         assert loop.select(0) == []  # it is not looked at again and again
     server.sendall(b"the answer")
-    lingering.close(server)
+    close(lingering, server)
     assert receive_all(peer) == b"the answer"
     assert len(lingering) == 0
 
 
 def test_a_connection_is_closed_in_order_while_its_input_is_thrown_away(pair, lingering, clock):
     server, peer = pair
-    lingering.discard(server)
+    discard(lingering, server)
     send_to_the_discard(lingering, peer, b"x")
     server.sendall(b"the answer")
-    lingering.close(server)
+    close(lingering, server)
     assert receive_all(peer) == b"the answer"
     send_to_the_discard(lingering, peer, b"x")
     assert len(lingering) == 1
@@ -602,7 +635,7 @@ def test_a_connection_is_closed_in_order_while_its_input_is_thrown_away(pair, li
 
 def test_an_answer_that_ends_in_the_turn_in_which_bytes_are_seen_is_no_error(pairs, lingering):
     server, peer = pairs()
-    lingering.discard(server)
+    discard(lingering, server)
     told, bell = pairs()
     told.setblocking(False)
     lingering.watch(told, lambda sock: sock.recv(100) and lingering.stop_discarding(server))
@@ -617,7 +650,7 @@ def test_an_answer_that_ends_in_the_turn_in_which_bytes_are_seen_is_no_error(pai
 
 def test_finishing_waits_until_every_peer_has_closed(pair, lingering, clock):
     server, peer = pair
-    lingering.close(server)
+    close(lingering, server)
     notes = []
 
     def notify():
@@ -632,7 +665,7 @@ def test_finishing_waits_until_every_peer_has_closed(pair, lingering, clock):
 
 def test_finishing_reads_on_and_closes_what_is_left_when_its_time_is_up(pair, lingering, clock):
     server, peer = pair
-    lingering.close(server)
+    close(lingering, server)
     assert receive_all(peer) == b""
     peer.sendall(b"x" * 1000)
     notes = []
@@ -661,7 +694,7 @@ def test_finishing_late_closes_everything_at_once(pairs, lingering, clock, outco
     peers = []
     for _ in range(3):
         server, peer = pairs()
-        lingering.close(server)
+        close(lingering, server)
         peers.append(peer)
     lingering.finish(clock.now, lambda: pytest.fail("there is nothing to wait for"))
     assert len(lingering) == 0
@@ -674,22 +707,23 @@ def test_finishing_with_nothing_left_does_not_wait(lingering):
     lingering.finish(math.inf, lambda: pytest.fail("there is nothing to wait for"))
 
 
-def test_no_file_is_left_open(clock, kind):
-    lingering = Linger(TOTAL, IDLE, 5, clock)
+def test_no_file_is_left_open(lingering, clock, kind):
     before = count_open_files()
     peers = []
     for number in range(20):
         server, peer = connect(kind)
         peers.append(peer)
         if number % 2:
-            lingering.discard(server)
+            discard(lingering, server)
         if number % 3 == 0:
             peer.close()
         elif number % 5 == 0:
             reset(peer)
         lingering.turn()
-        lingering.close(server)
-    assert 0 < len(lingering) <= 5
+        close(lingering, server)
+    assert len(lingering) > 0
+    lingering.make_room(5)
+    assert len(lingering) == 5
     pass_time(lingering, clock, TOTAL)
     assert len(lingering) == 0
     for peer in peers:
@@ -703,12 +737,10 @@ def test_no_file_is_left_open(clock, kind):
 @pytest.fixture
 def thread(outcomes):
     """A LingerThread whose connections end only when their peers close."""
-    lingering = LingerThread(Linger(math.inf, math.inf, 1000, outcome=outcomes.append))
+    lingering = LingerThread(Linger(math.inf, math.inf, outcome=outcomes.append))
     yield lingering
     lingering.finish(time.monotonic() + PATIENCE, lambda: None)
-    for sock in vars(lingering).values():
-        if isinstance(sock, socket.socket):
-            sock.close()  # its bell, which rings as long as the process lives
+    close_loop(lingering._linger)  # noqa: SLF001  its own
 
 
 def test_the_thread_begins_with_the_first_connection_that_needs_it(thread, pair):
@@ -741,7 +773,7 @@ def test_the_thread_throws_away_what_comes_while_the_answer_is_written(thread, p
 
 
 def test_the_thread_closes_an_idle_connection(thread, pair):
-    thread._linger = Linger(math.inf, 0, 1000)  # noqa: SLF001  late at once
+    thread._linger.idle = 0  # noqa: SLF001  late at once
     server, peer = pair
     thread.close(server)
     thread.finish(math.inf, lambda: None)
@@ -775,7 +807,7 @@ def test_the_thread_is_for_every_thread(thread, pairs):
     thread.finish(math.inf, lambda: None)
 
 
-def test_there_is_one_loop_however_many_threads_begin_it(thread, pair, monkeypatch):
+def test_there_is_one_loop_however_many_threads_begin_it(thread, pairs, monkeypatch):
     begun = []
     barrier = threading.Barrier(2, timeout=0.5)
 
@@ -791,8 +823,7 @@ def test_there_is_one_loop_however_many_threads_begin_it(thread, pair, monkeypat
         def run(self):
             """Be no loop: it is only counted."""
 
-    server, _ = pair
-    closers = [threading.Thread(target=thread.discard, args=(server,)) for _ in range(2)]
+    closers = [threading.Thread(target=thread.discard, args=(pairs()[0],)) for _ in range(2)]
     monkeypatch.setattr(linger.threading, "Thread", Thread)
     for closer in closers:
         closer.start()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn_expect import connection, exchange, worker
 
 try:
+    from gevent import GreenletExit  # type: ignore[import-untyped]
     from gunicorn.workers import ggevent
 except (ImportError, RuntimeError) as error:
     raise RuntimeError(
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 class Worker(worker.Worker, ggevent.GeventWorker):
     """gunicorn's gevent worker, for applications that take uploads."""
 
+    passing = (*worker.Worker.passing, GreenletExit)
     hooks = (
         "gunicorn.workers.ggevent:GeventWorker.load_wsgi",
         "gunicorn.workers.ggevent:GeventWorker.handle",
@@ -34,8 +36,19 @@ class Worker(worker.Worker, ggevent.GeventWorker):
         "gunicorn.workers.ggevent:GeventWorker.timeout_ctx",
     )
 
+    #: Connections that greenlets serve now.
+    _served = 0
+
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
-        """Serve a connection (greenlet of the pool)."""
+        """Serve a connection; the oldest closing ones make room for it (greenlet of the pool)."""
+        self._served += 1
+        try:
+            self.lingering.make_room(self.worker_connections - self._served)
+            self._serve(listener, client, addr)
+        finally:
+            self._served -= 1
+
+    def _serve(self, listener: Any, client: socket.socket, addr: Any) -> None:
         name = listener.getsockname()
 
         def answer(req: Request, sock: socket.socket) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import time
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.workers import sync
@@ -36,6 +38,21 @@ class Worker(worker.Worker, sync.SyncWorker):
                 f"gunicorn_expect.workers.sync.Worker serves one request at a time, and threads "
                 f"is {cfg.threads}: use -k gunicorn_expect.Worker, or threads 1"
             )
+
+    def accept(self, listener: Any) -> None:
+        """Accept a connection and serve it; the oldest closing ones make room for it."""
+        self.lingering.make_room(self.cfg.worker_connections - 1)
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno in worker.NO_ROOM:
+                self.lingering.make_room(len(self.lingering) - 1)
+                time.sleep(worker.PAUSE)
+            elif worker.is_passing(error):
+                # What gunicorn takes for nothing to accept.
+                raise BlockingIOError(errno.EAGAIN, str(error)) from error
+            else:
+                raise
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """Serve a connection."""

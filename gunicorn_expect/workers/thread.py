@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import select
 import selectors
 import ssl
+import time
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -123,8 +125,7 @@ class Connection(gthread.TConn):
             self._lingering.close(self.sock)
         else:
             self._lingering.stop_discarding(self.sock)
-            linger.close_notify(self.sock)
-            super().close()
+            linger.close(self.sock)
 
 
 class Worker(worker.Worker, gthread.ThreadWorker):
@@ -164,6 +165,10 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         super().__init__(*args, **kwargs)
         # Those that threads have closed, and the loop has to count.
         self._closed: collections.deque[Connection] = collections.deque()
+        # Those that threads serve now.
+        self._served: set[Connection] = set()
+        # When to accept again, after the system had no room.
+        self._accept_again = -math.inf
 
     def get_thread_pool(self) -> Pool:  # type: ignore[override]  # what gunicorn uses of one
         """Make the pool; it may have as many threads as there may be connections (worker)."""
@@ -174,7 +179,7 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         self.lingering = closing
         self.terms = exchange.Terms(
             limits,
-            discard=partial(self.method_queue.defer, closing.discard),
+            discard=closing.discard,
             waiting=self.tpool.waiting,
             record=self.record,
             head_limits=exchange.head_limits(self.cfg),
@@ -189,6 +194,7 @@ class Worker(worker.Worker, gthread.ThreadWorker):
             whole=self._on_whole,
             late=self._on_late,
             gone=self._on_gone,
+            failed=self._on_failed,
         )
         self.poller.register(closing.fileno(), selectors.EVENT_READ, lambda _: closing.turn())
 
@@ -197,13 +203,71 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         if not self.alive:
             self.front.hurry(STOPPING)
         longest = 1.0 if timeout is None else timeout
-        due_in = min(self.lingering.due_in(), self.front.due_in())
-        super().wait_for_and_dispatch_events(min(longest, due_in))
-        self.lingering.expire()
-        self.front.expire()
+        paused = max(0.0, self._accept_again - time.monotonic()) or math.inf
+        due_in = min(self.lingering.due_in(), self.front.due_in(), paused)
+        try:
+            super().wait_for_and_dispatch_events(min(longest, due_in))
+            self.lingering.expire()
+            self.front.expire()
+        except SystemExit:
+            if not self.must_go:
+                self._let_threads_finish()
+            raise
+        except Exception:
+            self.log.exception("Error in the main loop; it goes on")
+        self._count_closed()
+
+    def _count_closed(self) -> None:
         while self._closed:
             self._closed.popleft()
             self.nr_conns -= 1
+        # Those that are not connections of a client any more are closing ones now.
+        self.lingering.take_over()
+
+    def _let_threads_finish(self) -> None:
+        """Wait for what other threads serve, as gthread does, but not for ever (main thread)."""
+        self.tpool.shutdown(wait=False)
+        deadline = self.grace_ends()
+        while self._served and time.monotonic() < deadline:
+            self.lingering.turn(0.05)
+            self.lingering.expire()
+            self.notify()
+
+    # Accepting (main thread).
+
+    def set_accept_enabled(self, enabled: bool | None) -> None:
+        """Accept connections, or leave them to the system for now."""
+        enabled = bool(enabled) and time.monotonic() >= self._accept_again
+        try:
+            super().set_accept_enabled(enabled)
+        except OSError as error:  # of epoll_ctl
+            for listener in self.sockets:
+                with contextlib.suppress(KeyError):
+                    self.poller.unregister(listener)
+            self._pause(error)
+
+    def accept(self, listener: Any) -> None:
+        """Accept a connection; the oldest closing ones make room for it."""
+        self._count_closed()
+        self.lingering.make_room(self.worker_connections - self.nr_conns - 1)
+        before = self.nr_conns
+        try:
+            super().accept(listener)
+        except OSError as error:
+            self.nr_conns = before  # enqueue_req raises none: there is no connection
+            if not worker.is_passing(error):
+                raise
+            if len(self.lingering):
+                self.lingering.make_room(len(self.lingering) - 1)
+            elif error.errno in worker.NO_ROOM:
+                self.set_accept_enabled(False)
+                self._pause(error)
+
+    def _pause(self, error: OSError) -> None:
+        now = time.monotonic()
+        if now - self._accept_again > 1:  # one line for each time that it is so, not for each try
+            self.log.warning("Connections have to wait until the system has room: %s", error)
+        self._accept_again = now + worker.PAUSE
 
     def enqueue_req(self, conn: gthread.TConn) -> None:
         """Await the next head of a connection, or let a thread await it (main thread)."""
@@ -212,8 +276,11 @@ class Worker(worker.Worker, gthread.ThreadWorker):
             conn = Connection(conn, self.lingering, self.terms, fronted=fronted)
         if conn.fronted:
             self.front.take(conn)
-        else:
+            return
+        try:
             self._submit(conn)
+        except Exception:  # noqa: BLE001  it is logged
+            self._on_failed(conn)
 
     # What becomes of a connection in front (main thread).
 
@@ -226,9 +293,17 @@ class Worker(worker.Worker, gthread.ThreadWorker):
     def _on_late(self, conn: Connection) -> None:
         if conn.has_begun:
             self.record.late()
-            with contextlib.suppress(OSError):
-                conn.sock.setblocking(False)  # nobody waits for a client that does not read
-                util.write_error(conn.sock, 408, "Request Timeout", "")
+            self._refuse(conn, 408, "Request Timeout")
+        self._on_gone(conn)
+
+    def _refuse(self, conn: Connection, status: int, reason: str) -> None:
+        with contextlib.suppress(OSError):
+            conn.sock.setblocking(False)  # nobody waits for a client that does not read
+            util.write_error(conn.sock, status, reason, "")
+
+    def _on_failed(self, conn: Connection) -> None:
+        """Let what was raised for one connection end that one alone."""
+        self.log.exception("Error on a connection, which is closed now")
         self._on_gone(conn)
 
     def _on_gone(self, conn: Connection) -> None:
@@ -239,10 +314,30 @@ class Worker(worker.Worker, gthread.ThreadWorker):
 
     def _submit(self, conn: Connection) -> None:
         """Let a thread serve a connection (main thread)."""
-        self.tpool.run(partial(self._serve, conn))
+        try:
+            self.tpool.run(partial(self._serve, conn))
+        except RuntimeError as error:  # not one thread can be had
+            self.log.error("A client gets no answer but 503: %s", error)
+            if conn.fronted:
+                self._refuse(conn, 503, "Service Unavailable")
+            self._on_gone(conn)
+
+    def finish_request(self, conn: gthread.TConn, fs: Future[Any]) -> None:
+        """Close a connection that a thread has served, or keep it (main thread)."""
+        super().finish_request(conn, fs)
+        for waiting in (self.keepalived_conns, self.pending_conns):
+            if waiting and waiting[-1] is conn and conn.sock.fileno() == -1:
+                waiting.pop()  # epoll had no room for it, and gunicorn has closed it
 
     def _serve(self, conn: Connection) -> None:
         """Serve a connection; then close it, or give it back to the loop (pool)."""
+        self._served.add(conn)
+        try:
+            self._serve_and_pass_on(conn)
+        finally:
+            self._served.discard(conn)
+
+    def _serve_and_pass_on(self, conn: Connection) -> None:
         try:
             kept = self.handle(conn)
             if not kept:

@@ -1,0 +1,81 @@
+"""Servers that are tried to destruction, and what must be the same afterwards."""
+
+import contextlib
+import json
+import os
+import pathlib
+import time
+
+from conftest import WORKERS
+from wire import CHECKOUT, PATIENCE, TESTS, Client, Server, request
+
+HERE = pathlib.Path(__file__).parent
+
+#: A body of which the answer comes before its end.
+UNREAD = ("Content-Length: 200000", b"x" * 200_000)
+UNREAD_CHUNKED = ("Transfer-Encoding: chunked", b"30D40\r\n" + UNREAD[1] + b"\r\n0\r\n\r\n")
+
+
+def start(worker, *arguments, stock=False, transport="tcp", certificates=None, **env):
+    """Give a server of this worker kind; with ``stock``, one of gunicorn's own."""
+    path = [str(TESTS), str(CHECKOUT), str(HERE)]
+    return Server(
+        *("-c", str(HERE / "configuration.py"), *arguments),
+        app="faulty:app",
+        worker=WORKERS[worker][stock],
+        transport=transport,
+        certificates=certificates,
+        env={"PYTHONPATH": os.pathsep.join(path), **env},
+    )
+
+
+def get(server, path):
+    with Client(server) as client:
+        client.send(request(f"GET {path}", "Connection: close"))
+        head, body = client.receive_response()
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        return body
+
+
+def post(server, path, body=UNREAD):
+    """Send all of a body, and then receive; give the status and the body of the answer."""
+    with Client(server) as client:
+        client.send(request(f"POST {path}", body[0]), body[1])
+        head, answer = client.receive_response()
+        return head[9:12], answer
+
+
+def state(server):
+    """Give the pid, and the numbers of files and threads, of the worker."""
+    return json.loads(get(server, "/state"))
+
+
+@contextlib.contextmanager
+def unharmed(server):
+    """Expect the same worker in the end, with as many files and threads, and no traceback."""
+    for _ in range(3):  # whatever is made with the first of them
+        get(server, "/hello")
+        post(server, "/unread")
+    before = settled(server, lambda _: True)
+    yield before
+    # A connection may be closing while it is looked at.
+    after = settled(
+        server,
+        lambda found: (
+            found["pid"] != before["pid"]
+            or (found["files"] <= before["files"] + 1 and found["threads"] <= before["threads"] + 8)
+        ),
+    )
+    assert after["pid"] == before["pid"], "\n".join(server.lines[-50:])
+    assert not [line for line in server.lines if "Traceback" in line]
+
+
+def settled(server, accepted):
+    """Wait until nothing changes any more and this is so."""
+    give_up = time.monotonic() + PATIENCE
+    last = None
+    while (found := state(server)) != last or not accepted(found):
+        assert time.monotonic() < give_up, (found, server.lines[-20:])
+        last = found
+        time.sleep(0.1)
+    return found

@@ -1,0 +1,117 @@
+"""An application that misbehaves as it is told, and that tells of its process."""
+
+import atexit
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import urllib.parse
+
+import inject
+
+import gunicorn_expect
+
+#: More than a send buffer holds at first, so that what the client sends is thrown away meanwhile.
+LONG = b"x" * 17_000
+#: More than all buffers between a server and a client with a small window.
+LARGE = b"x" * 1_500_000
+
+atexit.register(lambda: os.write(1, b"atexit has run\n"))
+
+
+def app(environ, start_response):
+    return ROUTES[environ["PATH_INFO"]](environ, start_response)
+
+
+def policy(environ):
+    if environ["PATH_INFO"] == "/exit-in-policy":
+        sys.exit(1)
+    return
+
+
+@gunicorn_expect.inline
+def inline_policy(environ):
+    if environ["PATH_INFO"] == "/exit-in-policy":
+        sys.exit(1)
+    return
+
+
+def answer(start_response, body, status="200 OK"):
+    start_response(status, [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def hello(environ, start_response):
+    return answer(start_response, b"hello")
+
+
+def unread(environ, start_response):
+    return answer(start_response, LONG)
+
+
+def refuse(environ, start_response):
+    return answer(start_response, b"too large", "413 Content Too Large")
+
+
+def large(environ, start_response):
+    return answer(start_response, LARGE)
+
+
+def read(environ, start_response):
+    return answer(start_response, str(len(environ["wsgi.input"].read())).encode())
+
+
+def leave(environ, start_response):
+    sys.exit(1)
+
+
+def leave_while_iterated(environ, start_response):
+    start_response("200 OK", [("Content-Length", "10")])
+    yield b"first"
+    sys.exit(1)
+
+
+def fork(environ, start_response):
+    """Answer without a length, while a child that has all files runs on."""
+    subprocess.Popen(["sleep", "60"], close_fds=False, start_new_session=True)
+    start_response("200 OK", [])
+    return [b"forked"]
+
+
+def state(environ, start_response):
+    return answer(
+        start_response,
+        json.dumps(
+            {
+                "pid": os.getpid(),
+                "files": len(list(pathlib.Path("/proc/self/fd").iterdir())),
+                "threads": threading.active_count(),
+            }
+        ).encode(),
+    )
+
+
+def fail(environ, start_response):
+    """Let system calls fail as the query says: ``accept=EMFILE*3``."""
+    for name, value in urllib.parse.parse_qsl(environ["QUERY_STRING"]):
+        code, times = value.split("*")
+        inject.let_fail(name, code, int(times))
+    return answer(start_response, b"")
+
+
+ROUTES = {
+    "/hello": hello,
+    "/unread": unread,
+    "/refuse": refuse,
+    "/large": large,
+    "/read": read,
+    "/exit": leave,
+    "/exit-while-iterated": leave_while_iterated,
+    "/exit-in-policy": hello,
+    "/exit-in-hook": hello,
+    "/fork": fork,
+    "/state": state,
+    "/fail": fail,
+}

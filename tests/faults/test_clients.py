@@ -1,0 +1,180 @@
+"""Unfriendly clients, many of them: the worker stays, answers everybody, and keeps nothing."""
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+from conftest import WORKERS
+from destruction import UNREAD, UNREAD_CHUNKED, get, post, settled, start, state, unharmed
+from wire import PATIENCE, Client, request
+
+LONG = 17_000
+LARGE = 1_500_000
+
+
+def in_parallel(number, clients, act):
+    """Let so many clients do this, so often together; give what the calls returned."""
+    results = []
+
+    def run():
+        for _ in range(number // clients):
+            try:
+                results.append(act())
+            except OSError as error:  # noqa: PERF203  what each of them met
+                results.append(repr(error))
+
+    threads = [threading.Thread(target=run) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.mark.parametrize("body", [UNREAD, UNREAD_CHUNKED], ids=["sized", "chunked"])
+@pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_many_posts_that_are_answered_unread_leave_the_worker_as_it_was(
+    worker, transport, body, certificates
+):
+    number = 2000 if (worker, transport) == ("thread", "tcp") else 300
+    with start(worker, transport=transport, certificates=certificates) as server:
+        with unharmed(server):
+            answers = in_parallel(number, 4, lambda: post(server, "/unread", body))
+        lost = [each for each in answers if each != (b"200", b"x" * LONG)]
+        assert not lost
+
+
+def half_closing(server):
+    with Client(server) as client:
+        client.send(request("POST /unread", "Content-Length: 100000"), b"four")
+        client.shut_down()
+        return client.receive_response()[1]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_many_clients_that_end_their_side_in_their_body_get_their_answers(worker, transport):
+    with start(worker, transport=transport) as server:
+        with unharmed(server):
+            answers = in_parallel(400, 4, lambda: half_closing(server))
+        assert answers == [b"x" * LONG] * 400
+
+
+def leaving(server):
+    with Client(server) as client:
+        client.send(request("POST /unread", "Content-Length: 100000"), b"four")
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_many_clients_that_leave_at_once_leave_nothing_behind(worker, transport, certificates):
+    with (
+        start(worker, transport=transport, certificates=certificates) as server,
+        unharmed(server),
+    ):
+        in_parallel(200, 4, lambda: leaving(server))
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_clients_that_never_close_are_closed_when_their_time_is_up(worker):
+    env = {"GUNICORN_EXPECT_LINGER": "2", "GUNICORN_EXPECT_LINGER_IDLE": "2"}
+    with start(worker, **env) as server, contextlib.ExitStack() as stack:
+        before = settled(server, lambda _: True)
+        clients = [stack.enter_context(Client(server)) for _ in range(100)]
+
+        numbers = iter(range(100))
+
+        def act(number=numbers):
+            client = clients[next(number)]
+            client.send(request("POST /unread", "Content-Length: 200000"), b"x" * 100_000)
+            return client.receive_response()[1]
+
+        assert in_parallel(100, 4, act) == [b"x" * LONG] * 100
+        after = settled(server, lambda found: found["files"] <= before["files"] + 3)
+        assert after["pid"] == before["pid"]
+
+
+# A worker that ends.
+
+
+@contextlib.contextmanager
+def sending_on(client):
+    """Let a client send on for as long as it can."""
+    done = threading.Event()
+
+    def send():
+        with contextlib.suppress(OSError):
+            while not done.wait(0.1):
+                client.send(b"x" * 1000)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(PATIENCE)
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_refused_client_that_sends_on_does_not_hold_a_worker_that_ends(worker):
+    with (
+        start(worker, "--max-requests", "2", "--graceful-timeout", "30") as server,
+        Client(server) as client,
+    ):
+        first = state(server)["pid"]
+        client.send(request("POST /refuse", "Content-Length: 100000000"), b"x" * 1000)
+        assert client.receive_response()[0].startswith(b"HTTP/1.1 413 ")
+        with sending_on(client):
+            begun = time.monotonic()
+            assert state(server)["pid"] != first
+            # 2 s of them are the client's; 30 s was what it took.
+            assert time.monotonic() - begun < 10
+
+
+# The end of an answer.
+
+
+@pytest.mark.parametrize("behind", [b"\r\n", request("GET /hello")], ids=["crlf", "request"])
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_an_answer_is_whole_for_a_client_that_sends_more_behind_its_request(
+    worker, transport, behind, certificates
+):
+    with start(worker, transport=transport, certificates=certificates) as server:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(PATIENCE)
+        sock.connect(server.address)
+        if transport == "tls":
+            sock = certificates.trust().wrap_socket(sock, server_hostname="localhost")
+        with sock:
+            sock.sendall(request("GET /large", "Connection: close"))
+            received = b""
+            while b"\r\n\r\n" not in received:
+                received += sock.recv(1000)
+            # The worker has all of it written to the system, or is about to.
+            get(server, "/hello")
+            sock.sendall(behind)
+            time.sleep(0.1)
+            with contextlib.suppress(ssl.SSLEOFError):
+                while data := sock.recv(65536):
+                    received += data
+            assert len(received.partition(b"\r\n\r\n")[2]) == LARGE
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_an_answer_without_a_length_ends_though_a_child_of_the_application_lives(
+    worker, transport, certificates
+):
+    with (
+        start(worker, transport=transport, certificates=certificates) as server,
+        Client(server) as client,
+    ):
+        client.send(request("GET /fork HTTP/1.0"))
+        assert client.receive_all().endswith(b"forked")
