@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from gunicorn_expect import connection, exchange, worker
 
 try:
-    from gevent import GreenletExit  # type: ignore[import-untyped]
-    from gunicorn.workers import ggevent
+    from gunicorn.workers import ggevent  # first: it says which gevent it needs
+
+    from gevent import GreenletExit  # type: ignore[import-untyped]  # isort: skip
 except (ImportError, RuntimeError) as error:
     raise RuntimeError(
         f"gunicorn_expect.GeventWorker needs the extra gunicorn-expect[gevent]: {error}"
