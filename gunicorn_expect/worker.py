@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import sys
 import time
 import types
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gunicorn import glogging
 from gunicorn.workers import base
@@ -17,6 +18,7 @@ from gunicorn_expect.gate import Gate
 from gunicorn_expect.record import Record
 
 if TYPE_CHECKING:
+    import socket
     from types import FrameType
 
     from gunicorn.config import Config
@@ -37,6 +39,30 @@ PAUSE: Final = 0.1
 def is_passing(error: OSError) -> bool:
     """Return whether accepting may go on after this error of `accept`."""
     return error.errno not in _BROKEN
+
+
+class PageSocket:
+    """A connection to which gunicorn writes a page of its own, such as that of a 400."""
+
+    def __init__(self, client: socket.socket) -> None:
+        """Write to this connection."""
+        self._client = client
+        self.gettimeout = client.gettimeout
+        self.setblocking = client.setblocking
+
+    def sendall(self, data: bytes) -> None:
+        """Send a whole response."""
+        self._client.sendall(well_formed(data))
+
+
+def well_formed(response: bytes) -> bytes:
+    """Return a response with each line of its head ended by CRLF.
+
+    gunicorn makes the head with ``textwrap.dedent``. Since Python 3.14 that turns the empty line
+    at the end, which is a CR then, into a bare LF.
+    """
+    head, _, content = re.split(rb"(\r?\n){2}", response, maxsplit=1)
+    return b"\r\n".join([*head.splitlines(), b"", content])
 
 
 class Worker(base.Worker):
@@ -122,6 +148,10 @@ class Worker(base.Worker):
         """Note that the worker ends at once (main thread, in a signal handler)."""
         self.must_go = True
         super().handle_abort(sig, frame)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Log an error and answer with gunicorn's page."""
+        super().handle_error(req, PageSocket(client), addr, exc)  # type: ignore[arg-type]
 
     def run(self) -> None:
         """Be the main loop; and at its end wait for the closing connections (main thread)."""

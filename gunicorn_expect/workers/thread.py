@@ -299,7 +299,8 @@ class Worker(worker.Worker, gthread.ThreadWorker):
     def _refuse(self, conn: Connection, status: int, reason: str) -> None:
         with contextlib.suppress(OSError):
             conn.sock.setblocking(False)  # nobody waits for a client that does not read
-            util.write_error(conn.sock, status, reason, "")
+            client: Any = worker.PageSocket(conn.sock)
+            util.write_error(client, status, reason, "")
 
     def _on_failed(self, conn: Connection) -> None:
         """Let what was raised for one connection end that one alone."""
