@@ -269,6 +269,11 @@ class Body:
     # What happens around it.
 
     @property
+    def failure(self) -> BodyError | None:
+        """What reading it has raised, and raises from now on."""
+        return self._failure if isinstance(self._failure, BodyError) else None
+
+    @property
     def ended(self) -> bool:
         """Whether all of it has come."""
         return self._framing.ended

@@ -72,7 +72,8 @@ class Gate:
             policy: asked before it, of every request that has a body.
             guards_all: an answer that breaks off ends its connection without a wait, that of a
                 request without a body as well. For a server that has one thread.
-            warn: told that a body was read and then refused, once for each place that reads.
+            warn: told that a body was read and then refused, once for each place that reads, and
+                of each failed body that the application did not answer.
             on_refused: called with the status line of each refusal of the policy. It must not
                 raise.
 
@@ -100,7 +101,9 @@ class Gate:
         if expectation.state is State.PENDING and "wsgi.early_hints" in environ:
             environ["wsgi.early_hints"] = _settled(expectation, environ["wsgi.early_hints"])
         late = partial(self._refused_late, environ) if self._warn else None
-        answer = _Answer(body, expectation, start_response, environ["REQUEST_METHOD"], late)
+        answer = _Answer(
+            body, expectation, start_response, environ["REQUEST_METHOD"], late, self._warn
+        )
         if self._policy is None:
             return self._answer(environ, answer)
         exits = environ[EXITS_KEY] = contextlib.ExitStack()
@@ -226,6 +229,7 @@ class _Answer:
         "_late",
         "_method",
         "_start_response",
+        "_warn",
         "_write",
         "begun",
         "held",
@@ -238,12 +242,14 @@ class _Answer:
         start_response: StartResponse,
         method: str,
         late: Callable[[str, Reader], object] | None = None,
+        warn: Callable[[str], object] | None = None,
     ) -> None:
         self._body = body
         self._expectation = expectation
         self._start_response = start_response
         self._method = method
         self._late = late
+        self._warn = warn
         self._write: Callable[[bytes], object] | None = None
         #: Status and header fields that the server does not have yet.
         self.held: tuple[str, list[tuple[str, str]]] | None = None
@@ -284,7 +290,7 @@ class _Answer:
 
         """
         if self.held is None:
-            raise AssertionError("the application did not call start_response")
+            self.held = self._in_place_of_none(size)
         status, headers = self.held
         long = size is None or size > SENT_AT_ONCE
         self.settle(discard=long and (complete or size == _length(headers)))
@@ -299,6 +305,19 @@ class _Answer:
         self._write = self._start_response(status, headers)
         self.held = None
         self.begun = True
+
+    def _in_place_of_none(self, size: int | None) -> tuple[str, list[tuple[str, str]]]:
+        """Return the response for an application that has none."""
+        failure = self._body.failure
+        if failure is None or size:
+            raise AssertionError("the application did not call start_response")
+        if self._warn is not None:
+            self._warn(
+                f"The application caught {type(failure).__name__} and did not answer: the client "
+                f"got {failure.status!r}. The body was read first in {self._body.first_reader}. "
+                "Answer there, or let the error pass"
+            )
+        return failure.status, [("Content-Length", "0")]
 
     def settle(self, *, discard: bool = False) -> None:
         """Note that the next byte sent is the first of the answer, this one or the server's."""

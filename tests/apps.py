@@ -52,7 +52,7 @@ def policy(environ):
     """Be the policy of the tests of what is counted."""
     if environ["PATH_INFO"] == "/refused-by-policy":
         return gunicorn_expect.Refuse(413)
-    if environ["QUERY_STRING"] == "limit":
+    if environ["QUERY_STRING"].startswith("limit"):
         environ["wsgi.input"].limit(3)
     return None
 
@@ -348,6 +348,17 @@ def read_broken(environ, start_response):
         environ["wsgi.input"].read()
     except Exception as error:  # noqa: BLE001
         return answer(start_response, type(error).__name__.encode())
+    return answer(start_response, b"whole")
+
+
+@route("/swallow")
+def swallow(environ, start_response):
+    """Answer nothing when reading fails."""
+    how = environ["QUERY_STRING"].partition("&")[2]
+    try:
+        environ["wsgi.input"].read()
+    except OSError:
+        return {"": [], "generator": iter(()), "empty-items": [b"", b""], "text": [b"text"]}[how]
     return answer(start_response, b"whole")
 
 

@@ -25,6 +25,8 @@ from gunicorn_expect.gate import EXITS_KEY, KEY, SENT_AT_ONCE, AnswerCutOff, Gat
 class Input:
     """A body that somebody waits to send."""
 
+    failure = None
+
     def __init__(self):
         self.expectation = Expectation(Silence())
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import re
 import ssl
 import threading
 
@@ -188,6 +189,70 @@ def test_an_answer_that_began_breaks_off_with_a_malformed_chunk(client):
     assert answer.endswith(b"\r\n\r\nfirst ")
 
 
+# Swallowed by the application.
+
+
+def mark(server):
+    """Give the place in the log from which on it tells of what comes next."""
+    before = len(server.lines)
+    server.get("/hello")
+    server.wait_for_log("GET /hello", before)
+    return len(server.lines)
+
+
+def check_swallowed(server, start, name, status, kind_of_error):
+    """Check that the log has one line beside those of the access log."""
+    server.wait_for_log(rf"PUT /swallow\?{name}\S* HTTP/1.1 -> {status} none", start)
+    [line] = [line for line in server.lines[start:] if " HTTP/1.1 -> " not in line]
+    said = (
+        rf"\[WARNING\] The application caught {kind_of_error} and did not answer: the client got "
+        rf"'{status} [A-Za-z ]+'\. The body was read first in apps\.swallow, line \d+\. "
+    )
+    assert re.search(said, line)
+
+
+@pytest.mark.parametrize(
+    ("where", "how"),
+    [*((where, "") for where in CUT_OFF), ("half", "&generator"), ("half", "&empty-items")],
+)
+def test_a_cut_off_body_that_the_application_does_not_answer_is_a_400(server, where, how):
+    framing, sent = CUT_OFF[where]
+    name, start = next(names), mark(server)
+    with Client(server) as client:
+        client.send(request(f"PUT /swallow?{name}{how}", framing), sent)
+        client.shut_down()
+        answer = client.receive_all()
+        if not isinstance(client.socket, ssl.SSLSocket):
+            check_only_answer(answer, 400)
+            assert answer.endswith(b"\r\n\r\n")
+    check_swallowed(server, start, name, 400, "ClientDisconnected")
+
+
+@malformed
+def test_malformed_chunks_that_the_application_does_not_answer_are_a_400(server, body):
+    name, start = next(names), mark(server)
+    with Client(server) as client:
+        client.send(request(f"PUT /swallow?{name}", CHUNKED), body)
+        check_only_answer(client.receive_all(), 400)
+    check_swallowed(server, start, name, 400, "MalformedBody")
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_body_over_a_limit_that_the_application_does_not_answer_is_a_413(worker):
+    policy = {"GUNICORN_EXPECT_POLICY": "apps:policy"}
+    with Server(worker=WORKERS[worker][0], env=policy) as server:
+        start = mark(server)
+        with Client(server) as client:
+            client.send(request("PUT /swallow?limit&", CHUNKED), b"5\r\nhello\r\n")
+            check_only_answer(client.receive_all(), 413)
+        check_swallowed(server, start, "limit", 413, "ContentTooLarge")
+
+
+def test_items_without_start_response_are_a_500(client):
+    client.send(request("PUT /swallow?text&text", CHUNKED), b"no size\r\n")
+    check_only_answer(client.receive_all(), 500)
+
+
 # Stalled.
 
 
@@ -224,6 +289,17 @@ def test_a_client_that_stalls_after_its_100_hears_408(impatient):
         client.send(waiting("PUT /read", SIZED))
         assert client.receive(len(CONTINUE)) == CONTINUE
         check_only_answer(client.receive_all(), 408)
+
+
+@pytest.mark.parametrize("how", ["", "&generator"])
+@pytest.mark.parametrize("where", ["half", "half a chunk"])
+def test_a_stall_that_the_application_does_not_answer_is_a_408(impatient, where, how):
+    framing, sent = CUT_OFF[where]
+    name, start = next(names), mark(impatient)
+    with Client(impatient) as client:
+        client.send(request(f"PUT /swallow?{name}{how}", framing), sent)
+        check_only_answer(client.receive_all(), 408)
+    check_swallowed(impatient, start, name, 408, "BodyTimeout")
 
 
 def test_an_application_may_answer_a_client_that_stalls(impatient):
