@@ -174,8 +174,6 @@ class Terms:
     limits: Settings
     discard: Callable[[socket.socket], object]
     """Begins to throw away what comes on a connection whose response is being written."""
-    waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
-    """Entered while a body is waited for."""
     record: Record = dataclasses.field(default_factory=Record)
     """Told what became of an exchange."""
     head_limits: Limits = dataclasses.field(default_factory=Limits)
@@ -278,11 +276,19 @@ class Parser(parser.RequestParser):
     mesg: Request | None
     unreader: Any
 
-    def __init__(self, cfg: Config, sock: socket.socket, peer: Any, terms: Terms) -> None:
-        """Parse what comes on this connection from this peer."""
+    def __init__(
+        self,
+        cfg: Config,
+        sock: socket.socket,
+        peer: Any,
+        terms: Terms,
+        waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
+        """Parse what comes on this connection from this peer; enter ``waiting`` to wait for it."""
         super().__init__(cfg, (), peer)
         self.unreader = _Unreader(sock)
         self._terms = terms
+        self._waiting = waiting
         self._head: Head[Request] = Head(terms.head_limits)
         # The next request, if it is parsed already, or what parsing it has raised.
         self._ahead: Request | Exception | None = None
@@ -405,7 +411,7 @@ class Parser(parser.RequestParser):
             behind,
             timeout=self._terms.limits.expect_body_timeout,
             min_rate=self._terms.limits.expect_min_rate,
-            waiting=self._terms.waiting,
+            waiting=self._waiting,
         )
 
         framing: Framing
@@ -428,11 +434,15 @@ def _parse_trailers(req: Request, lines: bytes) -> None:
         raise MalformedBody(f"the trailer section is malformed: {error}") from error
 
 
-def adopt(connection_parser: Any, terms: Terms) -> Any:
+def adopt(
+    connection_parser: Any,
+    terms: Terms,
+    waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+) -> Any:
     """Give a parser that goes on where this one is; the same one if it is not for HTTP/1."""
     if isinstance(connection_parser, parser.RequestParser):
         other: Any = connection_parser
-        adopted = Parser(other.cfg, other.unreader.sock, other.source_addr, terms)
+        adopted = Parser(other.cfg, other.unreader.sock, other.source_addr, terms, waiting)
         adopted.unreader.unread(other.unreader.take_buffered())
         return adopted
     return connection_parser

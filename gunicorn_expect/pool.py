@@ -1,4 +1,4 @@
-"""Threads that run applications, so many at once; one that waits for its client does not count."""
+"""Threads that run applications: so many at once, and more while some wait for their clients."""
 
 from __future__ import annotations
 
@@ -12,12 +12,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class Pool:
-    """What gunicorn uses of an executor, for tasks that may wait while others run.
+class Place:
+    """The place of a connection's task among those that run at once.
 
-    What there is to do is a queue. A task that has waited takes its turn in it to go on, so that
-    no more than ``size`` ever run: the thread that comes upon that turn leaves, and with it goes
-    what was hired for the time of the waiting.
+    It is lent while the client of the task is waited for, by whatever thread: the one that runs
+    the task, or one of the application's own.
+    """
+
+    __slots__ = ("_pool", "readers", "taken")
+
+    def __init__(self, pool: Pool) -> None:
+        """Belong to this pool, which owns what follows."""
+        self._pool = pool
+        #: Whether a task runs here.
+        self.taken = False
+        #: How many threads wait for the client. Two lend the place once.
+        self.readers = 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Lend the place while the client is waited for (any thread).
+
+        Another task may start meanwhile. When the wait ends the task goes on at once, as the tasks
+        that run now may be waiting for a lock that it holds.
+        """
+        self._pool.lend(self)
+        try:
+            yield
+        finally:
+            self._pool.resume(self)
+
+
+class Pool:
+    """Runs tasks in threads. No task starts while ``size`` or more run; one that waits doesn't run.
+
+    One that has waited goes on without asking. So more than ``size`` may run for a moment, and no
+    other one starts until fewer do.
     """
 
     def __init__(self, size: int, most: int) -> None:
@@ -25,112 +55,125 @@ class Pool:
 
         Args:
             size: how many tasks run at once.
-            most: how many threads there may be, with those that wait.
+            most: how many threads there may be, including those that wait.
 
         """
         self._size = size
         self._most = max(size, most)
-        # What to do next; it tells whether the thread that does it is to leave.
-        self._todo: SimpleQueue[Callable[[], bool | None]] = SimpleQueue()
-        # Guards what follows.
-        self._lock = threading.Lock()
-        self._threads: set[threading.Thread] = set()
-        self._waiting = 0
-        # Held by those that have waited, until it is their turn.
-        self._turns: collections.deque[threading.Lock] = collections.deque()
+        # Tasks that may start, each for one of the threads that wait here. None ends a thread.
+        self._starting: SimpleQueue[tuple[Callable[[], object], Place] | None] = SimpleQueue()
+        # Guards what follows. A signal handler may call `shutdown` while the main thread holds it.
+        self._lock = threading.RLock()
+        self._queued: collections.deque[tuple[Callable[[], object], Place]] = collections.deque()
+        self._running = 0  # tasks of which no client is waited for
+        self._idle = 0  # threads that wait for a task and will get none of those in _starting
+        self._threads = 0
         self._closed = False
 
     @property
     def busy(self) -> bool:
-        """Whether something waits for its turn."""
-        return not self._todo.empty()
+        """Whether a task waits to be started."""
+        return bool(self._queued)
 
-    def run(self, task: Callable[[], None]) -> None:
-        """Run this when its turn comes. It must not raise.
+    def place(self) -> Place:
+        """Return a place for the tasks of a connection, of which one runs at a time."""
+        return Place(self)
+
+    def run(self, task: Callable[[], object], place: Place) -> None:
+        """Start a task here as soon as fewer than ``size`` run. It must not raise.
 
         Raises:
-            RuntimeError: no thread can be had, or it is shut down.
+            RuntimeError: the system has no thread for it and the pool has none either, or the pool
+                is shut down. The task will not run.
 
         """
         with self._lock:
             if self._closed:
                 raise RuntimeError("the pool is shut down")
-            self._hire()
-            self._todo.put(task)
+            self._queued.append((task, place))
+            try:
+                self._start()
+            except RuntimeError:
+                if not self._threads:
+                    self._queued.pop()
+                    raise
 
-    def shutdown(self, wait: bool = True) -> None:
-        """End the threads when they have done what there is; wait for that if so told."""
+    def shutdown(self, wait: bool = False) -> None:  # noqa: ARG002  as an executor's
+        """End the threads when they have done what there is. It does not wait."""
         with self._lock:
             self._closed = True
-            self._todo.put(self._close)
-            threads = list(self._threads)
-        for thread in threads if wait else ():
-            thread.join()
+            for _ in range(self._idle):
+                self._starting.put(None)
+            self._threads -= self._idle
+            self._idle = 0
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Don't count this thread while it waits, if it is one of these."""
-        if threading.current_thread() not in self._threads:
-            yield
-            return
+    def lend(self, place: Place) -> None:
+        """Don't count a task whose client is waited for."""
         with self._lock:
-            self._waiting += 1
-            if self.busy and not self._hire():
-                # Nobody comes upon a turn in the queue if this was the last one that ran.
-                self._pass_on()
-        try:
-            yield
-        finally:
-            self._go_on()
+            place.readers += 1
+            if place.taken and place.readers == 1:
+                self._running -= 1
+                # Without another thread, those there are will start what is queued when they end.
+                self._start_what_is_queued()
+
+    def resume(self, place: Place) -> None:
+        """Count it again."""
+        with self._lock:
+            place.readers -= 1
+            if place.taken and not place.readers:
+                self._running += 1
+
+    def _may_start(self) -> bool:
+        return bool(self._queued) and self._running < self._size
+
+    def _start_what_is_queued(self) -> None:
+        # Without a new thread, those there are will start it when they have ended what they run.
+        with contextlib.suppress(RuntimeError):
+            self._start()
+
+    def _start(self) -> None:
+        """Let threads start what may start (with the lock). RuntimeError: no thread can be had."""
+        while self._may_start() and (self._idle or self._hire()):
+            task, place = self._queued.popleft()
+            place.taken = True
+            if not place.readers:
+                self._running += 1
+            self._idle -= 1
+            self._starting.put((task, place))
 
     def _hire(self) -> bool:
-        """Make up for a thread that waits, if it can be done (with the lock)."""
-        if len(self._threads) - self._waiting >= self._size or len(self._threads) >= self._most:
+        if self._threads >= self._most:
             return False
-        # A daemon: it does not hold a process whose loop has ended.
-        thread = threading.Thread(target=self._work, name="gunicorn_expect", daemon=True)
-        self._threads.add(thread)
-        try:
-            thread.start()
-        except RuntimeError:  # the system has no more of them
-            self._threads.remove(thread)
-            if not self._threads:
-                raise
-            return False
+        # A daemon: the interpreter waits for others when it ends, and a worker that ends, ends.
+        threading.Thread(target=self._work, name="gunicorn_expect", daemon=True).start()
+        self._threads += 1
+        self._idle += 1
         return True
 
     def _work(self) -> None:
-        while not self._todo.get()():
+        while self._run_next():
             pass
 
-    def _go_on(self) -> None:
-        """Count this thread again, when its turn comes."""
-        with self._lock:
-            if self._closed or len(self._threads) - self._waiting < self._size:
-                self._waiting -= 1
-                return
-            turn = threading.Lock()
-            turn.acquire()
-            self._turns.append(turn)
-            self._todo.put(self._leave)
-        turn.acquire()
-
-    def _leave(self) -> bool:
-        """Let another thread go on in place of this one."""
-        with self._lock:
-            passed_on = self._pass_on()
-            if passed_on:
-                self._threads.remove(threading.current_thread())
-        return passed_on
-
-    def _pass_on(self) -> bool:
-        """Let the first go on that has waited, if one has (with the lock)."""
-        if not self._turns:
+    def _run_next(self) -> bool:
+        """Run a task; return whether this thread is to wait for another one."""
+        starting = self._starting.get()
+        if starting is None:
             return False
-        self._waiting -= 1
-        self._turns.popleft().release()
-        return True
+        task, place = starting
+        task()
+        return self._end(place)
 
-    def _close(self) -> bool:
-        self._todo.put(self._close)  # for the next one
-        return True
+    def _end(self, place: Place) -> bool:
+        with self._lock:
+            place.taken = False
+            if not place.readers:
+                self._running -= 1
+            # Threads that were started for a time of waiting end with it: as many stay as may
+            # start a task at once.
+            stays = self._idle < self._size and (not self._closed or self._may_start())
+            if stays:
+                self._idle += 1
+            else:
+                self._threads -= 1
+            self._start_what_is_queued()
+            return stays

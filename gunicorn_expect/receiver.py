@@ -5,7 +5,7 @@ Two ways to receive:
 * What is here is received without waiting; where that is too little, more is waited for by poll.
 * A large body on a plain blocking socket is received by blocking calls that the kernel ends after
   `TICK` (SO_RCVTIMEO), each for as many bytes as are wanted (MSG_WAITALL): one call and no copy for
-  a piece of it.
+  a piece of it. While a client does not keep up with that, the first way is used.
 
 Neither touches the timeout of the socket while it waits: another thread may be writing the answer.
 TLS is the exception, as its sockets have no other way to receive without waiting: there, who writes
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-#: Seconds after which a read counts as one that waits for its client. Long beside the pauses of
-#: an upload in a data centre; and a 64 KiB piece of one at 50 Mbit/s takes as long.
+#: Seconds for which a read of a large body blocks before it counts as waiting for its client. Long
+#: beside the pauses of an upload in a data centre, where 64 KiB at 50 Mbit/s take as long.
 TICK: Final = 0.01
 
 _TICK: Final = struct.pack("ll", 0, int(TICK * 1_000_000))  # struct timeval
@@ -237,7 +237,7 @@ class Receiver(Source):
             ahead: bytes that were received behind the head.
             timeout: seconds to wait for the next bytes; 0: for ever.
             min_rate: with timeout the `Allowance` of all of them; 0: no limit.
-            waiting: entered while the client is waited for.
+            waiting: entered while the client is waited for, by the thread that reads.
 
         """
         super().__init__(ahead, timeout=timeout)
@@ -248,6 +248,9 @@ class Receiver(Source):
         self._since = 0.0  # it was last heard of
         self._poller: select.poll | None = None
         self._ticks = False
+        #: Whether the rest came within a tick when a read last found too little here. A call that
+        #: blocks is for a client that keeps up: the others are waited for without a place.
+        self._keeps_up = True
         #: Bytes that buy a tick: if they come whole within one they need no clock.
         self._fast_enough = math.inf
         self._tls_lock = threading.Lock()  # of what comes by TLS, and of its end
@@ -281,6 +284,7 @@ class Receiver(Source):
         here = not self.nothing_ahead
         if not here and self._tick_after < math.inf:
             self._tick_after = -1  # they will have to be waited for, from the first on
+            self._keeps_up = False
         return here
 
     def receive(self, size: int, *, whole: bool = False) -> bytes:
@@ -293,7 +297,8 @@ class Receiver(Source):
             size = MOST
         if self._allowance.came > self._tick_after:
             self._let_the_kernel_wait()
-        start = None if whole and size >= self._fast_enough else time.monotonic()
+        fast = whole and self._keeps_up and size >= self._fast_enough
+        start = None if fast else time.monotonic()
         received = self._receive(size, socket.MSG_WAITALL if whole else 0)
         if received is None or (whole and 0 < len(received) < size):
             if start is None:
@@ -309,7 +314,7 @@ class Receiver(Source):
     def receive_into(self, view: memoryview) -> int:
         """Receive straight into this, of a large body."""
         size = 0
-        if self._ticks and self.patience and self.nothing_ahead:
+        if self._ticks and self._keeps_up and self.patience and self.nothing_ahead:
             start = time.monotonic()
             try:
                 size = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
@@ -366,9 +371,9 @@ class Receiver(Source):
         self._tick_after = math.inf if self._allowance.came > LARGE else LARGE
 
     def _receive(self, size: int, flags: int = 0) -> bytes | None:
-        """Receive what is here; a large body is waited for a tick. None: nothing came."""
+        """Receive what is here; a large body that comes fast, within a tick. None: nothing came."""
         try:
-            if self._ticks and self.patience:
+            if self._ticks and self._keeps_up and self.patience:
                 return self._sock.recv(size, flags)
             return self._receive_now(self._sock, size)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -383,18 +388,19 @@ class Receiver(Source):
                 return data
             raise BlockingIOError(errno.EAGAIN, "nothing is here")
         pieces = [data]
+        self._keeps_up = False
         try:
             self._since = self._note(len(data), start)
-            if not self._gather(pieces, size, start + TICK, whole=whole):
-                with self._waiting():
-                    self._gather(pieces, size, math.inf, whole=whole)
+            with self._waiting():
+                self._gather(pieces, size, whole=whole)
         except BodyError as error:
             error.partial = b"".join(pieces)
             raise
+        self._keeps_up = self._since - start < TICK
         return b"".join(pieces)
 
-    def _gather(self, pieces: list[bytes], size: int, until: float, *, whole: bool) -> bool:
-        """Wait for pieces until they are ``size`` bytes or the end; False: it is late."""
+    def _gather(self, pieces: list[bytes], size: int, *, whole: bool) -> None:
+        """Wait for pieces until they are ``size`` bytes, or the client sends no more."""
         if self._poller is None:
             self._poller = select.poll()
             self._poller.register(self._sock, select.POLLIN)
@@ -403,13 +409,10 @@ class Receiver(Source):
         while left and (whole or left == size):
             if nothing_is_here:
                 now = time.monotonic()
-                if now >= until:
-                    return False
                 late = self._since + min(self.patience, self._allowance.left)
                 if now >= late:
                     raise self._late(now)
-                end = min(until, late)
-                self._poller.poll(None if end == math.inf else (end - now) * 1000)
+                self._poller.poll(None if late == math.inf else (late - now) * 1000)
             piece = self._receive(left)
             nothing_is_here = piece is None
             if piece is not None:
@@ -418,7 +421,6 @@ class Receiver(Source):
                 left -= len(piece)
                 if not piece:
                     break
-        return True
 
     def _note(self, size: int, since: float) -> float:
         """Count bytes and the time that was waited for them; return the time now."""

@@ -51,6 +51,9 @@ class Settings:
     """Seconds that a closing connection is read on, in all. nginx's lingering_time."""
     expect_linger_idle: float = 2.0
     """Seconds without a byte after which it is closed. nginx's lingering_timeout is 5."""
+    expect_lend_threads: bool = True
+    """Whether an application that waits for its client lets another one start; False: as many
+    applications as ``threads`` are under way, as in gunicorn's own worker."""
     expect_warn: bool = True
     """Whether to warn of an application that refuses uploads when it has read them."""
 
@@ -189,5 +192,6 @@ def _callable(name: str, value: object, shown: object) -> Policy:
 #: How values become settings; most are numbers.
 _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "expect_policy": _policy,
+    "expect_lend_threads": _switch,
     "expect_warn": _switch,
 }

@@ -155,7 +155,7 @@ NUMBERS = {
     ("settings.md", "64 KiB, once for each place"): framing.DRAIN_SIZE == 64 * 1024,
     ("how-it-works.md", "longer than 16 KiB"): gate.SENT_AT_ONCE == 16 * 1024,
     ("how-it-works.md", "is at most 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,
-    ("how-it-works.md", "a thread, 10 ms; then"): receiver.TICK == 0.01,
+    ("how-it-works.md", "keeps arriving within 10 ms"): receiver.TICK == 0.01,
     ("how-it-works.md", "a thread stays 1 ms"): thread.STAY == 0.001,
     ("how-it-works.md", "for what is left of `graceful_timeout`"): 0 < linger.EXIT_MARGIN < 1,
 }

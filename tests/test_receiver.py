@@ -398,12 +398,45 @@ def test_a_read_of_what_is_here_does_not_wait(ours, theirs):
     assert waiting.entered == 0
 
 
-def test_a_pause_shorter_than_a_tick_is_no_wait(ours, theirs):
+def test_a_read_waits_from_the_moment_at_which_too_little_is_here(ours, theirs):
     waiting = Waiting()
     with Client(ours, theirs, [b"1", b"2", b"3"]) as client:
         client.pace = TICK / 4
         assert Receiver(ours, waiting=waiting).receive(3, whole=True) == b"123"
-    assert waiting.entered == 0
+    assert waiting.entered == waiting.left == 1
+
+
+class Flags(socket.socket):
+    """A socket that notes by which flags it receives."""
+
+    def recv(self, size, flags=0):
+        self.seen.append(flags)
+        return super().recv(size, flags)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_call_blocks_only_for_a_client_that_keeps_up(ours, theirs, monkeypatch):
+    """One that stalls would keep its place among those that run."""
+    monkeypatch.setattr(receiver_module, "LARGE", 0)
+    with Client(ours, theirs, [b"34", b"56"]) as client, Flags(fileno=ours.detach()) as sock:
+        monkeypatch.setattr(client, "ours", sock)
+        sock.seen = []
+        receiver = Receiver(sock)
+
+        def first_flags_of(size):
+            sock.seen.clear()
+            receiver.receive(size, whole=True)
+            return sock.seen[0]
+
+        theirs.sendall(b"12")
+        assert first_flags_of(1) == socket.MSG_DONTWAIT  # it may be a small body
+        assert first_flags_of(1) == socket.MSG_WAITALL
+        client.pace = 2 * TICK
+        assert first_flags_of(2) == socket.MSG_WAITALL  # which ends after a tick
+        client.pace = TICK / 2
+        assert first_flags_of(2) == socket.MSG_DONTWAIT  # but now it comes within a tick
+        theirs.sendall(b"7")
+        assert first_flags_of(1) == socket.MSG_WAITALL
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -10,6 +10,7 @@ import selectors
 import ssl
 import time
 from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,10 +23,14 @@ from gunicorn_expect.pool import Pool
 from gunicorn_expect.workers import inline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from gunicorn.config import Config
     from gunicorn.glogging import Logger
     from gunicorn.http.message import Request
 
+    from gunicorn_expect.pool import Place
     from gunicorn_expect.settings import Settings
 
 
@@ -49,6 +54,7 @@ class Connection(gthread.TConn):
         conn: gthread.TConn,
         lingering: linger.Linger,
         terms: exchange.Terms,
+        place: Place,
         *,
         fronted: bool,
     ) -> None:
@@ -56,6 +62,8 @@ class Connection(gthread.TConn):
         vars(self).update(vars(conn))  # all that it is; made anew, it would cost twice
         self._lingering = lingering
         self._terms = terms
+        #: What its requests have of the pool.
+        self.place = place
         self._poller: select.poll | None = None
         #: Whether its heads are awaited by the loop.
         self.fronted = fronted
@@ -67,10 +75,15 @@ class Connection(gthread.TConn):
         if self.fronted:
             self.initialized = True
             self.sock.setblocking(True)
-            self.parser = exchange.Parser(self.cfg, self.sock, self.client, self._terms)
+            self.parser = exchange.Parser(
+                self.cfg, self.sock, self.client, self._terms, self._waiting()
+            )
         else:
             super().init()
-            self.parser = exchange.adopt(self.parser, self._terms)
+            self.parser = exchange.adopt(self.parser, self._terms, self._waiting())
+
+    def _waiting(self) -> Callable[[], AbstractContextManager[object]]:
+        return self.place.waiting if self._terms.limits.expect_lend_threads else nullcontext
 
     # While a head is awaited by the loop.
 
@@ -180,7 +193,6 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         self.terms = exchange.Terms(
             limits,
             discard=closing.discard,
-            waiting=self.tpool.waiting,
             record=self.record,
             head_limits=exchange.head_limits(self.cfg),
         )
@@ -273,7 +285,8 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         """Await the next head of a connection, or let a thread await it (main thread)."""
         if not isinstance(conn, Connection):
             fronted = self._fronts and not self._may_be_http2(conn.client)
-            conn = Connection(conn, self.lingering, self.terms, fronted=fronted)
+            place = self.tpool.place()
+            conn = Connection(conn, self.lingering, self.terms, place, fronted=fronted)
         if conn.fronted:
             self.front.take(conn)
             return
@@ -316,7 +329,7 @@ class Worker(worker.Worker, gthread.ThreadWorker):
     def _submit(self, conn: Connection) -> None:
         """Let a thread serve a connection (main thread)."""
         try:
-            self.tpool.run(partial(self._serve, conn))
+            self.tpool.run(partial(self._serve, conn), conn.place)
         except RuntimeError as error:  # not one thread can be had
             self.log.error("A client gets no answer but 503: %s", error)
             if conn.fronted:
