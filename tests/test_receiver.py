@@ -419,7 +419,7 @@ def test_a_call_blocks_only_for_a_client_that_keeps_up(ours, theirs, monkeypatch
     """One that stalls would keep its place among those that run."""
     monkeypatch.setattr(receiver_module, "LARGE", 0)
     with Client(ours, theirs, [b"34", b"56"]) as client, Flags(fileno=ours.detach()) as sock:
-        monkeypatch.setattr(client, "ours", sock)
+        client.ours = sock
         sock.seen = []
         receiver = Receiver(sock)
 
