@@ -79,7 +79,14 @@ class Connection(gthread.TConn):
                 self.cfg, self.sock, self.client, self._terms, self._waiting()
             )
         else:
-            super().init()
+            try:
+                super().init()
+            except Exception as error:
+                # gunicorn logs HTTP/2's own error of a client that has left with a traceback, and
+                # answers it with 500; the error of its socket it ignores.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
             self.parser = exchange.adopt(self.parser, self._terms, self._waiting())
 
     def _waiting(self) -> Callable[[], AbstractContextManager[object]]:
