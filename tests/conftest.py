@@ -105,6 +105,9 @@ def pytest_addoption(parser):
     parser.addoption(
         "--soak", type=float, default=20, metavar="SECONDS", help="so long for each worker"
     )
+    parser.addoption(
+        "--thorough", action="store_true", help="all that tests/faults may try, not a choice"
+    )
     parser.addoption("--built", metavar="FOLDER", help="test the sdist and the wheel that are here")
     parser.addoption(
         "--write-tables",
@@ -156,19 +159,27 @@ class Certificates:
         self.authority = str(folder / "authority.pem")
         self._authority.cert_pem.write_to_path(self.authority)
         issued.cert_chain_pems[0].write_to_path(self.certificate)
+        self._contexts = {}
         issued.private_key_pem.write_to_path(self.key)
 
     def trust(self, *protocols):
-        context = ssl.create_default_context()
-        self._authority.configure_trust(context)
-        if protocols:
-            context.set_alpn_protocols(protocols)
-        return context
+        """Return a client's context; to make one takes longer than a handshake."""
+        if protocols not in self._contexts:
+            context = self._contexts[protocols] = ssl.create_default_context()
+            self._authority.configure_trust(context)
+            if protocols:
+                context.set_alpn_protocols(protocols)
+        return self._contexts[protocols]
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory):
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def thorough(request):
+    return request.config.getoption("thorough")
 
 
 @pytest.fixture

@@ -142,7 +142,10 @@ class Switchboard:
 
     def _answer(self, application):
         with application, application.makefile() as lines:
-            verb, name = lines.readline().split()
+            line = lines.readline()
+            if not line:
+                return  # its worker was killed
+            verb, name = line.split()
             if verb == "set":
                 self._events[name].set()
             else:
