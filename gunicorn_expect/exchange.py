@@ -306,6 +306,14 @@ class Parser(parser.RequestParser):
             self._ahead = error
         return self._ahead is not None
 
+    def end(self) -> bool:
+        """Take it that the client sends no more. Return whether `next` has an error to raise."""
+        try:
+            self._head.end(self)
+        except Exception as error:  # noqa: BLE001  as in `offer`
+            self._ahead = error
+        return self._ahead is not None
+
     def pass_empty_line(self) -> None:
         """Take a CRLF that came behind the last request: it is not the beginning of the next."""
         if self.unreader.buf.getvalue() == b"\r\n":
@@ -349,6 +357,8 @@ class Parser(parser.RequestParser):
         while not (piece and self.offer(piece)):
             piece = self.unreader.sock.recv(PIECE)
             if not piece:
+                if self.end():
+                    return
                 raise errors.NoMoreData if self.has_begun else StopIteration
 
     # What the head asks, see `gunicorn_expect.head.Parser`.

@@ -150,6 +150,11 @@ class Head(Generic[R]):
             raise TooLargeError
         return None
 
+    def end(self, parser: Parser[R]) -> None:
+        """Take it that no more comes. Raise what the parser raises of an unfinished head."""
+        if self._data:
+            parser.judge(bytes(self._data))
+
     def _whole(self, found: tuple[R, int]) -> R:
         self._is_first = False
         self._reset()
@@ -199,10 +204,11 @@ class Head(Generic[R]):
         return seen - line <= longest + 2 < len(data) - line
 
     def _judge(self, end: int, parser: Parser[R]) -> None:
-        """Have what came up to here judged, as if no more came."""
+        """Have what came up to here judged, as if the head ended there."""
         self._doubts += 1
         if self._doubts <= _MOST_DOUBTS:
-            parser.judge(bytes(self._data[:end] + _CUT))
+            # A CR at the end is a part of the CRLF that comes.
+            parser.judge(bytes(self._data[:end].removesuffix(b"\r") + _CUT))
 
     def _pass_empty_line(self) -> None:
         # "a server that is expecting to receive and parse a request-line SHOULD ignore at least one

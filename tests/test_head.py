@@ -119,7 +119,7 @@ def test_what_looks_wrong_is_judged_as_soon_as_it_does(data):
                 head.feed(data[-1:], parser)
         else:
             assert head.feed(data[-1:], parser) is None
-        assert parser.judged == [data + b"\r\n" * 6]
+        assert parser.judged == [data.removesuffix(b"\r") + b"\r\n" * 6]
 
 
 @pytest.mark.parametrize("data", DOUBTFUL)
@@ -133,6 +133,21 @@ def test_the_line_that_has_not_ended_is_not_judged_for_another_one():
     head, parser = Head(LIMITS), Parser()
     head.feed(b"GET / HTTP/1.1\r\nBad Name: a\r\nHo", parser)
     assert parser.judged == [b"GET / HTTP/1.1\r\nBad Name: a\r\n" + b"\r\n" * 6]
+
+
+def test_a_line_is_judged_without_the_first_half_of_its_end():
+    head, parser = Head(LIMITS), Parser()
+    head.feed(b"GET / HTTP/1.1\r\nHost: a\r\n b\r", parser)
+    assert parser.judged == [b"GET / HTTP/1.1\r\nHost: a\r\n b" + b"\r\n" * 6]
+
+
+def test_what_came_is_judged_as_it_is_when_no_more_comes():
+    head, parser = Head(LIMITS), Parser()
+    head.end(parser)
+    assert parser.judged == []
+    head.feed(b"GET / HT", parser)
+    head.end(parser)
+    assert parser.judged == [b"GET / HT"]
 
 
 def test_a_parser_that_allows_what_looks_wrong_is_not_asked_for_ever():

@@ -212,7 +212,7 @@ class Worker(worker.Worker, gthread.ThreadWorker):
             limits.expect_head_timeout,
             whole=self._on_whole,
             late=self._on_late,
-            gone=self._on_gone,
+            gone=self._on_end,
             failed=self._on_failed,
         )
         self.poller.register(closing.fileno(), selectors.EVENT_READ, lambda _: closing.turn())
@@ -326,6 +326,13 @@ class Worker(worker.Worker, gthread.ThreadWorker):
         """Let what was raised for one connection end that one alone."""
         self.log.exception("Error on a connection, which is closed now")
         self._on_gone(conn)
+
+    def _on_end(self, conn: Connection) -> None:
+        """Let go of a client that sends no more, or answer that its head is malformed."""
+        if conn.parser is not None and conn.parser.end():
+            self._submit(conn)
+        else:
+            self._on_gone(conn)
 
     def _on_gone(self, conn: Connection) -> None:
         self.nr_conns -= 1
