@@ -17,6 +17,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 OLDEST := $(shell sed -n 's/^ *gunicorn>=//p' setup.cfg)
 GUNICORNS := $(OLDEST:%=$(VENV)/gunicorns/%) $(VENV)/gunicorns/26.2.0 $(VENV)/gunicorns/23.0.0
 
+# gunicorn's own valid and invalid requests: they are in its sdist.
+CORPUS := $(VENV)/corpus/27.0.1
+
 # The other Pythons of this machine: a server of each is tested too.
 FIND_PYTHON = for python in python3.$(1) $$HOME/.pyenv/versions/3.$(1).*/bin/python; do \
     $$python -c 'import ensurepip, venv' 2>/dev/null && echo $$python && break; done
@@ -31,10 +34,10 @@ PARALLEL := --numprocesses 3 --dist worksteal
 serve: $(VENV)/examples
 	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 examples.flask_upload:app
 
-test: $(VENV)/dev $(GUNICORNS) $(PYTHONS)
+test: $(VENV)/dev $(GUNICORNS) $(CORPUS) $(PYTHONS)
 	$(BIN)/pytest $(PARALLEL)
 
-test-all: $(VENV)/dev $(GUNICORNS) $(PYTHONS)
+test-all: $(VENV)/dev $(GUNICORNS) $(CORPUS) $(PYTHONS)
 	$(BIN)/pytest $(PARALLEL) --matrix full
 
 realworld: $(VENV)/dev
@@ -86,6 +89,13 @@ $(VENV)/dev: $(VENV)/examples
 
 $(VENV)/gunicorns/%: | $(BIN)/python
 	$(PIP) install --no-deps --target $@ gunicorn==$*
+
+$(VENV)/corpus/%: | $(BIN)/python
+	rm -rf $@.part
+	$(PIP) download --no-deps --no-binary gunicorn --dest $@.part gunicorn==$*
+	tar --extract --file $@.part/gunicorn-$*.tar.gz --directory $@.part --strip-components 3 \
+	    gunicorn-$*/tests/requests
+	mv $@.part $@
 
 $(VENV)/pythons/3.%/ready: setup.cfg | $(BIN)/python
 	"$$($(call FIND_PYTHON,$*))" -m venv $(@D)
