@@ -228,7 +228,15 @@ def prior_knowledge(cfg: Config) -> Callable[[Any], bool]:
 
 
 def head_limits(cfg: Config) -> Limits:
-    """Return the limits of request heads, by gunicorn's settings."""
+    """Return the limits of request heads, by gunicorn's settings.
+
+    Raises:
+        RuntimeError: ``http_parser`` is "fast" and that parser is missing, too old, or can't do
+            what other settings ask for. gunicorn would answer each request with 500.
+
+    """
+    if cfg.protocol != "http":
+        return Limits()  # it has no such heads, and no use for their parser
     empty: Any = _Empty(cfg, unreader.IterUnreader(()), ("", 0))
     return Limits(
         # 0 means no limit, but the fast parser has one of 1 MiB. So from there on it is asked.

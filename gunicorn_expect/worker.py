@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gunicorn.config import Config
 
     from gunicorn_expect.decision import Policy
+    from gunicorn_expect.head import Limits
 
 
 #: What the system says when it has no room for one more connection.
@@ -83,6 +84,7 @@ class Worker(base.Worker):
     record: Record
     gate: Gate
     _settings: settings.Settings
+    _head_limits: Limits
     _policy: Policy | None
     _grace_ends: float | None = None
     #: Whether a signal has told it to end at once: gunicorn raises SystemExit then, in whatever
@@ -113,11 +115,14 @@ class Worker(base.Worker):
         exchange.require_gunicorn(
             "gunicorn.workers.base:Worker.notify", "gunicorn.workers.base:Worker.run", *cls.hooks
         )
+        exchange.head_limits(cfg)
         settings.load(cfg)
 
     def load_wsgi(self) -> None:
         """Put the gate before the application (worker, at boot)."""
-        self._settings = settings.load(self.cfg)  # again: after SIGHUP nobody has checked it
+        # Again: after SIGHUP nobody has checked it.
+        self._head_limits = exchange.head_limits(self.cfg)
+        self._settings = settings.load(self.cfg)
         policy = self._policy = settings.policy_of(self._settings)
         # gunicorn's own logger does nothing with what is below its level: don't make the words.
         plain = type(self.log) is glogging.Logger
@@ -185,5 +190,5 @@ class Worker(base.Worker):
             limits,
             discard=self.lingering.discard,
             record=self.record,
-            head_limits=exchange.head_limits(self.cfg),
+            head_limits=self._head_limits,
         )

@@ -201,7 +201,7 @@ class Worker(worker.Worker, gthread.ThreadWorker):
             limits,
             discard=closing.discard,
             record=self.record,
-            head_limits=exchange.head_limits(self.cfg),
+            head_limits=self._head_limits,
         )
         self._inline = inline.Inline(self, self.gate, name_of(self._policy))
         # For others gunicorn's parser waits, on a thread.
