@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import io
@@ -87,7 +88,7 @@ class Expects(Protocol):
         """Give the header fields of every 100."""
 
     def on_respond(self) -> None:
-        """Note that the next byte sent is the first of the final response."""
+        """Note that the next byte sent is the first of the final response. OSError: gone."""
 
 
 class Body:
@@ -288,17 +289,23 @@ class Body:
             discard: the response is long and nobody will read: then what is left is thrown away
                 while it is written.
 
+        Raises:
+            ClientDisconnected: the client left while it waited for `100 Continue`.
+
         """
-        self.expectation.on_respond()
-        wire, self._wire = self._wire, None  # once; and what leads to the request is let go
-        if wire is not None and not self._can_be_kept():
-            wire.close_after_response()
-            if discard:
-                wire.discard()
+        try:
+            self._end_asking()
+        finally:
+            wire, self._wire = self._wire, None  # once; and what leads to the request is let go
+            if wire is not None and not self._can_be_kept():
+                wire.close_after_response()
+                if discard:
+                    wire.discard()
 
     def decline(self) -> None:
         """Note that the final response follows, and the connection ends with it."""
-        self.expectation.on_respond()
+        with contextlib.suppress(OSError):  # gone: the server will find out
+            self._end_asking()
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close_after_response()
@@ -347,6 +354,14 @@ class Body:
             raise
         # Last: a thread that finds it reads at once, and the wire may not be looked at meanwhile.
         self.first_reader = _caller()
+
+    def _end_asking(self) -> None:
+        try:
+            self.expectation.on_respond()
+        except OSError as error:
+            with self._lock:
+                self._fail_reading(error)
+            raise
 
     def _can_be_kept(self) -> bool:
         if self._framing.ended:

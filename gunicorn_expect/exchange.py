@@ -20,9 +20,11 @@ documented for others, and no other room does. Of its requests, and only in this
   those of the next request, ``.buf``, where they are, and ``.sock``, the connection
 * ``errors.ExpectationFailed``, which ``Worker.handle_error()`` answers with 417
 * of HTTP/2: ``HTTP2Request.method``, ``.path``, ``.content_length`` and ``.stream`` with its
-  ``.expect_continue``, ``.body_size`` and ``.body_complete``; ``HTTP2Body._buf``, what it holds of
-  a frame;
-  ``HTTP2ServerConnection.send_informational()``, ``.send_error()`` and ``.stream_timeout``
+  ``.stream_id``, ``.expect_continue``, ``.body_size``, ``.unacked_size``, ``.body_complete``,
+  ``.disconnected`` and ``.pop_chunk()``;
+  ``HTTP2ServerConnection.send_informational()``, ``.send_error()``, ``.receive_data()``, which
+  takes what was received, ``.pump()``, ``.is_closed``, ``.sock``, ``.stream_timeout``,
+  ``.pending_requests`` and ``._deferred_events``, frames that were received while a response waited
 
 Of its workers:
 
@@ -45,8 +47,8 @@ Of its workers:
   ``sock.ssl_wrap_socket()``, ``sock.is_http2_negotiated()``, ``http2.negotiation``,
   ``Worker.handle_error()``
 
-`require_gunicorn` looks for each of them when gunicorn starts, but not for ``stream_timeout``: only
-a connection has it.
+`require_gunicorn` looks for each of them when gunicorn starts, but not for the last four: only a
+connection has them.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ import math
 import operator
 import pkgutil
 import socket
+import time
 import types
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -66,7 +69,7 @@ from gunicorn.config import Config
 from gunicorn.http import errors, message, parser, unreader
 
 from gunicorn_expect.body import Body
-from gunicorn_expect.errors import ClientDisconnected, ContentTooLarge, MalformedBody
+from gunicorn_expect.errors import BodyTimeout, ClientDisconnected, ContentTooLarge, MalformedBody
 from gunicorn_expect.expectation import (
     NOBODY_WAITS,
     Expectation,
@@ -77,12 +80,12 @@ from gunicorn_expect.expectation import (
 from gunicorn_expect.framing import Chunked, Framing, Sized
 from gunicorn_expect.front import PIECE
 from gunicorn_expect.head import Head, Limits, TooLargeError
-from gunicorn_expect.receiver import Receiver
+from gunicorn_expect.receiver import FILL_SIZE, Allowance, Receiver
 from gunicorn_expect.record import Record
 from gunicorn_expect.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from gunicorn.http2.connection import HTTP2ServerConnection
@@ -104,10 +107,12 @@ _RELIED_ON: Final = (
     "gunicorn.http.unreader:Unreader.take_buffered",
     "gunicorn.http.errors:ExpectationFailed",
     "gunicorn.http2.stream:HTTP2Stream",
-    "gunicorn.http2.request:HTTP2Body",
     "gunicorn.http2.request:HTTP2Request.content_length",
     "gunicorn.http2.connection:HTTP2ServerConnection.send_informational",
     "gunicorn.http2.connection:HTTP2ServerConnection.send_error",
+    "gunicorn.http2.connection:HTTP2ServerConnection.receive_data",
+    "gunicorn.http2.connection:HTTP2ServerConnection.pump",
+    "gunicorn.http2.connection:HTTP2ServerConnection.is_closed",
     "gunicorn.http2.negotiation:prior_knowledge_allowed",
     "gunicorn.http2.negotiation:read_preface_blocking",
     "gunicorn.http2.negotiation:mismatch_is_error",
@@ -129,8 +134,19 @@ _RELIED_ON_IN_A_REQUEST: Final = (
     "body.reader.length",
 )
 _RELIED_ON_IN_A_PARSER: Final = ("cfg", "source_addr", "mesg", "unreader.buf", "unreader.sock")
-_RELIED_ON_IN_A_STREAM: Final = ("expect_continue", "body_size", "body_complete")
-_RELIED_ON_IN_ITS_BODY: Final = ("_buf",)
+_RELIED_ON_IN_A_STREAM: Final = (
+    "stream_id",
+    "expect_continue",
+    "body_size",
+    "unacked_size",
+    "body_complete",
+    "disconnected",
+    "pop_chunk",
+)
+
+#: How often a connection of HTTP/2 is received from to look for a frame that may be here. Over TLS
+#: a call gives one record, and other frames may come before it: a few acknowledgements, mostly.
+LOOKS: Final = 16
 
 
 def require_gunicorn(*hooks: str) -> None:
@@ -150,13 +166,11 @@ def require_gunicorn(*hooks: str) -> None:
         a_request = message.Request(Config(), head, ("", 0))
         of_no_connection = types.SimpleNamespace(initial_window_size=0)
         stream_class = pkgutil.resolve_name("gunicorn.http2.stream:HTTP2Stream")
-        body_class = pkgutil.resolve_name("gunicorn.http2.request:HTTP2Body")
         with socket.socket() as sock:
             for thing, names in (
                 (a_request, _RELIED_ON_IN_A_REQUEST),
                 (parser.RequestParser(Config(), sock, ("", 0)), _RELIED_ON_IN_A_PARSER),
                 (stream_class(1, of_no_connection), _RELIED_ON_IN_A_STREAM),
-                (body_class(b""), _RELIED_ON_IN_ITS_BODY),
             ):
                 for name in names:
                     operator.attrgetter(name)(thing)
@@ -550,37 +564,148 @@ def open_stream(req: Any, connection: HTTP2ServerConnection, terms: Terms) -> bo
     """
     stream = req.stream
     stream.expect_continue = False  # gunicorn's body would send a 100 of its own
-    connection.stream_timeout = terms.limits.expect_body_timeout or None  # type: ignore[attr-defined]
     try:
         waits = _expects_continue(req.headers)
     except errors.ExpectationFailed as error:
         connection.send_error(stream.stream_id, 417, str(error))
         return False
     if req.content_length != 0 and not (stream.body_complete and not stream.body_size):
-        wire = StreamWire(stream, connection)
+        frames = Frames(stream, connection, terms.limits)
+        wire = StreamWire(frames)
         expectation = NOBODY_WAITS
         if waits:
-            arrived = wire.body_arrived()
+            arrived = frames.have_come
             expectation = _expectation(req, req.content_length, wire, terms, arrived=arrived)
-        req.body = Body(StreamFraming(req.body), expectation, wire, terms.record.failed)
+        req.body = Body(StreamFraming(frames), expectation, wire, terms.record.failed)
     return True
+
+
+class Frames:
+    """The frames of one stream of an HTTP/2 connection, until its body is read.
+
+    gunicorn receives those of a connection by a call that may wait, and each frame of it starts
+    the time anew. So they are received here, and given to gunicorn.
+    """
+
+    def __init__(self, stream: Any, connection: Any, limits: Settings) -> None:
+        """Receive for this stream; what comes for others waits for its turn, as in gunicorn."""
+        # Not at the top: a gunicorn that has no HTTP/2 is to be refused in words.
+        from gunicorn.http2.errors import HTTP2Error
+        from h2.exceptions import ProtocolError
+
+        self._lost = (HTTP2Error, ProtocolError)
+        self._stream = stream
+        self._connection = connection
+        self._timeout = limits.expect_body_timeout or math.inf
+        self._allowance = Allowance(limits.expect_body_timeout, limits.expect_min_rate)
+        self._receiver: Receiver | None = None
+
+    @property
+    def have_come(self) -> bool:
+        """Whether frames of the body have come."""
+        return bool(self._stream.body_size or self._stream.body_complete)
+
+    def look(self) -> bool:
+        """Tell, without waiting, whether frames of the body have come.
+
+        Raises:
+            ClientDisconnected: the stream was reset, or its connection is lost.
+
+        """
+        self._receive_what_is_here()
+        return self.have_come
+
+    def next(self) -> bytes:
+        """Return the bytes of the next DATA frame; ``b""`` at the end of the body.
+
+        Raises:
+            ClientDisconnected: the stream was reset, or its connection is lost.
+            BodyTimeout: the client sends too little of this body, whatever else it sends.
+
+        """
+        since = time.monotonic()
+        self._allowance.came = self._stream.body_size
+        late = since + min(self._timeout, self._allowance.left)
+        self._receive_what_is_here()  # before the clock is looked at: what is whole is never late
+        while not self._is_here():
+            seconds = late - time.monotonic()
+            if seconds <= 0:
+                raise self._late(since)
+            with contextlib.suppress(BodyTimeout):
+                self._receive(seconds)
+        self._allowance.waited += time.monotonic() - since
+        with self._failing():
+            return bytes(self._stream.pop_chunk() or b"")
+
+    def send_continue(self, headers: Headers) -> None:
+        """Send an informational HEADERS frame. ClientDisconnected: nobody is there."""
+        with self._failing():
+            self._connection.send_informational(self._stream.stream_id, 100, list(headers))
+
+    def _is_here(self) -> bool:
+        return bool(self._stream.body_complete or self._stream.unacked_size)
+
+    def _receive_what_is_here(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(LOOKS):
+                if self._is_here():
+                    break
+                self._receive(0)
+
+    def _receive(self, seconds: float) -> None:
+        """Receive what comes next on the connection within so many seconds.
+
+        Raises:
+            BlockingIOError, BodyTimeout: nothing did.
+
+        """
+        connection = self._connection
+        if self._receiver is None:
+            # As gunicorn does when it waits for a body: it is for what is sent meanwhile, too.
+            connection.sock.settimeout(connection.stream_timeout)
+            self._receiver = Receiver(connection.sock, ticks=False)
+        with self._failing():
+            if connection._deferred_events:  # noqa: SLF001  they came while the response waited
+                connection.pump(self._stream.stream_id)
+            elif not self._is_gone():
+                self._receiver.patience = seconds
+                data = self._receiver.receive(FILL_SIZE)
+                connection.pending_requests.extend(connection.receive_data(data))
+        if self._is_gone() and not self._is_here():
+            raise ClientDisconnected("the stream or its connection was closed before the end")
+
+    def _is_gone(self) -> bool:
+        return bool(self._stream.disconnected or self._connection.is_closed)
+
+    def _late(self, since: float) -> BodyTimeout:
+        waited = time.monotonic() - since
+        self._allowance.waited += waited
+        if waited >= self._timeout:
+            return BodyTimeout(f"no DATA came on the stream for {self._timeout:g} s")
+        return self._allowance.used_up()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except self._lost as error:
+            raise ClientDisconnected(f"the body ended early: {error}") from error
 
 
 class StreamWire:
     """An HTTP/2 stream, as an expectation knows it."""
 
-    def __init__(self, stream: Any, connection: HTTP2ServerConnection) -> None:
+    def __init__(self, frames: Frames) -> None:
         """Belong to the request of this stream."""
-        self._stream = stream
-        self._connection = connection
+        self._frames = frames
 
     def body_arrived(self) -> bool:
-        """Tell whether DATA frames came. Those on the socket are not seen: to read is to wait."""
-        return bool(self._stream.body_size or self._stream.body_complete)
+        """Look for DATA frames without waiting; what comes is kept."""
+        return self._frames.look()
 
     def send_continue(self, headers: Headers) -> None:
-        """Send an informational HEADERS frame."""
-        self._connection.send_informational(self._stream.stream_id, 100, list(headers))
+        """Send the 100 at once. ClientDisconnected: nobody is there."""
+        self._frames.send_continue(headers)
 
     def close_after_response(self) -> None:
         """Leave it to gunicorn: the stream ends, the connection lives.
@@ -595,15 +720,12 @@ class StreamWire:
 
 
 class StreamFraming:
-    """The body of an HTTP/2 stream; gunicorn has received its frames, or waits for them."""
+    """The body of an HTTP/2 stream."""
 
-    def __init__(self, body: Any) -> None:
-        """Read gunicorn's body."""
-        # Not at the top: a gunicorn that has no HTTP/2 is to be refused in words.
-        from gunicorn.http2.errors import HTTP2Error
-
-        self._lost = HTTP2Error
-        self._body = body
+    def __init__(self, frames: Frames) -> None:
+        """Read what these hold."""
+        self._frames = frames
+        self._ahead = b""  # of a frame
         self._came = 0
         self._most: float = math.inf
 
@@ -612,31 +734,26 @@ class StreamFraming:
         """Leave it to gunicorn: a stream that ends leaves its connection alone."""
         return True
 
-    def read(self, size: int, *, whole: bool = False) -> bytes:
-        """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body.
+    def read(self, size: int, *, whole: bool = False) -> bytes:  # noqa: ARG002  one frame will do
+        """Read up to ``size`` bytes of a frame, and at least one; ``b""`` at the end of the body.
 
         Raises:
-            ClientDisconnected: the stream was reset, or nothing came on it for too long, or its
-                connection broke.
+            ClientDisconnected: the stream was reset, or its connection broke.
+            BodyTimeout: the client sends too little.
             ContentTooLarge: there is more than it is limited to.
 
         """
-        size = int(min(size, self._most + 1 - self._came))
-        try:
-            data = self._body.read(size if whole else 1)
-            if not whole:
-                held = len(self._body._buf)  # noqa: SLF001  there is no other way to ask
-                data += self._body.read(min(size - 1, held))
-        except self._lost as error:
-            raise ClientDisconnected(f"the body ended early: {error}") from error
-        self._came += len(data)
-        if self._came > self._most:
-            raise ContentTooLarge(int(self._most))
-        return bytes(data)
+        if not self._ahead:
+            self._ahead = self._frames.next()
+            self._came += len(self._ahead)
+            if self._came > self._most:
+                raise ContentTooLarge(int(self._most))
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        return data
 
     def read_into(self, view: memoryview) -> int:
         """Read as many bytes as this has room for, or fewer; 0 at the end. Raises as `read`."""
-        data = self.read(len(view), whole=True)
+        data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 

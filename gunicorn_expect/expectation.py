@@ -185,7 +185,7 @@ class Expectation:
 
         Raises:
             ValueError: a name or a value that can't be sent. Nothing was sent.
-            OSError: the client is gone; over HTTP/2 that is gunicorn's HTTP2Error.
+            OSError: the client is gone.
 
         """
         self._read(checked(headers, "a 100 Continue"))
@@ -233,13 +233,19 @@ class Expectation:
             self._read(())
 
     def on_respond(self) -> None:
-        """Note that the next byte sent is the first of the final response."""
+        """Note that the next byte sent is the first of the final response.
+
+        Raises:
+            OSError: the client left while it waited. It is still pending, and was not declined.
+
+        """
         if self._wire is not None:
             with self._lock:
-                with contextlib.suppress(OSError):  # gone: the server will find out
+                try:
                     self._look()
-                self._happen(Event.RESPOND)
-                self._wire = None  # nothing more is said; and what leads to the request is let go
+                    self._happen(Event.RESPOND)
+                finally:
+                    self._wire = None  # nothing more is sent; and the request can be freed
 
     def _read(self, headers: Headers) -> None:
         with self._lock:

@@ -293,7 +293,12 @@ class _Answer:
             self.held = self._in_place_of_none(size)
         status, headers = self.held
         long = size is None or size > SENT_AT_ONCE
-        self.settle(discard=long and (complete or size == _length(headers)))
+        discard = long and (complete or size == _length(headers))
+        try:
+            self._body.on_respond(discard=discard)
+        except BodyError as error:
+            # The client left while it waited: it was not refused, and this is for the log alone.
+            status, headers = error.status, [("Content-Length", "0")]
         if self._expectation.state is State.DECLINED:
             # The server says close, unless the application says upgrade.
             headers = [field for field in headers if field[0].lower() != "connection"]
@@ -319,10 +324,6 @@ class _Answer:
             )
         return failure.status, [("Content-Length", "0")]
 
-    def settle(self, *, discard: bool = False) -> None:
-        """Note that the next byte sent is the first of the answer, this one or the server's."""
-        self._body.on_respond(discard=discard)
-
     def fail(self, error: BaseException) -> None:
         """End as the application has. It returns if there is an answer to that, and raises else."""
         if self.begun:
@@ -330,7 +331,8 @@ class _Answer:
                 raise AnswerCutOff(error) from error
             raise error
         if not isinstance(error, BodyError):
-            self.settle()  # the server answers in its place
+            with contextlib.suppress(BodyError):
+                self._body.on_respond()  # the server answers in its place
             raise error
         self.held = (error.status, [("Content-Length", "0")])
 

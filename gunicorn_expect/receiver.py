@@ -229,6 +229,7 @@ class Receiver(Source):
         timeout: float = 0,
         min_rate: float = 0,
         waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+        ticks: bool = True,
     ) -> None:
         """Receive from this socket.
 
@@ -238,6 +239,7 @@ class Receiver(Source):
             timeout: seconds to wait for the next bytes; 0: for ever.
             min_rate: with timeout the `Allowance` of all of them; 0: no limit.
             waiting: entered while the client is waited for, by the thread that reads.
+            ticks: whether the kernel may wait for the rest of a large body.
 
         """
         super().__init__(ahead, timeout=timeout)
@@ -258,7 +260,7 @@ class Receiver(Source):
         #: How to receive without waiting.
         self._receive_now: Callable[[socket.socket, int], bytes] = _receive_blocking_now
         #: Bytes received, after which the kernel is to wait for the others.
-        self._tick_after: float = LARGE
+        self._tick_after: float = LARGE if ticks else math.inf
         if isinstance(sock, ssl.SSLSocket):
             self._receive_now = self._receive_tls_now
             self._tick_after = math.inf

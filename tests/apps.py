@@ -151,6 +151,13 @@ def barrier(parties):
     return threading.Barrier(parties)
 
 
+@route("/refuse-after-event")
+def refuse_after_event(environ, start_response):
+    tell("set entered-" + environ["QUERY_STRING"])
+    tell("wait " + environ["QUERY_STRING"])
+    return answer(start_response, b"no", "403 Forbidden")
+
+
 @route("/read-together")
 def read_together(environ, start_response):
     """Read when as many clients as the query says are waiting."""

@@ -4,12 +4,15 @@ import collections
 import contextlib
 import functools
 import itertools
+import json
 import socket
+import threading
 import uuid
 
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import pytest
 from conftest import WORKERS, gunicorn_at, oldest_gunicorn
 from hyperframe.frame import DataFrame
@@ -68,16 +71,26 @@ def server(request, servers):
 
 @pytest.fixture(params=cells("alpn newest", "alpn oldest", "both newest", "prior-knowledge oldest"))
 def http2(request, servers, certificates):
-    server = servers(request.param)
+    with connect(
+        servers(request.param), certificates if "alpn" in request.param else None
+    ) as http2:
+        yield http2
+
+
+@contextlib.contextmanager
+def connect(server, certificates=None, *, settings=()):
+    """Connect, over TLS if there are certificates."""
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(socket.create_connection(server.address, PATIENCE))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if "alpn" in request.param:
+        if certificates:
             sock = certificates.trust("h2").wrap_socket(sock, server_hostname="localhost")
             stack.enter_context(sock)
             assert sock.selected_alpn_protocol() == "h2"
         connection = new_connection()
         connection.initiate_connection()
+        if settings:
+            connection.update_settings(settings)
         yield Http2(server, sock, connection)
 
 
@@ -119,6 +132,15 @@ class Http2:
         self._h2.send_data(stream, data, end_stream=end)
         self._flush()
 
+    def ping(self):
+        self._h2.ping(b"are you?")
+        self._flush()
+
+    def widen(self, stream, size):
+        """Let the server send so much more on this stream."""
+        self._h2.increment_flow_control_window(size, stream)
+        self._flush()
+
     def reset(self, stream):
         self._h2.reset_stream(stream)
         self._flush()
@@ -131,8 +153,13 @@ class Http2:
 
     def answer(self, stream):
         """Give all that is heard, what comes behind the end among it."""
-        while not self._is_over(stream) and self.receive():
+        while not self.is_over(stream) and self.receive():
             pass
+        self.settle()
+        return self.heard[stream]
+
+    def settle(self):
+        """Wait until the server has received all that was sent."""
         # What the server sent before its answer to this has come when the answer comes.
         self._settled = False
         self._h2.ping(b"settled?")
@@ -140,7 +167,6 @@ class Http2:
         while not self._settled and self.receive():
             pass
         assert self._settled, "the connection did not live on"
-        return self.heard[stream]
 
     def get(self, path):
         return self.answer(self.open(f"GET {path}", end=True))
@@ -165,7 +191,7 @@ class Http2:
         self._flush()
         return data
 
-    def _is_over(self, stream):
+    def is_over(self, stream):
         return any(word == "end" or str(word).startswith("reset") for word in self.heard[stream])
 
     def _flush(self):
@@ -366,6 +392,156 @@ def test_a_connection_that_is_lost_in_the_middle_of_a_body_is_not_whole(http2, s
     else:
         http2.socket.shutdown(socket.SHUT_WR)
     http2.server.board.wait(f"{name}-ClientDisconnected")
+
+
+@pytest.mark.parametrize("what", ["resets", "closes"])
+def test_a_client_that_leaves_while_it_waits_is_logged_as_such(http2, what):
+    event = f"left-{uuid.uuid4()}"
+    stream = http2.open(f"PUT /refuse-after-event?{event}", WAITS)
+    http2.server.board.wait(f"entered-{event}")
+    if what == "resets":
+        http2.reset(stream)
+    else:
+        http2.socket.close()
+    http2.server.board.set(event)
+    http2.server.wait_for_log(rf"PUT /refuse-after-event\?{event} .* -> 400 pending")
+    if what == "resets":
+        assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+# In time.
+
+
+@pytest.fixture(scope="module", params=["thread alpn", "thread both", "gevent alpn"])
+def serve(request, certificates):
+    """Give what starts a server with these settings, and gives what connects to it."""
+    worker, way_in = request.param.split()
+    secure = certificates if way_in == "alpn" else None
+
+    @contextlib.contextmanager
+    def serve(*arguments, **env):
+        with Server(
+            *("--keep-alive", "20", *WAYS_IN[way_in], *arguments),
+            worker=WORKERS[worker][0],
+            transport="tls" if secure else "tcp",
+            certificates=certificates,
+            env=env,
+        ) as server:
+            yield functools.partial(connect, server, secure)
+
+    return serve
+
+
+@pytest.fixture(scope="module")
+def impatient(serve):
+    with serve(
+        GUNICORN_EXPECT_BODY_TIMEOUT="0.5", GUNICORN_EXPECT_MIN_RATE="1000000"
+    ) as connecting:
+        yield connecting
+
+
+@pytest.mark.parametrize("sent", [b"", b"hello"])
+def test_a_client_that_stalls_hears_408(impatient, sent):
+    with impatient() as http2:
+        stream = http2.open("PUT /read", data=sent)
+        assert http2.answer(stream) == ["408", "end", NO_MORE]
+        assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+def test_a_client_that_stalls_after_its_100_hears_408(impatient):
+    with impatient() as http2:
+        assert http2.answer(http2.open("PUT /read", WAITS)) == ["100", "408", "end", NO_MORE]
+
+
+FRAMES = {
+    "PING": lambda http2, stream, other: http2.ping(),
+    "other requests": lambda http2, stream, other: http2.open("GET /hello", end=True),
+    "DATA of another stream": lambda http2, stream, other: http2.send(other, b"x", end=False),
+    "DATA, but little": lambda http2, stream, other: http2.send(stream, b"x", end=False),
+}
+
+
+@pytest.mark.parametrize("send", FRAMES.values(), ids=FRAMES)
+def test_frames_buy_a_body_no_time(impatient, send):
+    pause = threading.Event()
+    with impatient() as http2:
+        stream, other = http2.open("PUT /read"), http2.open("PUT /read")
+        for _ in range(PATIENCE * 4):
+            send(http2, stream, other)
+            http2.ping()
+            http2.receive()  # its acknowledgement, at least
+            if http2.is_over(stream):
+                break
+            pause.wait(0.05)
+        assert http2.heard[stream][:2] == ["408", "end"]
+
+
+@pytest.mark.parametrize(
+    ("way", "partial"),
+    [
+        ("read", "one\ntwo\nthr"),
+        ("readline", "thr"),
+        ("readlines", "one\ntwo\nthr"),
+        ("iteration", "thr"),
+        ("readinto", "one\ntwo\nthr"),
+    ],
+)
+def test_what_a_client_sent_before_it_stalled_is_in_the_error(impatient, way, partial):
+    with impatient() as http2:
+        stream = http2.open(f"PUT /partial?{way}", data=b"one\n")
+        http2.send(stream, b"two\n", end=False)
+        http2.send(stream, b"thr", end=False)
+        [status, body, *rest] = http2.answer(stream)
+        in_buffer = partial if way == "readinto" else ""
+        assert json.loads(body) == ["BodyTimeout", partial, "BodyTimeout", "", in_buffer]
+        assert [status, *rest] == ["200", "end", NO_MORE]
+
+
+def test_a_body_that_is_whole_is_never_late(impatient):
+    """Most of the time is used for its beginning, and the rest is here when it is read."""
+    with impatient() as http2:
+        event = f"whole-{uuid.uuid4()}"
+        stream = http2.open(f"PUT /read-after-event?{event}")
+        http2.server.board.wait(f"entered-{event}")
+        http2.send(stream, b"hello")
+        threading.Event().wait(0.6)  # the application's time is not the client's
+        http2.server.board.set(event)
+        assert http2.answer(stream) == ["200", b'["hello", "none"]', "end"]
+
+
+def test_a_client_that_reads_slowly_is_not_late_by_the_time_of_a_body(impatient):
+    window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1000}
+    with impatient(settings=window) as http2:
+        for path in ("PUT /refuse-at-length?3000", "GET /refuse-at-length?3000"):
+            stream = http2.open(path, end=path.startswith("GET"))
+            http2.first(stream)
+            threading.Event().wait(1)  # the client's pause, twice the time of a body
+            http2.widen(stream, 2000)
+            status, body, *_ = http2.answer(stream)
+            assert (status, len(body)) == ("413", 3000)
+
+
+def test_a_body_that_came_while_the_answer_waited_is_read(impatient):
+    window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 3}
+    with impatient(settings=window) as http2:
+        stream = http2.open("PUT /yield-then-read")
+        while b"fir" not in http2.heard[stream]:
+            assert http2.receive()
+        http2.send(stream, b"hello")
+        http2.settle()
+        http2.widen(stream, 100)
+        assert http2.answer(stream) == ["200", b"first hello", "end"]
+
+
+def test_a_client_that_never_reads_is_cut_off_after_gunicorns_timeout(serve):
+    window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1000}
+    with (
+        # Not less: it is the time after which gunicorn kills a worker that a busy machine stops.
+        serve("--timeout", "4", GUNICORN_EXPECT_BODY_TIMEOUT="0") as connecting,
+        connecting(settings=window) as http2,
+    ):
+        status, body, *rest = http2.answer(http2.open("PUT /refuse-at-length?3000"))
+        assert (status, len(body), rest) == ("413", 1000, ["reset CANCEL"])
 
 
 # Where HTTP/1 may turn into HTTP/2.

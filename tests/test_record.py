@@ -4,6 +4,7 @@ import collections
 import contextlib
 import re
 import socket
+import struct
 
 import pytest
 from conftest import WORKERS
@@ -162,6 +163,17 @@ def test_requests_of_which_nothing_is_to_be_said_are_not_counted(client, statsd,
     statsd.check()
 
 
+def test_a_client_that_breaks_its_connection_while_it_waits_was_not_declined(server, statsd):
+    with Client(server) as client:
+        client.send(waiting("PUT /refuse-after-event?broken", "Content-Length: 5"))
+        server.board.wait("entered-broken")
+        # A reset, not an end: who has ended may still listen.
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    server.board.set("broken")
+    statsd.check(disconnected=1)
+    server.wait_for_log(r"PUT /refuse-after-event\?broken HTTP/1.1 -> 400 pending")
+
+
 # The policy.
 
 
@@ -280,6 +292,11 @@ def test_streams_are_counted(start):
         stream = http2.open("PUT /read-broken")
         http2.reset(stream)
         statsd.wait_for("disconnected")
+        stream = http2.open("PUT /refuse-after-event?reset", WAITS)
+        server.board.wait("entered-reset")
+        http2.reset(stream)
+        server.board.set("reset")
+        statsd.check(disconnected=1)
 
 
 # Where it is told.
