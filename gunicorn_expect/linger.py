@@ -267,6 +267,12 @@ class Linger:
             self.stop_discarding(sock)
         self.take_over()
 
+    def dispose(self) -> None:
+        """Close the loop's own files, when nobody will be the loop any more."""
+        self._selector.close()
+        self._bell.close()
+        self._button.close()
+
     def take_over(self) -> None:
         """Do what other threads have handed over; `turn` does, too."""
         if self._handed_over:
@@ -420,6 +426,11 @@ class LingerThread:
             notify()
         for _ in range(len(self._linger)):
             self._linger.outcome("dropped")  # they end with the process
+
+    def dispose(self) -> None:
+        """Close the loop's own files, unless it goes on until the process ends."""
+        if self._thread is None or not self._thread.is_alive():
+            self._linger.dispose()
 
     def _stop(self) -> None:
         self._stopping = True

@@ -178,6 +178,7 @@ class Worker(base.Worker):
         # gunicorn boots the next worker when this one has ended.
         most = time.monotonic() + self._settings.expect_linger_idle
         self.lingering.finish(min(most, self.grace_ends()), self.notify)
+        self.lingering.dispose()
 
     def grace_ends(self) -> float:
         """Return when a worker that ends has to be gone, by `time.monotonic` (main thread)."""
