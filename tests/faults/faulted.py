@@ -1,5 +1,6 @@
 """The application that unfriendly clients meet, and its policy."""
 
+import itertools
 import json
 
 from apps import tell
@@ -54,4 +55,36 @@ def app(environ, start_response):
     if path == "/yielded":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (bytes(50_000) for _ in range(int(environ["QUERY_STRING"]) // 50_000))
+    if path == "/long":
+        return long(environ["QUERY_STRING"], start_response)
+    if path == "/long-then-read":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return itertools.chain(PIECES, outcome_of_reading(environ["wsgi.input"]))
     return answer("200 OK", b"hello")
+
+
+#: A long answer, as `unfriendly.LONG` says.
+PIECES = [bytes(100_000)] * 100
+
+
+def long(way, start_response):
+    """Give a long answer in this way."""
+    how, _, length = way.partition("&")
+    write = start_response("200 OK", [("Content-Length", "10000000")] if length else [])
+    if how == "write":
+        for piece in PIECES:
+            write(piece)
+        return []
+    return PIECES if how == "list" else iter(PIECES)
+
+
+def outcome_of_reading(body):
+    """Read all of a body; give its size, or what was raised."""
+    size = 0
+    try:
+        while data := body.read(100_000):
+            size += len(data)
+    except OSError:
+        yield b"OSError"
+    else:
+        yield b"%d bytes" % size

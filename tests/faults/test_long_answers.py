@@ -1,11 +1,18 @@
 """Long answers to bodies that nobody reads: none is lost, whoever sends everything first."""
 
 import contextlib
+import functools
+import http.client
+import io
+import itertools
+import select
+import ssl
+from types import SimpleNamespace
 
 import pytest
 from conftest import WORKERS
-from unfriendly import Worker, at_once, in_parallel, serve
-from wire import Client, request
+from unfriendly import LONG, Worker, at_once, in_parallel, serve
+from wire import PATIENCE, Client, request
 
 CLIENTS = 4
 #: Bytes of an answer that is longer than a send buffer is at first.
@@ -18,7 +25,7 @@ def transport(request):
     return request.param
 
 
-@pytest.fixture(params=WORKERS)
+@pytest.fixture(scope="module", params=WORKERS)
 def served(request, transport, certificates):
     worker = WORKERS[request.param][0]
     with serve(worker, transport=transport, certificates=certificates) as server:
@@ -48,4 +55,109 @@ def test_no_answer_to_an_ordinary_post_is_lost(served, transport, thorough):
 
     in_parallel(post, [()] * posts, CLIENTS)
     assert lost == []
+    served.check_nothing_is_left()
+
+
+# A client that sends 30 MB before it reads, and an answer that is long, too.
+
+LARGE = 30_000_000
+PIECE = bytes(1_000_000)
+
+#: Whether the body has a Content-Length or is chunked.
+FRAMINGS = ["length", "chunks"]
+#: Whether the answer has a Content-Length, and the same of the body: each of them in some pair.
+BOTH_FRAMINGS = [("&length", "length"), ("", "chunks")]
+
+#: Seconds in which a client that waits for us, while we wait for it, is seen to do so. A test
+#: that passes has `PATIENCE`.
+BRIEFLY = 3
+
+waits = pytest.mark.xfail(
+    strict=False,
+    reason="while the answer of an application that may still read is sent, nobody discards",
+)
+
+
+def large(path, framing):
+    """Give a request with a large body, in pieces."""
+    chunked = framing == "chunks"
+    field = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {LARGE}"
+    yield request(f"POST {path}", field, "Connection: close")
+    piece = b"%x\r\n%b\r\n" % (len(PIECE), PIECE) if chunked else PIECE
+    yield from itertools.repeat(piece, LARGE // len(PIECE))
+    if chunked:
+        yield b"0\r\n\r\n"
+
+
+def body_of(file):
+    """Give the body of the answer that this file has."""
+    response = http.client.HTTPResponse(SimpleNamespace(makefile=lambda *_: file))
+    response.begin()
+    assert response.status == 200
+    return response.read()
+
+
+def answer_behind(client, pieces):
+    """Send everything; then receive."""
+    for piece in pieces:
+        client.send(piece)
+    return body_of(client.socket.makefile("rb"))
+
+
+def answer_beside(client, pieces):
+    """Send, and receive meanwhile, by one thread: two may not use an SSL object at once."""
+    sock, data, received = client.socket, memoryview(b"".join(pieces)), bytearray()
+    later = contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+    sock.settimeout(0)
+    while data:
+        assert any(select.select([sock], [sock], [], PATIENCE)), "the server does nothing"
+        with later:
+            data = data[sock.send(data[:100_000]) :]
+        with later:
+            received += sock.recv(1_000_000)
+    sock.settimeout(PATIENCE)
+    return body_of(io.BytesIO(bytes(received) + client.receive_all()))
+
+
+def check_answer(how, patience, server, length, framing):
+    with Client(server) as client:
+        client.socket.settimeout(patience)
+        assert answer_behind(client, large(f"/long?{how}{length}", framing)) == bytes(LONG)
+
+
+def test_a_list_is_answered_whole_to_a_client_that_sends_everything_first(served):
+    calls = itertools.product([served.server], ["&length", ""], FRAMINGS)
+    in_parallel(functools.partial(check_answer, "list", PATIENCE), calls)
+    served.check_nothing_is_left()
+
+
+@waits
+@pytest.mark.parametrize("how", ["generator", "write"])
+def test_a_long_answer_in_pieces_is_whole_for_a_client_that_sends_everything_first(served, how):
+    calls = [(served.server, *framings) for framings in BOTH_FRAMINGS]
+    in_parallel(functools.partial(check_answer, how, BRIEFLY), calls)
+
+
+def check_read_behind_answer(server, framing):
+    with Client(server) as client:
+        client.socket.settimeout(BRIEFLY)
+        answer = answer_behind(client, large("/long-then-read", framing))
+        assert answer[:LONG] == bytes(LONG)
+        assert answer[LONG:] == b"OSError"
+
+
+@waits
+def test_a_read_after_a_long_answer_is_an_error_if_the_client_sent_everything_first(served):
+    in_parallel(check_read_behind_answer, itertools.product([served.server], FRAMINGS))
+
+
+def check_read_while_answering(server, framing):
+    with Client(server) as client:
+        answer = answer_beside(client, large("/long-then-read", framing))
+        assert answer[:LONG] == bytes(LONG)
+        assert answer[LONG:] == b"%d bytes" % LARGE
+
+
+def test_a_read_after_a_long_answer_is_whole_if_the_client_reads_while_it_sends(served):
+    in_parallel(check_read_while_answering, itertools.product([served.server], FRAMINGS))
     served.check_nothing_is_left()
