@@ -17,7 +17,7 @@ def post_worker_init(worker):
 
 
 def worker_exit(server, worker):
-    say("worker_exit has run")
+    say(f"worker_exit has run in {worker.pid}")
 
 
 def pre_request(worker, req):

@@ -4,7 +4,6 @@ import atexit
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import threading
 import urllib.parse
@@ -12,30 +11,32 @@ import urllib.parse
 import inject
 
 import gunicorn_expect
+from gunicorn_expect import policies
 
 #: More than a send buffer holds at first, so that what the client sends is thrown away meanwhile.
 LONG = b"x" * 17_000
 #: More than all buffers between a server and a client with a small window.
 LARGE = b"x" * 1_500_000
 
-atexit.register(lambda: os.write(1, b"atexit has run\n"))
+atexit.register(lambda: os.write(1, f"atexit has run in {os.getpid()}\n".encode()))
 
 
 def app(environ, start_response):
     return ROUTES[environ["PATH_INFO"]](environ, start_response)
 
 
-def policy(environ):
-    if environ["PATH_INFO"] == "/exit-in-policy":
-        sys.exit(1)
-    return
-
-
 @gunicorn_expect.inline
-def inline_policy(environ):
+def exit_inline(environ):
+    if environ["PATH_INFO"] == "/exit-in-inline-policy":
+        sys.exit(1)
+
+
+def exit_on_a_thread(environ):
     if environ["PATH_INFO"] == "/exit-in-policy":
         sys.exit(1)
-    return
+
+
+policy = policies.first(exit_inline, exit_on_a_thread)
 
 
 def answer(start_response, body, status="200 OK"):
@@ -74,8 +75,17 @@ def leave_while_iterated(environ, start_response):
 
 
 def fork(environ, start_response):
-    """Answer without a length, while a child that has all files runs on."""
-    subprocess.Popen(["sleep", "60"], close_fds=False, start_new_session=True)
+    """Answer without a length, while a child that has all files lives as long as this process."""
+    ends, held = os.pipe()
+    child = os.fork()
+    if not child:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)  # the log ends with the server
+        os.dup2(null, 2)
+        os.close(held)
+        os.read(ends, 1)
+        os._exit(0)
+    os.close(ends)
     start_response("200 OK", [])
     return [b"forked"]
 
@@ -109,8 +119,10 @@ ROUTES = {
     "/read": read,
     "/exit": leave,
     "/exit-while-iterated": leave_while_iterated,
+    "/exit-in-pre-request": hello,
+    "/exit-in-post-request": hello,
     "/exit-in-policy": hello,
-    "/exit-in-hook": hello,
+    "/exit-in-inline-policy": hello,
     "/fork": fork,
     "/state": state,
     "/fail": fail,

@@ -1,0 +1,133 @@
+"""SystemExit, raised by an application, a policy or a hook: our workers do what gunicorn's do.
+
+gunicorn's thread worker ends, unless it is raised while the response is iterated, and the next one
+serves at once. The other workers go on.
+"""
+
+import time
+
+import pytest
+from conftest import WORKERS
+from destruction import start, state
+from unfriendly import http2
+from wire import Client, request, waiting
+
+#: Seconds that an exit takes at most. What holds a worker holds it for gunicorn's timeout, 30 s.
+AT_ONCE = 15
+
+#: Seconds; gevent's workers close a connection only then, after an exit.
+KEPT_BRIEFLY = ("--keep-alive", "1")
+
+#: Where SystemExit is raised, and what is sent for it.
+PLACES = {
+    "view": request("GET /exit"),
+    "view of an upload": request("POST /exit", "Content-Length: 5") + b"hello",
+    "pre_request": request("GET /exit-in-pre-request"),
+    "response": request("GET /exit-while-iterated"),
+    "post_request": request("GET /exit-in-post-request"),
+}
+
+#: Those that stock gunicorn does not have.
+OUR_PLACES = {
+    "policy": request("POST /exit-in-policy", "Content-Length: 5") + b"hello",
+    "policy, waiting": waiting("POST /exit-in-policy", "Content-Length: 5"),
+    "inline policy": request("POST /exit-in-inline-policy", "Content-Length: 5") + b"hello",
+    "inline policy, waiting": waiting("POST /exit-in-inline-policy", "Content-Length: 5"),
+}
+
+#: Those that come after the first byte of the response.
+LATE = ("response", "post_request")
+
+#: How the response begins if SystemExit is raised before that; b"": the connection is closed.
+ANSWERS = {"thread": b"", "gevent": b"", "sync": b"HTTP/1.1 500"}
+
+#: gunicorn's own workers run the same tests: what is said of them is checked, too.
+KINDS = [
+    (worker, whose, transport)
+    for worker in WORKERS
+    for whose, transport in (("ours", "tcp"), ("ours", "tls"), ("stock", "tcp"))
+]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids="-".join)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def served(kind, certificates):
+    worker, whose, transport = kind
+    with start(
+        worker,
+        *KEPT_BRIEFLY,
+        stock=whose == "stock",
+        transport=transport,
+        certificates=certificates,
+        GUNICORN_EXPECT_POLICY="faulty:policy",
+    ) as server:
+        yield server
+
+
+def exits(server, sent):
+    """Send this on a connection of its own; return the response, read until the server closes."""
+    with Client(server) as client:
+        client.send(sent)
+        return client.receive_all()
+
+
+def check_next_worker_serves(server, pid):
+    """Check that the worker has ended in order, and that another one serves."""
+    server.wait_for_log(f"worker_exit has run in {pid}")
+    server.wait_for_log(f"atexit has run in {pid}")
+    assert state(server)["pid"] != pid
+
+
+@pytest.mark.parametrize("place", PLACES | OUR_PLACES)
+def test_an_exit_ends_a_thread_worker_as_it_ends_that_of_gunicorn_and_no_other(served, kind, place):
+    worker, whose, _ = kind
+    if whose == "stock" and place in OUR_PLACES:
+        pytest.skip("stock gunicorn has no policy")
+    pid = state(served)["pid"]
+    begun = time.monotonic()
+    answer = exits(served, (PLACES | OUR_PLACES)[place])
+    assert answer[:12] == (b"HTTP/1.1 200" if place in LATE else ANSWERS[worker])
+    if worker == "thread" and place != "response":
+        check_next_worker_serves(served, pid)
+    else:
+        assert state(served)["pid"] == pid
+    assert time.monotonic() - begun < AT_ONCE
+
+
+@pytest.mark.parametrize("whose", ["ours", "stock"])
+@pytest.mark.parametrize("worker", ["thread", "gevent"])
+def test_an_exit_on_a_stream_of_http_2_does_the_same(worker, whose):
+    with start(
+        worker,
+        *KEPT_BRIEFLY,
+        *("--http-protocols", "h1,h2", "--http2-cleartext", "both"),
+        stock=whose == "stock",
+    ) as server:
+        for line in ("GET /exit", "PUT /exit"):
+            pid = state(server)["pid"]
+            begun = time.monotonic()
+            exits(server, http2(line).data)
+            if worker == "thread":
+                check_next_worker_serves(server, pid)
+            else:
+                assert state(server)["pid"] == pid
+            assert time.monotonic() - begun < AT_ONCE
+
+
+@pytest.mark.parametrize("whose", ["ours", "stock"])
+def test_an_upload_on_another_thread_is_finished_when_a_view_exits(whose):
+    with start("thread", "--graceful-timeout", "30", stock=whose == "stock") as server:
+        pid = state(server)["pid"]
+        with Client(server) as upload, Client(server) as client:
+            upload.send(waiting("POST /read", "Content-Length: 10"))
+            assert b" 100 " in upload.receive_head()
+            client.send(request("GET /exit"))
+            upload.send(b"first")
+            time.sleep(0.5)  # a worker that does not wait for it has ended by then
+            upload.send(b" last")
+            assert upload.receive_response()[1] == b"10"
+        check_next_worker_serves(server, pid)
