@@ -1,15 +1,27 @@
 """The configuration of the servers that are tried to destruction: hooks that tell, or exit."""
 
 import os
+import resource
 import sys
 
 import inject
 
 inject.install()
+if "FAIL_AT_START" in os.environ:
+    inject.let_fail(*os.environ["FAIL_AT_START"].split("*"))
+if "FILES" in os.environ:
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE,
+        (int(os.environ["FILES"]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+    )
 
 
 def say(what):
     os.write(1, f"{what}\n".encode())
+
+
+def post_fork(server, worker):
+    inject.install_in_gevent()
 
 
 def post_worker_init(worker):

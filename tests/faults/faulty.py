@@ -6,7 +6,6 @@ import os
 import pathlib
 import sys
 import threading
-import urllib.parse
 
 import inject
 
@@ -104,10 +103,8 @@ def state(environ, start_response):
 
 
 def fail(environ, start_response):
-    """Let system calls fail as the query says: ``accept=EMFILE*3``."""
-    for name, value in urllib.parse.parse_qsl(environ["QUERY_STRING"]):
-        code, times = value.split("*")
-        inject.let_fail(name, code, int(times))
+    """Let a system call fail as the query says: ``accept*EMFILE*3``."""
+    inject.let_fail(*environ["QUERY_STRING"].split("*"))
     return answer(start_response, b"")
 
 

@@ -6,19 +6,21 @@ import os
 import select
 import selectors
 import socket
+import sys
 import threading
 
-#: The error numbers that the next calls of each of these fail with.
+#: What the next calls of each of these fail with; 0: this one succeeds.
 NEXT = collections.defaultdict(collections.deque)
 
 
-def let_fail(name, code, times):
-    NEXT[name].extend([getattr(errno, code)] * times)
+def let_fail(name, code, times, after=0):
+    """Let this system call fail so often, after it has succeeded so often."""
+    NEXT[name] = collections.deque([0] * int(after) + [getattr(errno, code)] * int(times))
 
 
 def may_fail(name):
-    if NEXT[name]:
-        code = NEXT[name].popleft()
+    code = NEXT[name].popleft() if NEXT[name] else 0
+    if code:
         raise OSError(code, os.strerror(code))
 
 
@@ -28,6 +30,7 @@ class Epoll:
     def __init__(self, *arguments, epoll=select.epoll, **options):
         self._epoll = epoll(*arguments, **options)
         self.fileno = self._epoll.fileno
+        self.poll = self._epoll.poll
         self.unregister = self._epoll.unregister
         self.close = self._epoll.close
 
@@ -39,26 +42,32 @@ class Epoll:
         may_fail("epoll_ctl")
         return self._epoll.modify(*arguments)
 
-    def poll(self, *arguments):
-        may_fail("epoll_wait")
-        return self._epoll.poll(*arguments)
+
+def failing(call, name):
+    """Return this method, which fails when it is told to."""
+
+    def call_or_fail(self):
+        may_fail(name)
+        return call(self)
+
+    return call_or_fail
+
+
+def start_or_fail(thread, start=threading.Thread.start):
+    if NEXT["thread"] and NEXT["thread"].popleft():
+        raise RuntimeError("can't start new thread")
+    start(thread)
 
 
 def install():
-    """Do it for what is made from now on."""
+    """Wrap what epoll, accept and threads are called by, for what is made from now on."""
     select.epoll = selectors.EpollSelector._selector_cls = Epoll  # noqa: SLF001
-    accept = socket.socket.accept
-    start = threading.Thread.start
+    socket.socket.accept = failing(socket.socket.accept, "accept")
+    threading.Thread.start = start_or_fail
 
-    def failing_accept(sock):
-        may_fail("accept")
-        return accept(sock)
 
-    def failing_start(thread):
-        if NEXT["thread"]:
-            NEXT["thread"].popleft()
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    socket.socket.accept = failing_accept
-    threading.Thread.start = failing_start
+def install_in_gevent():
+    """Wrap what gevent accepts connections by, too."""
+    server = sys.modules.get("gevent.server")
+    if server is not None:
+        server.StreamServer.do_read = failing(server.StreamServer.do_read, "accept")
