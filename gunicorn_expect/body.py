@@ -437,7 +437,7 @@ class Body:
             # A copy: the error itself has the frames of who reads, with the buffer and the body.
             self._failure = copy.copy(error)
         else:
-            self._failure = OSError(f"a read of the body was interrupted: {error!r}")
+            self._failure = OSError(f"a read of the body was interrupted: {type(error).__name__}")
         if isinstance(self._failure, BodyError):
             self._failure.partial = b""  # it belongs to the call that failed first
 

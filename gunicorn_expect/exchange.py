@@ -463,7 +463,8 @@ def _parse_trailers(req: Request, lines: bytes) -> None:
     try:
         req.trailers = req.parse_headers(lines.removesuffix(b"\r\n"), from_trailer=True)
     except errors.ParseException as error:
-        raise MalformedBody(f"the trailer section is malformed: {error}") from error
+        # Its own words quote the line.
+        raise MalformedBody(f"the trailer section is malformed: {type(error).__name__}") from None
 
 
 def adopt(

@@ -278,7 +278,7 @@ class Chunked(Framing):
         elif self._part is _Part.SIZE:
             match = _SIZE_LINE.fullmatch(line)
             if match is None:
-                raise MalformedBody(f"{line[:40]!r} is not the size of a chunk")
+                raise MalformedBody(f"a line of {len(line)} bytes is not the size of a chunk")
             self._begin_chunk(match)
         elif self._part is _Part.DATA_END:
             self._part = _Part.SIZE  # the line has no room for more than CRLF

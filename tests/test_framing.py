@@ -127,8 +127,10 @@ def test_chunks_are_read_whatever_is_said_with_their_size(chunked, theirs, line)
 )
 def test_what_is_no_size_is_malformed(chunked, theirs, line):
     leave(theirs, line, b"\r\nhello\r\n0\r\n\r\n")
-    with pytest.raises(MalformedBody, match="is not the size of a chunk"):
+    with pytest.raises(MalformedBody) as raised:
         chunked.read(1)
+    # What the client sent is not told.
+    assert raised.value.strerror == f"a line of {len(line) + 2} bytes is not the size of a chunk"
 
 
 @pytest.mark.parametrize(

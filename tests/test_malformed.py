@@ -137,6 +137,20 @@ def test_a_request_line_may_be_of_any_length_if_there_is_no_limit(worker, parser
 
 
 @pytest.mark.parametrize("worker", WORKERS)
+def test_nothing_of_a_malformed_body_is_in_the_log_or_the_answer(worker):
+    with Server("--log-level", "debug", worker=WORKERS[worker][0]) as server:
+        for body in (b"s3cret\r\n", b"0\r\nX-Token : s3cret\r\n\r\n"):
+            start = len(server.lines)
+            with Client(server) as client:
+                client.send(request("PUT /read", "Transfer-Encoding: chunked"), body)
+                answer = client.receive_all()
+            assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"s3cret" not in answer
+            server.wait_for_log("Body not received: ", start)
+            assert "s3cret" not in "\n".join(server.lines[start:])
+
+
+@pytest.mark.parametrize("worker", WORKERS)
 def test_lines_that_settings_allow_are_not_malformed(worker):
     options = ["--permit-obsolete-folding", "--strip-header-spaces", "--casefold-http-method"]
     options += ["--permit-unconventional-http-method", "--permit-unconventional-http-version"]
