@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gunicorn_expect.decision import Refuse
+from gunicorn_expect.decision import Refuse, factory, kind_of, shown
 from gunicorn_expect.gate import EXITS_KEY
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ PAUSE: Final = 5.0
 _log: Final = logging.getLogger("gunicorn.error")
 
 
+@factory
 def admission(
     limit: int | str,
     *,
@@ -98,16 +99,16 @@ def admission(
     """
     for what, seconds in (("retry_after", retry_after), ("lease", lease)):
         if seconds is not None and not _is_number(seconds):
-            raise ValueError(f"{what} takes a number of seconds, 1 or more, not {seconds!r}")
+            raise ValueError(f"{what} takes a number of seconds, 1 or more, not {shown(seconds)}")
     if key is not None and not callable(key):
-        raise TypeError(f"key takes a callable, not {key!r}")
+        raise TypeError(f"key takes a callable, not {kind_of(key)}")
     counts: _Counts
     if isinstance(limit, str):
         counts, usual = _Rate(_Shared(storage), limit, name, retry_after), 429
     elif not _is_number(limit):
         raise ValueError(
             f"admission takes a number of uploads, 1 or more, or a rate as '100/minute', "
-            f"not {limit!r}"
+            f"not {shown(limit)}"
         )
     elif isinstance(storage, str) and storage.startswith("memory:"):
         counts, usual = _Here(limit, retry_after or RETRY_AFTER), 503
@@ -173,7 +174,7 @@ class _Shared:
                 f"{error}"
             ) from error
         if not isinstance(url, str):
-            raise ValueError(f"storage takes a URL such as 'redis://localhost:6379', not {url!r}")
+            raise ValueError("storage takes a URL, a str such as 'redis://localhost:6379'")
         # redis-py itself waits for 5 s, older ones for ever: a redis that is stuck would hold all
         # threads. What the URL says of it counts more.
         options = (
@@ -184,7 +185,14 @@ class _Shared:
         try:
             made = limits.storage.storage_from_string(url, wrap_exceptions=True, **options)
         except limits.errors.ConfigurationError as error:
-            raise ValueError(f"storage: {error}") from error
+            # Its words may have the URL, and so the password.
+            scheme = url.partition("://")[0] if "://" in url else ""
+            message = str(error).replace(url, f"{scheme}://...")
+            raise ValueError(f"storage: {message}") from None
+        except ValueError:  # with what stands in the place of the port, a part of the password
+            raise ValueError(
+                "storage: the URL can't be parsed; is its password percent-encoded?"
+            ) from None
         if not isinstance(made, limits.storage.Storage):
             raise ValueError("storage takes a URL without 'async+'")
         self.storage = made

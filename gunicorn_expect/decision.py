@@ -80,10 +80,33 @@ class Policy(Protocol):
         """
 
 
+#: The function itself, on one that makes policies or checks: a wrapper may have copied it.
+_FACTORY: Final = "gunicorn_expect_factory"
+
+
+def factory(make: P) -> P:
+    """Mark a function that makes policies or checks, as a decorator.
+
+    If its call is forgotten, it is called in place of what it makes, with an environ or a token.
+    """
+    setattr(make, _FACTORY, make)
+    return make
+
+
+def forgotten_call(value: object) -> str | None:
+    """Return what to write instead of this, if it makes policies or checks; else None."""
+    if value is Proceed or value is Refuse:
+        return f"lambda environ: {value.__name__}(...)"
+    if value is not None and getattr(value, _FACTORY, None) is value:
+        return f"{getattr(value, '__name__', '')}(...)"
+    return None
+
+
 #: The part of a policy that does not wait, on the policy.
 _PART: Final = "gunicorn_expect_inline"
 
 
+@factory
 def inline(policy: P) -> P:
     """Mark a policy that looks at the head and never waits, as a decorator. Or a check of `bearer`.
 
@@ -109,7 +132,9 @@ def having_inline(policy: P, part: Callable[..., Any] | None) -> P:
     try:
         setattr(policy, _PART, part)
     except AttributeError:
-        raise TypeError(f"{policy!r} can't be marked as inline: make a function of it") from None
+        raise TypeError(
+            f"{kind_of(policy)} can't be marked as inline: make a function of it"
+        ) from None
     return policy
 
 
@@ -125,17 +150,39 @@ def name_of(policy: object) -> str:
     return f"{module}.{getattr(policy, '__qualname__', type(policy).__qualname__)}"
 
 
+def not_a_decision(policy: object, returned: object) -> str:
+    """Return what the log says of a policy that did not return a decision."""
+    message = (
+        f"The policy {name_of(policy)} returned {kind_of(returned)}, not Proceed, Refuse or None"
+    )
+    return f"{message}: was a call left out?" if callable(returned) else message
+
+
+def kind_of(value: object) -> str:
+    """Return how a message speaks of a value that it must not show: an environ, or a token."""
+    return name_of(value) if callable(value) else f"an object of type {type(value).__name__}"
+
+
+def shown(value: object) -> str:
+    """Return how a message shows a setting: as it is, unless it is an object with contents."""
+    if value is None or isinstance(value, int | float | str):
+        return repr(value)
+    return kind_of(value)
+
+
 def _status_line(status: Any) -> str:
     """Give a status with its reason phrase: boto3 fails on a response without one."""
     code, _, reason = str(status).partition(" ")
     if isinstance(status, bool) or not isinstance(status, int | str):
         raise ValueError(
-            f"a status is an int or a str such as '413 Content Too Large', not {status!r}"
+            f"a status is an int or a str such as '413 Content Too Large', not {shown(status)}"
         )
     if not (len(code) == 3 and code.isascii() and code.isdigit()):
-        raise ValueError(f"{status!r} is no status: it begins with three digits")
+        raise ValueError(
+            "a status begins with three digits, as in '413 Content Too Large'; this one does not"
+        )
     if not "300" <= code <= "599":
-        raise ValueError(f"{status!r} refuses nothing: the status of a refusal is 3xx, 4xx or 5xx")
+        raise ValueError(f"{code} refuses nothing: the status of a refusal is 3xx, 4xx or 5xx")
     if not reason:
         try:
             reason = _REASONS.get(int(code)) or http.HTTPStatus(int(code)).phrase

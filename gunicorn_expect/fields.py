@@ -41,14 +41,18 @@ def checked(headers: Headers, message: str) -> tuple[tuple[str, str], ...]:
 
     """
     fields = []
-    for field in headers:
+    for number, field in enumerate(headers, 1):
         match field:
             case (str(name), str(value)):
                 fields.append((name, value))
             case _:
-                raise ValueError(f"a header field is a pair of name and value, not {field!r}")
+                raise ValueError(f"header field {number} of {message} is no pair of str")
         if not _TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} can't be the name of a header field of {message}")
+            # Not what it is: it may have the value in it.
+            raise ValueError(
+                f"header field {number} of {message} has a name with a character that can't be "
+                "sent in one (RFC 9110 section 5.6.2), or none"
+            )
         if name.lower() in _OF_THE_SERVER:
             raise ValueError(f"{message} can't be given {name}: its end is for the server to say")
         if not _FIELD_VALUE.fullmatch(value):

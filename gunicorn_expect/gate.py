@@ -14,7 +14,7 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from gunicorn_expect.decision import Proceed, Refuse, inline_part
+from gunicorn_expect.decision import Proceed, Refuse, inline_part, not_a_decision
 from gunicorn_expect.errors import BodyError
 from gunicorn_expect.expectation import NOBODY_WAITS, State
 from gunicorn_expect.framing import DRAIN_SIZE
@@ -63,6 +63,7 @@ class Gate:
         *,
         guards_all: bool = False,
         warn: Callable[[str], object] | None = None,
+        report: Callable[[str], object] | None = None,
         on_refused: Callable[[str], object] = lambda _: None,
     ) -> None:
         """Stand before this application.
@@ -74,6 +75,8 @@ class Gate:
                 request without a body as well. For a server that has one thread.
             warn: told that a body was read and then refused, once for each place that reads, and
                 of each failed body that the application did not answer.
+            report: told in one line of what the policy returned that is no decision, and the client
+                gets 500; None: it is a TypeError.
             on_refused: called with the status line of each refusal of the policy. It must not
                 raise.
 
@@ -84,6 +87,7 @@ class Gate:
         self._guards_all = guards_all
         self._warn = warn
         self._warned: set[Reader] = set()
+        self._report = report
         self._on_refused = on_refused
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -188,7 +192,12 @@ class Gate:
         if isinstance(decision, Proceed):
             environ[KEY].proceed(decision.headers)
             return None
-        raise TypeError(f"the policy returned {decision!r}, not Proceed, Refuse or None")
+        message = not_a_decision(self._policy, decision)
+        if self._report is None:
+            raise TypeError(message)
+        self._report(message)
+        answer.start("500 Internal Server Error", [("Content-Length", "0")])
+        return []
 
     def _refusal(
         self, refusal: Refuse, environ: WSGIEnvironment, start_response: StartResponse

@@ -23,11 +23,22 @@ import binascii
 import fnmatch
 import hashlib
 import hmac
+import inspect
 import re
 from typing import TYPE_CHECKING, Final
 
 from gunicorn_expect.admission import admission
-from gunicorn_expect.decision import Refuse, having_inline, inline, inline_part
+from gunicorn_expect.decision import (
+    Refuse,
+    factory,
+    forgotten_call,
+    having_inline,
+    inline,
+    inline_part,
+    kind_of,
+    name_of,
+    shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,6 +79,7 @@ _REALM: Final = re.compile(r"[ !#-\[\]-~]*")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
+@factory
 def max_length(size: int) -> Policy:
     """Refuse a body of more bytes, 413. One whose length the head does not tell is cut off.
 
@@ -84,7 +96,7 @@ def max_length(size: int) -> Policy:
 
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise ValueError(f"max_length takes a number of bytes, 0 or more, not {size!r}")
+        raise ValueError(f"max_length takes a number of bytes, 0 or more, not {shown(size)}")
     too_large = Refuse(413)
 
     @inline
@@ -98,6 +110,7 @@ def max_length(size: int) -> Policy:
     return policy
 
 
+@factory
 def length_required() -> Policy:
     """Refuse a body whose length the head does not tell, 411.
 
@@ -112,6 +125,7 @@ def length_required() -> Policy:
     return policy
 
 
+@factory
 def content_types(*ranges: str) -> Policy:
     """Refuse a body of another media type, or of none, 415.
 
@@ -129,8 +143,8 @@ def content_types(*ranges: str) -> Policy:
     for media_range in ranges:
         if not isinstance(media_range, str) or not _MEDIA_RANGE.fullmatch(media_range):
             raise ValueError(
-                f"{media_range!r} is no range of media types: 'image/*', 'application/pdf' and "
-                "'*/*' are"
+                f"{shown(media_range)} is no range of media types: 'image/*', 'application/pdf' "
+                "and '*/*' are"
             )
     allowed = frozenset(media_range.lower() for media_range in ranges)
     # "the Accept response header field can be used to indicate which media types would have been
@@ -148,6 +162,7 @@ def content_types(*ranges: str) -> Policy:
     return policy
 
 
+@factory
 def methods(*names: str) -> Policy:
     """Refuse a body with another method, 405.
 
@@ -167,7 +182,7 @@ def methods(*names: str) -> Policy:
     for name in names:
         # "The method token is case-sensitive"
         if not isinstance(name, str) or not _METHOD.fullmatch(name):
-            raise ValueError(f"{name!r} is no method: they are in capitals, as 'PUT'")
+            raise ValueError(f"{shown(name)} is no method: they are in capitals, as 'PUT'")
     allowed = frozenset(names)
     # "The origin server MUST generate an Allow header field in a 405 response containing a list of
     # the target resource's currently supported methods."
@@ -180,6 +195,7 @@ def methods(*names: str) -> Policy:
     return policy
 
 
+@factory
 def bearer(check: Callable[[str], object], realm: str = "uploads") -> Policy:
     """Refuse who has no good token, 401.
 
@@ -208,7 +224,7 @@ def bearer(check: Callable[[str], object], realm: str = "uploads") -> Policy:
         token = _credentials(environ, "bearer")
         if token is None:
             return lacking
-        identity = check(token) if _BEARER_TOKEN.fullmatch(token) else None
+        identity = _asked(check, token) if _BEARER_TOKEN.fullmatch(token) else None
         if not identity:
             return invalid
         _identify(environ, "Bearer", identity)
@@ -217,6 +233,7 @@ def bearer(check: Callable[[str], object], realm: str = "uploads") -> Policy:
     return having_inline(policy, inline_part(check) and policy)
 
 
+@factory
 def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy:
     """Refuse who has no good name and password, 401.
 
@@ -240,7 +257,7 @@ def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy
 
     def policy(environ: WSGIEnvironment) -> Decision:
         pair = _pair(_credentials(environ, "basic"))
-        identity = check(*pair) if pair else None
+        identity = _asked(check, *pair) if pair else None
         if not pair or not identity:
             return refusal
         _identify(environ, "Basic", pair[0] if identity is True else identity)
@@ -249,6 +266,7 @@ def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy
     return having_inline(policy, inline_part(check) and policy)
 
 
+@factory
 def one_of(*secrets: str) -> Callable[[str], bool]:
     """Make a check for `bearer`: whether a token is one of these.
 
@@ -276,6 +294,7 @@ def one_of(*secrets: str) -> Callable[[str], bool]:
     return check
 
 
+@factory
 def passwords(users: Mapping[str, str]) -> Callable[[str, str], bool]:
     """Make a check for `basic`: whether name and password are a pair of these.
 
@@ -290,16 +309,18 @@ def passwords(users: Mapping[str, str]) -> Callable[[str, str], bool]:
 
     """
     _check_some("passwords", users, "users")
-    for user, password in users.items():
+    for number, (user, password) in enumerate(users.items(), 1):
         # "a user-id containing a colon character is invalid" (RFC 7617 section 2)
         if not isinstance(user, str) or ":" in user or _CONTROLS.search(user):
-            raise ValueError(f"{user!r} can't be a user: it is a str without ':' and controls")
+            # Not the name: with a ":" it may be name and password.
+            raise ValueError(f"user {number} has a name that is no str, or has ':' or controls")
         if not isinstance(password, str) or not password or _CONTROLS.search(password):
             raise ValueError(f"the password of {user!r} is a str, not empty and without controls")
     check = one_of(*(f"{user}:{password}" for user, password in users.items()))
     return inline(lambda user, password: check(f"{user}:{password}"))
 
 
+@factory
 def first(*policies: Policy) -> Policy:
     """Ask them one after the other: the first that decides, Proceed or Refuse, ends it.
 
@@ -316,7 +337,9 @@ def first(*policies: Policy) -> Policy:
     _check_some("first", policies, "policies")
     for policy in policies:
         if not callable(policy):
-            raise TypeError(f"{policy!r} is no policy: it can't be called")
+            raise TypeError(f"{kind_of(policy)} is no policy: it can't be called")
+        if (call := forgotten_call(policy)) is not None:
+            raise TypeError(f"{name_of(policy)} is not a policy itself: write {call}")
 
     ask = _in_turn(policies)
     parts = []
@@ -342,6 +365,7 @@ def _in_turn(policies: Sequence[Policy]) -> Policy:
     return ask
 
 
+@factory
 def route(pattern: str, *policies: Policy) -> Policy:
     """Ask them, as `first` does, for the paths of this pattern; others it leaves alone.
 
@@ -359,7 +383,7 @@ def route(pattern: str, *policies: Policy) -> Policy:
 
     """
     if not isinstance(pattern, str) or pattern[:1] not in ("/", "*"):
-        raise ValueError(f"route takes a pattern of paths, such as '/files/*', not {pattern!r}")
+        raise ValueError(f"route takes a pattern of paths: '/files/*', not {shown(pattern)}")
     # The path is bytes, each as one character (PEP 3333, "Unicode Issues").
     matches = re.compile(fnmatch.translate(pattern.encode().decode("latin-1"))).match
     ask = first(*policies)
@@ -384,12 +408,26 @@ def _check_some(maker: str, found: object, what: str) -> None:
 
 def _checked_realm(maker: str, check: object, realm: str) -> str:
     if not callable(check):
-        raise TypeError(f"{maker} takes a check that can be called, not {check!r}")
+        # It may be the token itself.
+        raise TypeError(f"{maker} takes a check that can be called, not {kind_of(check)}")
+    if (call := forgotten_call(check)) is not None:
+        raise TypeError(f"{name_of(check)} is not a check itself: write {call}")
+    if inspect.iscoroutinefunction(check):
+        raise TypeError(f"{name_of(check)} is an async function; {maker} takes a check that is not")
     if not isinstance(realm, str) or not _REALM.fullmatch(realm):
-        raise ValueError(
-            f"a realm is ASCII without quotes, backslashes and controls, not {realm!r}"
-        )
+        raise ValueError("a realm is ASCII without quotes, backslashes and controls")
     return realm
+
+
+def _asked(check: Callable[..., object], *credentials: str) -> object:
+    """Call a check. TypeError: it returned a function or an awaitable, which would let all in."""
+    identity = check(*credentials)
+    if inspect.isroutine(identity) or inspect.isawaitable(identity):
+        raise TypeError(
+            f"the check {name_of(check)} returned {kind_of(identity)}: "
+            "was a call or an await left out?"
+        )
+    return identity
 
 
 def _credentials(environ: WSGIEnvironment, scheme: str) -> str | None:

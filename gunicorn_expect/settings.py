@@ -17,6 +17,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from gunicorn_expect.decision import forgotten_call, shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -113,7 +115,7 @@ def policy_of(settings: Settings) -> Policy | None:
         raise BadSettingError(
             f"expect_policy is {policy!r}, which can't be loaded: {type(error).__name__}: {error}"
         ) from error
-    return _callable("expect_policy", found, policy)
+    return _callable("expect_policy", found, repr(policy))
 
 
 def _configured(cfg: Config) -> Mapping[str, Any]:
@@ -127,9 +129,7 @@ def _refuse_unknown(values: Mapping[str, Any], known: set[str], prefix: str) -> 
     for name in values:
         if name.startswith(prefix) and name not in known:
             [nearest] = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
-            raise BadSettingError(
-                f"{name} = {values[name]!r}: there is no such setting; the nearest is {nearest}"
-            )
+            raise BadSettingError(f"{name}: there is no such setting; the nearest is {nearest}")
 
 
 def _number(name: str, value: object) -> float:
@@ -138,7 +138,7 @@ def _number(name: str, value: object) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not 0 <= number < math.inf:
-        raise BadSettingError(f"{name} is {value!r}; it takes a number, 0 or more")
+        raise BadSettingError(f"{name} is {shown(value)}; it takes a number, 0 or more")
     return number
 
 
@@ -146,7 +146,7 @@ def _switch(name: str, value: object) -> bool:
     # gunicorn's own words for it in the environment and on the command line.
     switched = {"true": True, "1": True, "false": False, "0": False}.get(str(value).strip().lower())
     if switched is None:
-        raise BadSettingError(f"{name} is {value!r}; it takes True or False")
+        raise BadSettingError(f"{name} is {shown(value)}; it takes True or False")
     return switched
 
 
@@ -154,7 +154,7 @@ def _policy(name: str, value: object) -> Policy | str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        return _callable(name, value, value)
+        return _callable(name, value, shown(value))
     module, _, path = value.partition(":")
     if not all(part.isidentifier() for part in f"{module}.{path}".split(".")):
         raise BadSettingError(f"{name} is {value!r}; it takes a callable, or 'module:callable'")
@@ -173,16 +173,18 @@ def _look_for(policy: str) -> None:
         raise BadSettingError(f"expect_policy is {policy!r}, and there is no module {package!r}")
 
 
-def _callable(name: str, value: object, shown: object) -> Policy:
+def _callable(name: str, value: object, told: str) -> Policy:
     if not callable(value):
-        raise BadSettingError(f"{name} is {shown!r}, which can't be called")
+        raise BadSettingError(f"{name} is {told}, which can't be called")
+    if (call := forgotten_call(value)) is not None:
+        raise BadSettingError(f"{name} is {told}, which is not a policy itself: write {call}")
     if inspect.iscoroutinefunction(value):
-        raise BadSettingError(f"{name} is {shown!r}, an async function; it takes one that is not")
+        raise BadSettingError(f"{name} is {told}, an async function; it takes one that is not")
     try:
         inspect.signature(value).bind({})
     except TypeError as error:
         raise BadSettingError(
-            f"{name} is {shown!r}, which can't be called with an environ: {error}"
+            f"{name} is {told}, which can't be called with an environ: {error}"
         ) from None
     except ValueError:
         pass  # it does not tell its signature

@@ -135,6 +135,7 @@ class Worker(base.Worker):
             policy,
             guards_all=self.guards_all,
             warn=self.log.warning if self._settings.expect_warn else None,
+            report=self.log.error,
             on_refused=self.record.refused,
         )
         self.wsgi = self.gate  # type: ignore[assignment]

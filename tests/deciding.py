@@ -33,6 +33,12 @@ def policy(environ):
             raise LookupError("no such token")
         case "nonsense":
             return json.loads(rest[0])
+        case "environ":
+            return environ
+        case "function":
+            return most(5)
+        case "class":
+            return Refuse
         case "read":
             return Refuse(403, body=environ["wsgi.input"].read())
     raise AssertionError(word)
@@ -44,6 +50,15 @@ def inline_policy(environ):
     if "HTTP_X_SLOWLY" in environ:
         time.sleep(0.1)
     return policy(environ)
+
+
+def most(size):
+    """Make a policy, as those of another library: without our mark."""
+
+    def limited(environ):
+        return None
+
+    return limited
 
 
 def with_one_too_many(environ, start_response):

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import types
 import weakref
 
@@ -333,7 +334,7 @@ def test_what_is_no_limit_is_an_error_when_the_policy_is_made(limit):
         ({"retry_after": 1.5}, "retry_after takes"),
         ({"lease": 0}, "lease takes"),
         ({"status": 200}, "refuses nothing"),
-        ({"status": 0}, "is no status"),
+        ({"status": 0}, "a status begins with"),
         ({"storage": "nosql://x"}, "storage: unknown storage scheme"),
         ({"storage": "async+memory://"}, "without 'async\\+'"),
         ({"storage": None}, "storage takes a URL"),
@@ -345,8 +346,23 @@ def test_what_can_not_be_set_is_an_error_when_the_policy_is_made(limit, settings
         admission(limit, **settings)
 
 
+@pytest.mark.parametrize(
+    "storage",
+    [
+        *("nosql://jo:s3c/ret@host", "redis://jo:s3c/ret@host", "redis+cluster://jo:s3c/ret@host"),
+        *("jo:s3c/ret@host", b"redis://jo:s3c/ret@host"),
+    ],
+)
+def test_the_password_of_a_storage_is_in_no_error(storage):
+    with pytest.raises(ValueError, match="storage") as raised:
+        admission(1, storage=storage)
+    told = "".join(traceback.format_exception_only(raised.value))
+    assert "s3c" not in told
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
 def test_a_key_is_called():
-    with pytest.raises(TypeError, match="key takes a callable, not 'REMOTE_ADDR'"):
+    with pytest.raises(TypeError, match="key takes a callable, not an object of type str"):
         admission(1, key="REMOTE_ADDR")
 
 

@@ -92,7 +92,7 @@ def test_proceed_sends_its_fields_once():
     "headers", [{"X-Node": "7"}, ["X-Node"], [("X-Node",)], [(b"X-Node", b"7")], [("X-Node", 7)]]
 )
 def test_proceed_says_what_a_header_field_is(headers):
-    with pytest.raises(ValueError, match="a header field is a pair of name and value"):
+    with pytest.raises(ValueError, match="header field 1 of a 100 Continue is no pair of str"):
         Expectation().proceed(headers)
 
 

@@ -13,6 +13,12 @@ from gunicorn_expect import Expectation, Proceed, Refuse, inline, policies
 from gunicorn_expect.decision import inline_part
 from gunicorn_expect.gate import EXITS_KEY, Gate
 
+#: What may be meant as a call, and be called in place of what it makes.
+FACTORIES = [
+    *(getattr(policies, name) for name in policies.__all__ if name != "IDENTITY_KEY"),
+    *(inline, Proceed, Refuse),
+]
+
 
 def said(policy, **environ):
     """Give the status and the header fields of a refusal; None: nothing was said."""
@@ -227,8 +233,55 @@ def test_a_realm_is_sent_as_it_is_or_is_an_error(make):
     for realm in ['a"b', "a\\b", "a\nb", "\u00e4", None]:
         with pytest.raises(ValueError, match="realm"):
             make(check, realm=realm)
-    with pytest.raises(TypeError, match="called, not 'letmein'"):
+    with pytest.raises(TypeError, match=r"called, not an object of type str$"):
         make("letmein")
+
+
+@pytest.mark.parametrize("make", [policies.bearer, policies.basic])
+@pytest.mark.parametrize("makes", FACTORIES)
+def test_what_makes_checks_is_none_itself(make, makes):
+    with pytest.raises(TypeError, match=rf" is not a check itself: write .*{makes.__name__}\("):
+        make(makes)
+
+
+@pytest.mark.parametrize("make", [policies.bearer, policies.basic])
+def test_a_check_is_no_async_function(make):
+    async def check(*credentials):
+        return False
+
+    with pytest.raises(TypeError, match="an async function"):
+        make(check)
+
+
+def check_of_another(*tokens):
+    """Make a check, as `one_of` does."""
+    return lambda *credentials: credentials in tokens
+
+
+class Awaitable:
+    """What an asynchronous check returns, as a coroutine."""
+
+    def __await__(self):
+        yield False
+
+
+@pytest.mark.parametrize("check", [check_of_another, lambda *credentials: Awaitable()])
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (policies.bearer, "Bearer s3cret"),
+        (policies.basic, "Basic " + base64.b64encode(b"jo:s3cret").decode()),
+    ],
+)
+def test_a_check_that_returns_what_is_to_be_called_or_awaited_lets_nobody_in(make, field, check):
+    environ = {"HTTP_AUTHORIZATION": field}
+    with pytest.raises(
+        TypeError,
+        match=r"^the check test_policies\..* returned .*: was a call or an await left out\?$",
+    ) as raised:
+        make(check)(environ)
+    assert "s3cret" not in str(raised.value)
+    assert environ == {"HTTP_AUTHORIZATION": field}
 
 
 @pytest.mark.parametrize("secret", ["", None, b"x"])
@@ -241,7 +294,7 @@ def test_a_secret_that_is_not_set_is_an_error(secret):
 
 @pytest.mark.parametrize("user", ["a:b", "a\0", None])
 def test_a_user_whose_name_can_not_be_sent_is_an_error(user):
-    with pytest.raises(ValueError, match="can't be a user"):
+    with pytest.raises(ValueError, match=r"^user 1 has a name"):
         policies.passwords({user: "secret"})
 
 
@@ -298,8 +351,15 @@ def test_a_pattern_of_no_path_is_an_error(pattern):
 
 @pytest.mark.parametrize("make", [policies.first, lambda *x: policies.route("/*", *x)])
 def test_what_can_not_be_called_is_no_policy(make):
-    with pytest.raises(TypeError, match="'apps:policy' is no policy"):
+    with pytest.raises(TypeError, match=r"^an object of type str is no policy"):
         make(refused(403), "apps:policy")
+
+
+@pytest.mark.parametrize("make", [policies.first, lambda *x: policies.route("/*", *x)])
+@pytest.mark.parametrize("makes", FACTORIES)
+def test_what_makes_policies_is_none_itself(make, makes):
+    with pytest.raises(TypeError, match=rf" is not a policy itself: write .*{makes.__name__}\("):
+        make(refused(403), makes)
 
 
 # Before an application.

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 
@@ -128,7 +129,7 @@ def test_a_request_without_a_body_is_none_of_its_business(server, client, fields
     ("decision", "line"),
     [
         ("raise", "LookupError: no such token"),
-        ("nonsense true", "TypeError: the policy returned True, not Proceed, Refuse or None"),
+        ("nonsense true", "returned an object of type bool, not Proceed, Refuse or None"),
     ],
 )
 def test_a_policy_that_fails_is_a_500_and_the_body_is_not_read(server, client, decision, line):
@@ -138,6 +139,36 @@ def test_a_policy_that_fails_is_a_500_and_the_body_is_not_read(server, client, d
     assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert b"100 Continue" not in answer
     server.wait_for_log(line, start)
+
+
+@pytest.mark.parametrize("framing", [LENGTH, "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("head", [waiting, request])
+@pytest.mark.parametrize(
+    ("decision", "returned"),
+    [
+        ("environ", "an object of type dict"),
+        ('nonsense "s3cret"', "an object of type str"),
+        ("function", "deciding.most.<locals>.limited"),
+        ("class", "gunicorn_expect.decision.Refuse"),
+    ],
+)
+def test_what_is_no_decision_is_named_in_one_line_without_its_value(
+    server, client, framing, head, decision, returned
+):
+    start = len(server.lines)
+    path = f"/undecided-{decision[:3]}-{head.__name__}-{framing[0]}"
+    fields = ("Authorization: Bearer s3cret", "Connection: close", f"X-Decide: {decision}")
+    client.send(head(f"PUT {path}", framing, *fields))
+    answer = client.receive_all()
+    assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    assert b"s3cret" not in answer
+    assert asked(server, path) == (True, False)
+    server.wait_for_log(rf"returned {re.escape(returned)}, not Proceed, Refuse or None", start)
+    said = "\n".join(server.lines[start:])
+    assert said.count("not Proceed, Refuse or None") == 1
+    assert (": was a call left out?" in said) == (decision in ("function", "class"))
+    assert "s3cret" not in said
+    assert "Traceback" not in said
 
 
 def test_a_body_of_unknown_length_is_cut_off_where_the_policy_says(client):
@@ -193,6 +224,34 @@ def test_an_application_may_read_while_it_is_iterated_and_then_the_upload_is_ove
     server.board.wait("iterated")
 
 
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_function_of_anothers_that_makes_policies_is_named_when_it_is_asked(
+    worker, transport, certificates
+):
+    with Server(
+        worker=WORKERS[worker][0],
+        transport=transport,
+        certificates=certificates,
+        env={"GUNICORN_EXPECT_POLICY": "deciding:most"},
+    ) as server:
+        for version in (b"HTTP/1.1", b"HTTP/1.0"):
+            start = len(server.lines)
+            with Client(server) as client:
+                head = waiting("PUT /read", LENGTH, "Authorization: Bearer s3cret")
+                client.send(head.replace(b"HTTP/1.1", version))
+                answer = client.receive_all()
+            assert answer.split(b" ", 1)[1].startswith(b"500 Internal Server Error\r\n")
+            server.wait_for_log(
+                r"The policy deciding.most returned deciding.most.<locals>.limited, "
+                r"not Proceed, Refuse or None: was a call left out\?$",
+                start,
+            )
+        said = "\n".join(server.lines)
+        assert "s3cret" not in said
+        assert "Traceback" not in said
+
+
 # Over HTTP/2.
 
 
@@ -232,6 +291,19 @@ def test_a_stream_gets_its_100_with_header_fields(http2):
     assert http2.fields[stream][0] == {":status": "100", "x-said": "go on"}
     http2.send(stream, b"hello")
     assert http2.answer(stream)[:3] == ["100", "200", b"hello"]
+
+
+@pytest.mark.parametrize("decision", ["function", "environ"])
+def test_a_stream_is_answered_500_where_there_is_no_decision(http2_server, http2, decision):
+    start = len(http2_server.lines)
+    secret = ("authorization", "Bearer s3cret")
+    stream = http2.open("PUT /read", WAITS, secret, ("x-decide", decision))
+    assert http2.answer(stream)[0] == "500"
+    http2_server.wait_for_log("not Proceed, Refuse or None", start)
+    assert http2.get("/hello")[:2] == ["200", b"hello"]
+    said = "\n".join(http2_server.lines[start:])
+    assert "s3cret" not in said
+    assert "Traceback" not in said
 
 
 def test_a_stream_of_unknown_length_is_cut_off(http2):

@@ -11,7 +11,7 @@ from conftest import WORKERS
 from gunicorn.app.wsgiapp import WSGIApplication
 from wire import CHECKOUT, PATIENCE, TESTS, Server
 
-from gunicorn_expect import settings
+from gunicorn_expect import Proceed, Refuse, inline, policies, settings
 from gunicorn_expect.settings import Settings
 
 NO_SECONDS = ["", "soon", "2s", "-1", "-0.5", "nan", "inf", "-inf"]
@@ -137,6 +137,21 @@ async def an_async_policy(environ):
     """Decide too late."""
 
 
+class Made:
+    """A policy that keeps a secret."""
+
+    def __init__(self):
+        self.secret = "s3cret"
+
+    def __repr__(self):
+        return f"Made({self.secret!r})"
+
+
+class MadeWrongly(Made):
+    def __call__(self):
+        """Take no environ."""
+
+
 @pytest.mark.parametrize("value", [None, ""])
 def test_there_need_not_be_a_policy(value):
     found = settings.check({"expect_policy": value}, {})
@@ -175,6 +190,32 @@ def test_the_place_of_a_policy_is_looked_for_and_not_imported(configured, tmp_pa
 def test_a_policy_that_is_none_is_refused_at_once(value, why):
     with pytest.raises(ValueError, match=f"^expect_policy is .*{re.escape(why)}"):
         settings.check({"expect_policy": value}, {})
+
+
+@pytest.mark.parametrize("value", [Made(), MadeWrongly(), [Made()]])
+@pytest.mark.parametrize("name", ["expect_policy", "expect_linger", "expect_warn", "expect_polcy"])
+def test_what_is_set_wrongly_is_named_by_its_type(name, value):
+    with pytest.raises(ValueError, match=f"^{name}") as raised:
+        settings.check({name: value}, {})
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("makes", "write"),
+    [
+        *((getattr(policies, name), f"{name}(...)") for name in policies.__all__ if name.islower()),
+        (inline, "inline(...)"),
+        (Refuse, "lambda environ: Refuse(...)"),
+        (Proceed, "lambda environ: Proceed(...)"),
+    ],
+)
+def test_what_makes_policies_is_none_itself(makes, write):
+    line = f"which is not a policy itself: write {write}"
+    with pytest.raises(ValueError, match=f"^expect_policy is .*{re.escape(line)}$"):
+        settings.check({"expect_policy": makes}, {})
+    place = f"{makes.__module__}:{makes.__qualname__}"
+    with pytest.raises(ValueError, match=f"^expect_policy is '{place}', {re.escape(line)}$"):
+        settings.policy_of(settings.check({}, {"GUNICORN_EXPECT_POLICY": place}))
 
 
 @pytest.mark.parametrize(
@@ -250,18 +291,18 @@ def test_a_switch_that_is_neither_is_refused(value):
         (
             {"expect_liner": 3},
             {},
-            "expect_liner = 3: there is no such setting; the nearest is expect_linger",
+            "expect_liner: there is no such setting; the nearest is expect_linger",
         ),
         (
             {},
             {"GUNICORN_EXPECT_BODYTIMEOUT": "3"},
-            "GUNICORN_EXPECT_BODYTIMEOUT = '3': there is no such setting; "
+            "GUNICORN_EXPECT_BODYTIMEOUT: there is no such setting; "
             "the nearest is GUNICORN_EXPECT_BODY_TIMEOUT",
         ),
         (
             {"expect_": None},
             {},
-            "expect_ = None: there is no such setting; the nearest is expect_warn",
+            "expect_: there is no such setting; the nearest is expect_warn",
         ),
     ],
 )
@@ -327,13 +368,40 @@ def test_the_checked_worker_serves(tmp_path):
         assert server.get("/hello") == b"hello"
 
 
-def test_a_policy_that_the_worker_does_not_find_stops_gunicorn():
-    server = Server(env={"GUNICORN_EXPECT_POLICY": "deciding:polcy"})
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("deciding:polcy", "which can't be loaded: Attr"),
+        ("gunicorn_expect.policies:max_length", "which is not a policy itself: write max_length"),
+    ],
+)
+def test_a_policy_that_the_worker_does_not_find_stops_gunicorn(place, why):
+    server = Server(env={"GUNICORN_EXPECT_POLICY": place})
     try:
-        server.wait_for_log("expect_policy is 'deciding:polcy', which can't be loaded: Attr")
+        server.wait_for_log(f"expect_policy is '{place}', {why}")
         assert server.process.wait(PATIENCE) != 0
     finally:
         server.__exit__()
+
+
+def stopped(folder, worker, *options, **env):
+    """Start gunicorn, which stops before a worker boots; give the line that it says."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "--no-control-socket"),
+            *("-k", WORKERS[worker][0], *options, "apps:app"),
+        ],
+        cwd=folder,
+        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT, folder)))} | env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "Booting worker" not in result.stderr
+    [line] = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
+    return line
 
 
 @pytest.mark.parametrize("where", ["file", "default file", "module", "environment"])
@@ -342,24 +410,21 @@ def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path
     name = "gunicorn.conf.py" if where == "default file" else "some.py"
     tmp_path.joinpath(name).write_text("expect_linger = 'soon'\n", "utf-8")
     options = {"file": ["-c", "some.py"], "module": ["-c", "python:some"]}.get(where, [])
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "--no-control-socket"),
-            *("-k", WORKERS[worker][0], *options, "apps:app"),
-        ],
-        cwd=tmp_path,
-        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT, tmp_path)))}
-        | ({"GUNICORN_EXPECT_LINGER": "soon"} if where == "environment" else {}),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert result.returncode == 1
+    env = {"GUNICORN_EXPECT_LINGER": "soon"} if where == "environment" else {}
+    line = stopped(tmp_path, worker, *options, **env)
     name = "GUNICORN_EXPECT_LINGER" if where == "environment" else "expect_linger"
-    [line] = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
     assert line == f"Error: {name} is 'soon'; it takes a number, 0 or more"
-    assert "Booting worker" not in result.stderr
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_forgotten_call_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path, worker):
+    tmp_path.joinpath("gunicorn.conf.py").write_text(
+        "from gunicorn_expect import policies\nexpect_policy = policies.max_length\n", "utf-8"
+    )
+    assert stopped(tmp_path, worker) == (
+        "Error: expect_policy is gunicorn_expect.policies.max_length, which is not a policy "
+        "itself: write max_length(...)"
+    )
 
 
 def test_a_value_that_has_become_bad_stops_gunicorn_at_the_next_reload(file):
