@@ -1,7 +1,10 @@
 """The application that unfriendly clients meet, and its policy."""
 
+import contextlib
+import functools
 import itertools
 import json
+import time
 
 from apps import tell
 
@@ -12,7 +15,17 @@ from gunicorn_expect.admission import admission
 under_way = []
 
 #: More than any test has clients at once.
-admitted = admission(1000)
+PLACES = 1000
+admitted = admission(PLACES)
+
+
+def taken_places():
+    """Count the places that are taken, by taking the others for a moment."""
+    with contextlib.ExitStack() as exits:
+        free = 0
+        while admitted({"gunicorn_expect.exits": exits}) is None:
+            free += 1
+    return PLACES - free
 
 
 @inline
@@ -31,6 +44,10 @@ def counted(environ):
 policy = policies.first(too_large, counted, admitted)
 
 
+#: The same ones each time, so that a worker's memory is its own.
+zeros = functools.cache(bytes)
+
+
 def app(environ, start_response):
     def answer(status, body):
         start_response(status, [("Content-Length", str(len(body)))])
@@ -46,12 +63,20 @@ def app(environ, start_response):
         tell("set entered-" + environ["QUERY_STRING"])
         tell("wait " + environ["QUERY_STRING"])
         return answer("200 OK", environ["wsgi.input"].read())
+    if path == "/busy":
+        seconds, _, name = environ["QUERY_STRING"].partition("&")
+        if name:
+            tell("set " + name)
+        end = time.monotonic() + float(seconds)
+        while time.monotonic() < end:  # and on gevent, nothing else runs
+            pass
+        return answer("200 OK", b"done")
     if path == "/refuse":
         return answer("403 Forbidden", b"no")
     if path == "/under-way":
-        return answer("200 OK", json.dumps(len(under_way)).encode())
+        return answer("200 OK", json.dumps([len(under_way), taken_places()]).encode())
     if path == "/unread":
-        return answer("200 OK", bytes(int(environ["QUERY_STRING"])))
+        return answer("200 OK", zeros(int(environ["QUERY_STRING"])))
     if path == "/yielded":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (bytes(50_000) for _ in range(int(environ["QUERY_STRING"]) // 50_000))

@@ -225,3 +225,41 @@ def ended(worker, request):
 
 def test_a_worker_ends_in_time_whatever_its_clients_do(ended):
     assert [case for case in ended if case[2] == INF] == []
+
+
+@pytest.mark.parametrize(
+    ("worker", "transport"),
+    [
+        *itertools.product(WORKERS, ["tcp"]),
+        *itertools.product(["thread", "sync"], ["tls"]),
+        pytest.param(
+            *("gevent", "tls"),
+            marks=pytest.mark.xfail(
+                strict=False,
+                reason="gevent's StreamServer has no handler any more when a handshake ends late",
+            ),
+        ),
+    ],
+)
+def test_all_clients_are_answered_that_connect_while_a_busy_worker_is_told_to_end(
+    worker, transport, certificates
+):
+    with serve(
+        WORKERS[worker][0],
+        *("--graceful-timeout", str(PATIENCE)),
+        transport=transport,
+        certificates=certificates,
+    ) as server:
+        for turn in range(2):
+            assert server.get("/hello") == b"hello"
+            [pid] = workers_of(server)
+            with ThreadPoolExecutor(81) as crowd:
+                busy = [crowd.submit(server.get, f"/busy?0.3&busy-{turn}")]
+                server.board.wait(f"busy-{turn}")
+                os.kill(pid, signal.SIGTERM)
+                # gevent begins 50 greenlets before it looks at its timers, and one of these ends
+                # the worker. The others begin when the listener is closed.
+                busy += [crowd.submit(server.get, "/busy?0.025") for _ in range(80)]
+            assert [each.result() for each in busy] == [b"done"] * 81
+            server.wait_for_log(rf"Worker exiting \(pid: {pid}\)")
+    assert "Traceback" not in "\n".join(server.lines)

@@ -48,7 +48,10 @@ class Exchange:
         end = self.data.index(b"\r\n\r\n") + 4 if self.asked else size
         client.send(self.data[: min(size, end)])
         if size > end:
-            assert client.receive(len(CONTINUE)) == CONTINUE
+            heard = client.receive(len(CONTINUE))
+            if not heard:
+                raise EOFError
+            assert heard == CONTINUE
             client.send(self.data[end:size])
 
 
@@ -246,7 +249,7 @@ class Worker:
         )
         assert files <= self.files, "connections are left"
         assert threads <= self.threads, "threads are left"
-        assert json.loads(self.server.get("/under-way")) == 0, "places are taken"
+        assert json.loads(self.server.get("/under-way")) == [0, 0], "places are taken"
         log = "\n".join(self.server.lines[self.lines :])
         assert "Traceback" not in log, log[-5000:]
         assert not re.search(r"\[(ERROR|CRITICAL)\]", log), log[-5000:]
