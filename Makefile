@@ -2,7 +2,7 @@
 # make test          set up, and run all tests, on some cells of the matrix of workers and transports
 # make test-all      the same on every cell of it: it takes half an hour
 # make realworld     install the clients, proxies and the browser that are missing, and try them
-# make soak          a crowd of clients, reloads and kills, ten minutes for each worker
+# make soak          a crowd of clients, good and bad, reloads and kills, ten minutes a worker
 # make check         lint and types
 # make release-check build dist/, and test what is in it on each Python
 # make docs          build the pages as a site, in docs/_build

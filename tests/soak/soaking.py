@@ -1,4 +1,4 @@
-"""What is soaked: it stores what came whole, and says what that was."""
+"""What is soaked: it stores what came whole, and says what that was; all else is `faulted`."""
 
 import hashlib
 import itertools
@@ -6,30 +6,27 @@ import json
 import os
 import pathlib
 
+import faulted
+
 #: The ways to read, each request in the next one.
 WAYS = itertools.cycle(["pieces", "all", "lines", "into"])
 
 
 def app(environ, start_response):
-    def answer(status, body=b""):
-        start_response(status, [("Content-Length", str(len(body)))])
-        return [body]
-
     path = environ["PATH_INFO"]
-    if path == "/refuse":
-        return answer("413 Content Too Large", b"too large")
-    if path == "/hello":
-        return answer("200 OK", b"hello")
+    if not path.startswith("/store/"):
+        return faulted.app(environ, start_response)
     digest = hashlib.sha256()
     size = 0
     for piece in pieces(environ["wsgi.input"], next(WAYS)):
         digest.update(piece)
         size += len(piece)
     seen = json.dumps({"size": size, "sha256": digest.hexdigest()})
-    part = pathlib.Path(os.environ["SOAK_FOLDER"], "parts", path.strip("/"))
+    part = pathlib.Path(os.environ["SOAK_FOLDER"], "parts", path.removeprefix("/store/"))
     part.write_text(seen, "utf-8")  # the worker may be killed before it is whole
     part.replace(part.parents[1] / "stored" / part.name)
-    return answer("201 Created", seen.encode())
+    start_response("201 Created", [("Content-Length", str(len(seen)))])
+    return [seen.encode()]
 
 
 def pieces(body, way):

@@ -1,32 +1,47 @@
 """A crowd of clients, well and badly behaved, while the server is reloaded and its worker killed.
 
+Beside them, unfriendly clients begin short exchanges of every kind, and leave in the middle.
 ``make soak`` takes ten minutes for each worker; ``make test`` takes one for all three.
 """
 
 import collections
 import hashlib
+import itertools
 import json
 import os
-import pathlib
 import random
 import re
 import signal
-import socket
-import struct
 import threading
 import time
 
 import pytest
 from conftest import WORKERS
-from wire import CHECKOUT, CONTINUE, TESTS, Client, Server, request, waiting
+from unfriendly import (
+    EXCHANGES,
+    HTTP2_EXCHANGES,
+    PATH,
+    WAYS_TO_LEAVE,
+    Exchange,
+    Http2,
+    footprint,
+    workers_of,
+)
+from wire import CONTINUE, TESTS, Client, Server, request, waiting
 
 CROWD = 12
+UNFRIENDLY = 8
 LARGEST = 3_000_000
+#: Bytes of an answer that is longer than a send buffer is at first.
+UNREAD = 17_000
+#: What happens to the server, and after how many seconds the next time.
+SIGNALS = [signal.SIGHUP, signal.SIGKILL, signal.SIGKILL, signal.SIGHUP]
+EVERY = 2
 #: Seconds before and after a signal in which a connection may break.
 AROUND_A_SIGNAL = 4
-#: KiB that a worker may grow by under the same load as before: a largest body for each of its 8
-#: threads, whose memory the C library keeps for the next one.
-GROWTH = 8 * LARGEST // 1024
+#: KiB that a worker may grow by under the same load as before: a largest body and the pieces that
+#: it came in, for each of its 8 threads, whose memory the C library keeps for the next one.
+GROWTH = 2 * 8 * LARGEST // 1024
 
 KINDS = [
     "waits",
@@ -35,26 +50,37 @@ KINDS = [
     "trickles",
     "refused",
     "refused-late",
+    "unread",
     "leaves",
     "resets",
     "gets",
 ]
 
+#: Each kind of exchange in which a client may leave, over HTTP/1.1.
+SHORT = {
+    **EXCHANGES,
+    "malformed head": Exchange(b"BAD\r\n\r\n"),
+    "malformed chunks": Exchange(request("PUT /read", "Transfer-Encoding: chunked") + b"five\r\n"),
+    "two lengths": Exchange(request("PUT /read", "Content-Length: 5", "Content-Length: 6")),
+}
+
 
 class Crowd:
     """Clients that go on until they are told to stop; what became of each is counted."""
 
-    def __init__(self, server, seed):
+    def __init__(self, server, seed, short):
         self.server = server
         self.outcomes = collections.Counter()
         self.wrong = []
         self.broken = []
+        self._short = short
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._numbers = iter(range(10**9))
+        clients = [(KINDS, self._act)] * CROWD + [([*short], self._begin_and_leave)] * UNFRIENDLY
         self._threads = [
-            threading.Thread(target=self._run, args=(random.Random(f"{seed} {number}"),))
-            for number in range(CROWD)
+            threading.Thread(target=self._run, args=(*client, random.Random(f"{seed} {number}")))
+            for number, client in enumerate(clients)
         ]
 
     def __enter__(self):
@@ -67,68 +93,75 @@ class Crowd:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, chance):
+    def _run(self, kinds, act, chance):
         while not self._stop.is_set():
-            kind = chance.choice(KINDS)
-            body = chance.randbytes(chance.choice([1, 100, 70_000, chance.randrange(LARGEST)]))
+            kind = chance.choice(kinds)
             try:
-                with Client(self.server) as client:
-                    outcome = self._act(kind, body, client, chance)
+                act(kind, chance)
             except (OSError, EOFError) as error:
-                self._count("broken")
                 self.broken.append((time.monotonic(), kind, repr(error)))
             except AssertionError as error:
-                self._count("wrong")
-                self.wrong.append((kind, len(body), str(error)[:500]))
+                self.wrong.append((kind, str(error)[:500]))
             else:
-                self._count(outcome)
+                with self._lock:
+                    self.outcomes[kind] += 1
 
-    def _count(self, outcome):
-        with self._lock:
-            self.outcomes[outcome] += 1
+    def _begin_and_leave(self, kind, chance):
+        server, exchange = self._short[kind]
+        size = chance.choice([len(exchange), chance.randrange(len(exchange))])
+        with Client(server) as client:
+            exchange.begin(client, size)
+            time.sleep(chance.choice([0, 0, 0.05]))  # some are silent for a while
+            chance.choice([*WAYS_TO_LEAVE.values()])(client)
 
-    def _act(self, kind, body, client, chance):
-        with self._lock:
-            name = f"{next(self._numbers)}-{len(body)}-{hashlib.sha256(body).hexdigest()}"
+    def _act(self, kind, chance):
+        body = chance.randbytes(chance.choice([1, 100, 70_000, chance.randrange(LARGEST)]))
         length = f"Content-Length: {len(body)}"
-        if kind == "gets":
-            client.send(request("GET /hello"))
-            check(client, b"200", b"hello")
-        elif kind == "refused":
-            client.send(waiting("PUT /refuse", length))
-            check(client, b"413", b"too large")
-        elif kind == "refused-late":
-            client.send(request("PUT /refuse", length), body)
-            check(client, b"413", b"too large")
-        elif kind in ("leaves", "resets"):
-            client.send(request(f"PUT /{name}", length), body[: len(body) // 2])
-            if kind == "resets":
-                client.socket.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                )
-        else:
-            if kind == "waits":
-                client.send(waiting(f"PUT /{name}", length))
-                heard = client.receive(len(CONTINUE))
-                if not heard:
-                    raise EOFError
-                assert heard == CONTINUE, heard
-                client.send(body)
-            elif kind == "sends":
-                client.send(request(f"PUT /{name}", length), body)
-            elif kind == "chunks":
-                client.send(request(f"PUT /{name}", "Transfer-Encoding: chunked"))
-                for piece in cut(body, chance):
-                    client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
-                client.send(b"0\r\n\r\n")
+        with Client(self.server) as client:
+            if kind == "gets":
+                client.send(request("GET /hello"))
+                check(client, b"200", b"hello")
+            elif kind == "refused":
+                client.send(waiting("PUT /refuse", length))
+                check(client, b"403", b"no")
+            elif kind == "refused-late":
+                client.send(request("PUT /refuse", length), body)
+                check(client, b"403", b"no")
+            elif kind == "unread":
+                client.send(request(f"PUT /unread?{UNREAD}", length), body)
+                check(client, b"200", bytes(UNREAD))
             else:
-                client.send(request(f"PUT /{name}", length))
-                for piece in cut(body, chance):
-                    client.send(piece)
-                    time.sleep(0.01)  # a slow client is what this is
-            seen = {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-            check(client, b"201", json.dumps(seen).encode())
-        return kind
+                self._upload(kind, body, client, chance)
+
+    def _upload(self, kind, body, client, chance):
+        sha256 = hashlib.sha256(body).hexdigest()
+        with self._lock:
+            line = f"PUT /store/{next(self._numbers)}-{len(body)}-{sha256}"
+        length = f"Content-Length: {len(body)}"
+        if kind in ("leaves", "resets"):
+            client.send(request(line, length), body[: len(body) // 2])
+            WAYS_TO_LEAVE["RST" if kind == "resets" else "FIN"](client)
+            return
+        if kind == "waits":
+            client.send(waiting(line, length))
+            heard = client.receive(len(CONTINUE))
+            if not heard:
+                raise EOFError
+            assert heard == CONTINUE, heard
+            client.send(body)
+        elif kind == "sends":
+            client.send(request(line, length), body)
+        elif kind == "chunks":
+            client.send(request(line, "Transfer-Encoding: chunked"))
+            for piece in cut(body, chance):
+                client.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            client.send(b"0\r\n\r\n")
+        else:
+            client.send(request(line, length))
+            for piece in cut(body, chance):
+                client.send(piece)
+                time.sleep(0.01)  # a slow client is what this is
+        check(client, b"201", json.dumps({"size": len(body), "sha256": sha256}).encode())
 
 
 def cut(body, chance):
@@ -147,17 +180,6 @@ def check(client, status, body):
     if len(got) < length:
         raise EOFError
     assert got == body, got
-
-
-def footprint(pid):
-    """Give the open files, the threads, and the KiB of a process."""
-    process = pathlib.Path(f"/proc/{pid}")
-    status = process.joinpath("status").read_text("ascii")
-    return (
-        len(list(process.joinpath("fd").iterdir())),
-        int(re.search(r"^Threads:\s+(\d+)", status, re.MULTILINE)[1]),
-        int(re.search(r"^VmRSS:\s+(\d+)", status, re.MULTILINE)[1]),
-    )
 
 
 def settled(pid, enough=lambda files, threads: True):
@@ -183,11 +205,6 @@ def stored_short(folder):
     ]
 
 
-def workers_of(server):
-    children = pathlib.Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-    return [int(pid) for pid in children.read_text("ascii").split()]
-
-
 def the_last_worker_of(server):
     """Wait until the signals have done their work: there is one worker, and it answers."""
     deadline = time.monotonic() + 40
@@ -203,6 +220,34 @@ def seconds(request):
     return request.config.getoption("soak")
 
 
+def check_log(lines, killed):
+    """Check that nothing failed, and that no worker ended but by the signals."""
+    killings = [f"Worker (pid:{pid}) was sent SIGKILL!" for pid in killed]
+    for number, line in enumerate(lines):
+        failed = re.search(r"Traceback|\[(ERROR|CRITICAL)\]", line)
+        if failed and not any(killing in line for killing in killings):
+            pytest.fail("\n".join(lines[max(0, number - 10) : number + 50]))
+    booted = sum("Booting worker" in line for line in lines)
+    reloads = sum("Handling signal: hup" in line for line in lines)
+    assert booted <= 1 + reloads + len(killed), "a worker ended by itself"
+
+
+def disturb(server, seconds):
+    """Reload the server, or kill its workers, for so long; give when, and who was killed."""
+    times, killed = [], []
+    for act in itertools.islice(itertools.cycle(SIGNALS), int(seconds / EVERY) - 1):
+        time.sleep(EVERY)
+        times.append(time.monotonic())
+        if act == signal.SIGHUP:
+            server.process.send_signal(act)
+        else:
+            for pid in workers_of(server):
+                killed.append(pid)
+                os.kill(pid, act)
+    time.sleep(EVERY)
+    return times, killed
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("worker", WORKERS)
 def test_nothing_is_stored_short_and_nothing_stays(worker, tmp_path, seconds):
@@ -213,28 +258,23 @@ def test_nothing_is_stored_short_and_nothing_stays(worker, tmp_path, seconds):
         "SOAK_FOLDER": str(tmp_path),
         "GUNICORN_EXPECT_LINGER": "3",
         "GUNICORN_EXPECT_LINGER_IDLE": "0.5",
-        "PYTHONPATH": os.pathsep.join(map(str, (TESTS / "soak", CHECKOUT))),
+        "GUNICORN_EXPECT_POLICY": "faulted:policy",
+        "PYTHONPATH": os.pathsep.join([str(TESTS / "soak"), PATH]),
     }
+    http2 = () if worker == "sync" else ("--http-protocols", "h1,h2", "--http2-cleartext", "both")
     with Server(
-        *("--graceful-timeout", "10"),
+        *("--graceful-timeout", "10", *http2),
         worker=WORKERS[worker][0],
         app="soaking:app",
         env=env,
     ) as server:
-        signals = []
-        with Crowd(server, f"{worker} and faults") as faults:
-            end = time.monotonic() + seconds * 0.35
-            kinds = random.Random(worker)
-            while (left := end - time.monotonic()) > 0:
-                time.sleep(min(left, 2.5))
-                signals.append(time.monotonic())
-                if kinds.random() < 0.5:
-                    server.process.send_signal(signal.SIGHUP)
-                else:
-                    for pid in workers_of(server):
-                        os.kill(pid, signal.SIGKILL)
+        short = {kind: (server, exchange) for kind, exchange in SHORT.items()}
+        if http2:
+            for kind, exchange in HTTP2_EXCHANGES.items():
+                short[f"{kind}, HTTP/2"] = Http2(server), exchange
+        with Crowd(server, f"{worker} and faults", short) as faults:
+            signals, killed = disturb(server, seconds * 0.35)
         assert faults.wrong == []
-        assert faults.outcomes.keys() >= {*KINDS}, "a kind of client was never served"
         unexplained = [
             broken
             for broken in faults.broken
@@ -243,16 +283,20 @@ def test_nothing_is_stored_short_and_nothing_stays(worker, tmp_path, seconds):
         assert unexplained == []
 
         pid = the_last_worker_of(server)
-        with Crowd(server, f"{worker} warming up"):
+        with Crowd(server, f"{worker} warming up", short) as warming:
             time.sleep(seconds * 0.3)
         files, threads, memory = settled(pid)
-        with Crowd(server, f"{worker} and no faults") as steady:
+        with Crowd(server, f"{worker} and no faults", short) as steady:
             time.sleep(seconds * 0.35)
         assert steady.wrong == []
         assert steady.broken == []
+        outcomes = faults.outcomes + warming.outcomes + steady.outcomes
+        assert outcomes.keys() == {*KINDS, *short}, "a kind of client was never served"
         now = settled(pid, lambda more_files, more_threads: more_files <= files)
         assert now[0] <= files
         assert now[1] <= threads
         assert now[2] <= memory + GROWTH
+        assert json.loads(server.get("/under-way")) == [0, 0], "places are taken"
         assert workers_of(server) == [pid]
+    check_log(server.lines, killed)
     assert stored_short(folder) == []
