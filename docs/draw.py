@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
-from gunicorn_expect.expectation import TRANSITIONS, Event, State
+from gunicorn_expect.states import TRANSITIONS, Event, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

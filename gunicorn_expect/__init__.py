@@ -2,21 +2,20 @@
 
 ``gunicorn -k gunicorn_expect.Worker app:app``. To accept, read ``wsgi.input``; to refuse, answer.
 
-What happens to a request, and where::
+The way of a request::
 
-    bytes -> gunicorn's parser -> request head      front.py        the loop waits for it (thread)
-      exchange.py    an exchange opens               expectation.py  PENDING or NONE
-        gate.py      the policy decides              decision.py     Proceed, Refuse, or neither
-                     (ready ones: policies.py)
-                     the application is called
-          body.py    it reads wsgi.input: READ       expectation.py  CONTINUED: 100, then bytes
-                     framing.py: where they end      receiver.py     they come, or an error in time
-        gate.py      its first byte goes out: RESPOND  expectation.py  DECLINED: and close
-      workers/       the connection is kept,
-                     or closed in order              linger.py       the answer is heard
+    workers/       accepts a connection, and waits for heads
+      connection.py  bytes -> head.py -> a request; its exchange opens
+        answer.py      hooks, policy (decision.py), then the application is called
+          body.py        it reads wsgi.input: READ      exchange.py   100 goes out, then bytes
+                         framing.py: where they end     receiver.py   they come, or an error in time
+          response.py    its first byte: RESPOND        exchange.py   declined, or kept
+      connection.py  keep, drain, or linger: the second table of states.py
+    workers/       waits for the next head, or discards until the client closes
 
-What was decided, and how it ended, is told by record.py to gunicorn's log and statsd.
-``testing/`` is for the tests of applications: an upload without a server, and with one.
+What gunicorn does not document is in host.py alone. What was decided, and how it ended, is counted
+by counters.py. ``testing/`` is for the tests of applications: an upload without a server, and with
+one.
 """
 
 from typing import TYPE_CHECKING
@@ -29,7 +28,8 @@ from gunicorn_expect.errors import (
     ContentTooLarge,
     MalformedBody,
 )
-from gunicorn_expect.expectation import Expectation, State
+from gunicorn_expect.exchange import Expectation
+from gunicorn_expect.states import State
 from gunicorn_expect.version import __version__
 from gunicorn_expect.workers.thread import Worker
 

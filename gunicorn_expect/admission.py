@@ -11,8 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gunicorn_expect.decision import Refuse, factory, kind_of, shown
-from gunicorn_expect.gate import EXITS_KEY
+from gunicorn_expect.decision import EXITS_KEY, Refuse, factory, kind_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,123 +1,491 @@
-"""One connection from its first request to its end.
+"""One connection, from accept to its end: head, answer, then keep, drain, linger or close.
 
-For the workers that serve a connection in one go, sync and gevent. gunicorn's own loops for them
-make the parser in the middle of a method, where it can't be told whose requests to make.
+At each moment it has one owner: the loop, or the thread (or greenlet) that answers its request. The
+steps of the head never wait, those of the answer may. What comes after an answer is decided once,
+by the second table of ``states.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import enum
+import math
 import ssl
-from typing import TYPE_CHECKING, Any
+import time
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from gunicorn import http
-from gunicorn import sock as gunicorn_sock
-from gunicorn.http import errors
-
-from gunicorn_expect import exchange
+from gunicorn_expect import host, streams
+from gunicorn_expect.answer import Answer
+from gunicorn_expect.body import Body
+from gunicorn_expect.errors import ClientDisconnected, MalformedBody
+from gunicorn_expect.exchange import UnknownExpectationError, expects_continue
+from gunicorn_expect.framing import Chunked, Sized
+from gunicorn_expect.head import Head, TooLargeError
+from gunicorn_expect.receiver import Receiver
+from gunicorn_expect.response import Response
+from gunicorn_expect.states import End
+from gunicorn_expect.transport import DISCARD_SIZE, READ, WRITE, TLSTransport, Transport
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
-    from gunicorn.http.message import Request
-    from gunicorn.http.parser import Parser
+    from gunicorn_expect.answer import Service
+    from gunicorn_expect.exchange import Exchange
+    from gunicorn_expect.fields import Headers
 
-    from gunicorn_expect.worker import Worker
+#: Bytes of a head for one call: what gunicorn's own parser asks for.
+PIECE: Final = 8192
 
-#: The client has gone, as clients do: nothing to report.
-_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
+#: Bytes of a file for one call, where sendfile(2) can't be used.
+FILE_PIECE: Final = 65536
+
+#: Seconds without progress in sending after which the body of the request is discarded, although
+#: the application might still have read it. A client that reads while it sends is never that slow.
+STUCK: Final = 1.0
 
 
-def serve(
-    worker: Worker,
-    client: socket.socket,
-    address: Any,
-    handle: Callable[[Request, socket.socket], bool],
-    *,
-    http2: Callable[..., object] | None = None,
-    upgrade: Callable[[Request, Parser, socket.socket, Any], bool] | None = None,
-    patience: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
-) -> None:
-    """Handle the requests of a connection in order, and close it.
+class Wants(enum.Enum):
+    """What a connection waits for."""
 
-    Args:
-        worker: who has the configuration, the log and the terms, answers what goes wrong, and
-            reads on when the connection is to close and body bytes may be on their way.
-        client: the connection, blocking; it becomes a TLS one if the configuration says so.
-        address: the peer's.
-        handle: answers a request, and tells whether another one may follow. It may also raise
-            StopIteration to say that none may, as gunicorn's gevent worker does.
-        http2: serves the connection if it turns out to speak HTTP/2, given the bytes it has sent
-            as ``preface``. None: it can't.
-        upgrade: takes the connection over if an HTTP/1 request asks for HTTP/2, or tells that
-            it does not.
-        patience: held while a request is waited for; it may end the wait.
+    READ = "something to read"
+    WRITE = "room to write"
+    ANSWER = "an answer: a request is here, or an error in its place"
+    END = "nothing: the client is gone"
 
-    """
-    req: Request | None = None
-    try:
-        if worker.cfg.is_ssl and not isinstance(client, ssl.SSLSocket):
-            client = gunicorn_sock.ssl_wrap_socket(client, worker.cfg)
-        parser = exchange.adopt(http.get_parser(worker.cfg, client, address), worker.terms)
-        if http2 is not None:
-            speaks_http2, preface = _preface(worker, client, address)
-            if speaks_http2:
-                http2(client, address, preface=preface)
-                return
-            parser.unreader.unread(preface)
-        proxied = None
+
+class Connection:
+    """One connection of a client, and the way of its exchanges to it."""
+
+    def __init__(
+        self,
+        service: Service,
+        sock: socket.socket,
+        peer: Any,
+        server: Any,
+        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """Begin with a connection of which nothing was read.
+
+        Args:
+            service: of the worker.
+            sock: the connection, not TLS yet.
+            peer: the address of the client.
+            server: the address of the listener.
+            waiting: entered while the client is waited for, by the thread that reads its body.
+
+        """
+        self.service = service
+        self.peer = peer
+        self.server = server
+        self.transport = Transport(sock)
+        self.fd = sock.fileno()
+        #: Of the loop: whether its poller knows the connection, and its place among the threads.
+        self.is_registered = False
+        self.place: Any = None
+        self._waiting = waiting
+        self._cfg = service.cfg
+        # Functions, not methods of this connection: it must not be garbage that leads to itself.
+        self._step = Connection._begin_tls if self._cfg.is_ssl else Connection._receive
+        self._head: Head[Any] = Head(service.head_limits)
+        self._parser = host.Parser(self._cfg, peer)
+        self._preface = b""
+        self._speaks_uwsgi = self._cfg.protocol == "uwsgi"
+        self._may_be_http2 = host.may_begin_http2(self._cfg, peer)
+        self._proxy_info: Any = None
+        self._receiver: Receiver | None = None
+        self._discards_after = math.inf
+        #: What is to be answered: a request with its exchange, if it has a body; or an error; or
+        #: the first bytes of HTTP/2.
+        self.request: Any = None
+        self.exchange: Exchange | None = None
+        self.error: Exception | None = None
+        self.http2: bytes | None = None
+
+    # The head: by the loop, or by a worker that has none. It never waits.
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of a head has come."""
+        return self._head.has_begun or bool(self._preface)
+
+    def advance(self) -> Wants:
+        """Take what is here, and return what the connection waits for."""
+        try:
+            return self._step(self)
+        except ssl.SSLError as error:
+            if error.args[0] == ssl.SSL_ERROR_EOF:
+                return Wants.END
+            self.error = error
+            return Wants.ANSWER
+        except OSError:
+            return Wants.END
+
+    def _begin_tls(self) -> Wants:
+        self.transport = TLSTransport(host.wrap_tls(self.transport.sock, self._cfg))
+        self._step = Connection._shake_hands
+        return self._shake_hands()
+
+    def _shake_hands(self) -> Wants:
+        assert isinstance(self.transport, TLSTransport)  # noqa: S101  _begin_tls has made it one
+        waits_for = self.transport.handshake()
+        if waits_for:
+            return Wants.READ if waits_for == READ else Wants.WRITE
+        self._step = Connection._receive
+        if host.chose_http2(self.transport.sock):
+            self._step = Connection._receive_http2
+        return self._step(self)
+
+    def _receive_http2(self) -> Wants:
+        piece = self.transport.receive(PIECE)
+        if piece:
+            self.http2 = piece
+            return Wants.ANSWER
+        return Wants.READ if piece is None else Wants.END
+
+    def _receive(self) -> Wants:
         while True:
-            req = None
-            with patience():
-                req = next(parser)
-            if req is None:
-                return
-            # "A server MAY ignore a received Upgrade header field" (RFC 9110 section 7.8): the
-            # body is for the application to ask for.
-            if upgrade and not exchange.has_body(req) and upgrade(req, parser, client, address):
-                return
-            # Said once, at the beginning of the connection.
-            proxied = req.proxy_protocol_info = req.proxy_protocol_info or proxied
-            if not handle(req, client):
-                return
-    except (StopIteration, errors.NoMoreData) as error:
-        worker.log.debug("Closing connection. %s", error)
-    except ssl.SSLError as error:
-        worker.log.debug("Error processing SSL request. %s", error)
-        if error.args[0] != ssl.SSL_ERROR_EOF:
-            worker.handle_error(req, client, address, error)
-    except OSError as error:
-        if error.errno in _GONE:
-            worker.log.debug("Ignoring a client that is gone. %s", error)
+            piece = self.transport.receive(PIECE)
+            if piece is None:
+                return Wants.READ
+            if not piece:
+                return self._end_head()
+            wants = self._take(piece)
+            # TLS may hold bytes that the socket does not show.
+            if wants is not Wants.READ or (len(piece) < PIECE and not self._cfg.is_ssl):
+                return wants
+
+    def _end_head(self) -> Wants:
+        """Let go of a client that sends no more, or answer that its head is malformed."""
+        try:
+            self._head.end(self._parser)
+        except Exception as error:  # noqa: BLE001  it is for the client
+            self.error = error
+            return Wants.ANSWER
+        return Wants.END
+
+    def _take(self, piece: bytes) -> Wants:
+        try:
+            if self._may_be_http2:
+                return self._look_for_preface(piece)
+            request = self._feed_uwsgi(piece) if self._speaks_uwsgi else self._feed_http(piece)
+            if request is None:
+                return Wants.READ
+            self._open(request)
+        except TooLargeError:
+            self.error = host.too_large()
+        except Exception as error:  # noqa: BLE001  whatever it is, it ends this connection only
+            self.error = error
+        return Wants.ANSWER
+
+    def _feed_http(self, piece: bytes) -> Any:
+        return self._head.feed(piece, self._parser)
+
+    def _feed_uwsgi(self, piece: bytes) -> Any:
+        """Parse a packet of the uwsgi protocol when it is whole; it has 64 KiB at most."""
+        self._preface += piece
+        parsed = self._parser.parse(self._preface)
+        if parsed is not None:
+            self._preface = b""
+        return parsed and parsed[0]
+
+    def _look_for_preface(self, piece: bytes) -> Wants:
+        self._preface += piece
+        matches = host.preface_match(self._preface)
+        if matches is None:
+            return Wants.READ
+        received, self._preface = self._preface, b""
+        self._may_be_http2 = False
+        if matches:
+            self.http2 = received
         else:
-            worker.log.exception("Socket error processing request.")
-    except worker.passing:
-        raise
-    except BaseException as error:  # as gunicorn does: gevent.Timeout is one, too
-        if isinstance(error, SystemExit) and worker.must_go:
-            raise
-        worker.handle_error(req, client, address, error)
-    finally:
-        exchange.leave(req)
-        worker.lingering.close(client)
+            self.error = host.bad_preface(self._cfg, received)
+            if self.error is None:
+                return self._take(received)
+        return Wants.ANSWER
+
+    def _open(self, request: Any) -> None:
+        """Open the exchange of a request that has a body."""
+        # The PROXY protocol says once, at the beginning of the connection, who the client is.
+        self._proxy_info = request.proxy_protocol_info or self._proxy_info
+        request.proxy_protocol_info = self._proxy_info
+        self.request = request
+        try:
+            # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore
+            # that expectation" (RFC 9110 section 10.1.1).
+            waits = expects_continue(request.headers) and request.version >= (1, 1)
+            waits = waits and self._cfg.protocol == "http"  # uwsgi's has no word for it
+        except UnknownExpectationError as error:
+            raise host.expectation_failed(str(error)) from None
+        length = host.body_length(request)
+        # "A server MAY omit sending a 100 (Continue) response [...] if the framing indicates that
+        # there is no content" (RFC 9110 section 10.1.1), and botocore, which sends an expectation
+        # with an empty body, does not wait.
+        if length == 0:
+            return
+        behind, self._parser.behind = self._parser.behind, b""
+        if length is not None:
+            behind, self._parser.behind = behind[:length], behind[length:]
+        settings = self.service.settings
+        receiver = self._receiver = Receiver(
+            self.transport,
+            behind,
+            timeout=settings.expect_body_timeout,
+            min_rate=settings.expect_min_rate,
+            waiting=self._waiting,
+        )
+        framing: Sized | Chunked
+        if length is None:
+            framing = Chunked(
+                receiver,
+                request.limit_request_field_size,
+                request.max_buffer_headers,
+                on_trailers=partial(_parse_trailers, request),
+            )
+        else:
+            framing = Sized(receiver, length)
+        self.exchange = self.service.open_exchange(self, framing, request, length, waits=waits)
+        request.body = Body(framing, self.exchange)
+        if waits and behind:
+            self.exchange.look()  # it has not waited
+
+    # Waiting in place: by a worker that has no loop.
+
+    def wait_for_first_byte(self, seconds: float) -> bool:
+        """Wait so long at most for the next request to begin; return whether it did."""
+        return bool(self.transport.wait(READ, seconds))
+
+    def wait_for_head(self, seconds: float) -> bool:
+        """Wait for a request, or an error in its place; return whether there is one to answer.
+
+        Args:
+            seconds: that the head may take, the TLS handshake included; 0: any number.
+
+        """
+        ends = time.monotonic() + (seconds or math.inf)
+        while True:
+            wants = self.advance()
+            if wants in (Wants.ANSWER, Wants.END):
+                return wants is Wants.ANSWER
+            left = ends - time.monotonic()
+            if left <= 0:
+                self.send_late()
+                return False
+            self.transport.wait(
+                READ if wants is Wants.READ else WRITE, None if left == math.inf else left
+            )
+
+    def linger_here(self, seconds: float) -> None:
+        """Close in order, and wait for that: so long in all at most."""
+        outcome = "dropped"  # unless it comes to an end: a greenlet may be killed to make room
+        try:
+            outcome = self._wait_for_close(time.monotonic() + seconds)
+        except OSError:
+            outcome = "closed"
+        finally:
+            self.transport.close()
+            self.service.counters.lingered(outcome)
+
+    def _wait_for_close(self, ends: float) -> str:
+        """Half-close, and discard what still arrives; return how that ended."""
+        transport = self.transport
+        idle = self.service.settings.expect_linger_idle
+        buffer = bytearray(DISCARD_SIZE)
+        while not transport.half_close():
+            if not transport.wait(WRITE, min(idle, ends - time.monotonic())):
+                return "timed_out"
+        while (left := ends - time.monotonic()) > 0:
+            size = transport.discard(buffer)
+            if size == 0:
+                return "closed"
+            late = size is None and not transport.wait(READ, min(idle, left))
+            if late and transport.is_acknowledged():
+                break
+        return "timed_out"
+
+    # The answer: by the thread or greenlet that owns the connection. It may wait.
+
+    def answer_inline(self) -> bool:
+        """Answer what needs no thread; return whether that was done (loop).
+
+        That is an error, and a refusal of the inline policy. The connection ends with it.
+        """
+        if self.error is not None:
+            self.answer()
+            return True
+        if self.http2 is not None or self.exchange is None:
+            return False
+        return Answer(self.service, self.request, self.exchange, self).refuse_inline()
+
+    def answer(self) -> End:
+        """Answer what is here, and return what becomes of the connection.
+
+        It raises only what ends a worker.
+        """
+        if self.error is not None:
+            error, self.error = self.error, None
+            if not host.is_end_of_data(error):
+                self.send_error(self.request, error)
+            return End.LINGER
+        if self.http2 is not None:
+            streams.serve(self, self.http2)
+            return End.LINGER
+        if self._upgrades():
+            return End.LINGER
+        end = Answer(self.service, self.request, self.exchange, self).run()
+        if end is not End.LINGER and not self._forget_request():
+            return End.LINGER
+        return End.KEEP if end is End.DRAIN else end
+
+    def next(self) -> Wants:
+        """Look at what came behind the last request; return what the connection waits for."""
+        behind, self._parser.behind = self._parser.behind, b""
+        return self._take(behind) if behind else Wants.READ
+
+    def _upgrades(self) -> bool:
+        """Serve HTTP/2 if the request asks for it; return whether it did.
+
+        "A server MAY ignore a received Upgrade header field" (RFC 9110 section 7.8), and does if
+        there is a body, which is for the application to ask for.
+        """
+        if self.exchange is not None:
+            return False
+        settings = host.upgrade_settings(self._cfg, self.peer, self.request)
+        if settings is None:
+            return False
+        behind, self._parser.behind = self._parser.behind, b""
+        try:
+            self.sendall(host.upgrade_response())
+        except OSError:
+            return True
+        streams.serve(self, behind, upgrade=(settings, self.request))
+        return True
+
+    def _forget_request(self) -> bool:
+        """Throw away the rest of the body; return whether the next request may follow."""
+        drained = self.exchange is None or self.exchange.drain()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.close()
+            # What was received behind the body is of the next request.
+            self._parser.behind = receiver.ahead + self._parser.behind
+        self.request = self.exchange = None
+        self._discards_after = math.inf
+        return drained
+
+    # What an answer asks of its connection.
+
+    def create(
+        self, request: Any, exchange: Exchange | None, on_start: Callable[[], object]
+    ) -> tuple[Response, dict[str, Any]]:
+        """Return the response of a request, and its environ."""
+        response, environ = host.create(
+            request, self, self.peer, self.server, self._cfg, Response, (exchange, on_start)
+        )
+        environ["gunicorn.socket"] = self._socket_of_application(request)
+        return response, environ
+
+    def send_continue(self, headers: Headers) -> None:
+        """Send the 100 at once. ClientDisconnected: nobody is there."""
+        fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        self.transport.send_at_once()
+        try:
+            self.sendall(f"HTTP/1.1 100 Continue\r\n{fields}\r\n".encode("latin-1"))
+        except OSError as error:
+            raise ClientDisconnected(f"the client is gone: {error}") from error
+
+    def discard_when_stuck(self, *, complete: bool) -> None:
+        """Throw away the body that comes, while the response can't be sent.
+
+        A client that will read its response when it has sent its body would otherwise wait for us
+        to read, and we for it.
+
+        Args:
+            complete: the response is, so that the application won't read any more.
+
+        """
+        self._discards_after = 0.0 if complete else STUCK
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of this. OSError: the client is gone."""
+        sent = self.transport.send(data)
+        if sent < len(data):
+            self._send_slowly(memoryview(data)[sent:])
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> None:
+        """Send so much of a file. OSError: the client is gone."""
+        if self._discards_after == math.inf:
+            sock = self.transport.sock
+            timeout = sock.gettimeout()
+            sock.settimeout(None)  # sendfile(2) may wait; on gevent that is its own waiting
+            try:
+                sock.sendfile(file, offset, count)
+            finally:
+                sock.settimeout(timeout)
+            return
+        file.seek(offset)
+        left = math.inf if count is None else count
+        while left and (piece := file.read(int(min(left, FILE_PIECE)))):
+            self.sendall(piece)
+            left -= len(piece)
+
+    def send_error(self, request: Any, error: BaseException) -> None:
+        """Send what gunicorn answers for an error; nothing if that has to wait."""
+        answer = host.error_answer(self.service.worker, request, self.peer, error)
+        try:
+            self.transport.send(answer)
+        except OSError as gone:
+            self.service.worker.log.debug("Failed to send error message: %s", gone)
+
+    def _send_slowly(self, data: memoryview) -> None:
+        moved = time.monotonic()
+        while data:
+            discards = self._discards_after - (time.monotonic() - moved)
+            ready = self.transport.wait(
+                WRITE if discards > 0 else WRITE | READ,
+                None if discards == math.inf else max(0.0, discards) or None,
+            )
+            if ready & WRITE or ready & ~(READ | WRITE):
+                sent = self.transport.send(data)
+                if sent:
+                    data, moved = data[sent:], time.monotonic()
+            if ready & READ:
+                self._discard_body()
+
+    def send_late(self) -> None:
+        """Answer a client whose head did not come in time (loop)."""
+        if self.has_begun:
+            self.service.counters.late()
+            self.send_page(408, "Request Timeout")
+
+    def send_page(self, status: int, reason: str) -> None:
+        """Send gunicorn's page for this status; nothing if that has to wait."""
+        with contextlib.suppress(OSError):
+            self.transport.send(host.error_page(status, reason))
+
+    def _discard_body(self) -> None:
+        exchange = self.exchange
+        if exchange is None or not exchange.give_up_body():
+            self._discards_after = math.inf  # a thread reads it
+        elif self.transport.receive(DISCARD_SIZE) == b"":
+            self._discards_after = math.inf  # the client sends no more
+        else:
+            self._discards_after = 0.0  # what comes now is lost anyway
+
+    def _socket_of_application(self, request: Any) -> socket.socket:
+        sock = self.transport.sock
+        if self.exchange is None and ("UPGRADE", "websocket") in request.headers:
+            # Its application reads and writes the socket, and expects it to wait.
+            sock.settimeout(None)
+        return sock
 
 
-def _preface(
-    worker: Worker,
-    client: Any,
-    address: Any,
-) -> tuple[bool, bytes]:
-    """Tell whether a connection speaks HTTP/2, and what was read of it to know."""
-    # Not at the top: a gunicorn that has no HTTP/2 is to be refused in words.
-    from gunicorn.http2 import negotiation
-
-    if gunicorn_sock.is_http2_negotiated(client):
-        return True, b""
-    if not negotiation.prior_knowledge_allowed(worker.cfg, address):
-        return False, b""
-    matched, data = negotiation.read_preface_blocking(client)
-    if not matched and negotiation.mismatch_is_error(worker.cfg):
-        raise errors.InvalidH2CPreface(data)
-    return matched, data
+def _parse_trailers(request: Any, lines: bytes) -> None:
+    try:
+        host.parse_trailers(request, lines)
+    except host.ParseError as error:
+        # Not the parser's words: they quote the line.
+        raise MalformedBody(f"the trailer section is malformed: {type(error).__name__}") from None

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     P = TypeVar("P", bound="Callable[..., Any]")
 
+#: A `contextlib.ExitStack` for the policy: what it puts there is done when the upload is over.
+EXITS_KEY: Final = "gunicorn_expect.exits"
+
 #: RFC 9110 section 15 has other words for these than Python before 3.13.
 _REASONS: Final = {
     413: "Content Too Large",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import math
 import re
@@ -16,6 +17,7 @@ from gunicorn_expect.errors import (
     MalformedBody,
 )
 from gunicorn_expect.receiver import FILL_SIZE, MOST
+from gunicorn_expect.states import Rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,11 +71,8 @@ class Framing:
         """Tell, without waiting, whether bytes are here. ClientDisconnected: never will be."""
         raise NotImplementedError
 
-    def read_what_is_here(self) -> tuple[bytes, bool]:
-        """Read up to `DRAIN_SIZE` bytes without waiting; tell whether a connection can be kept.
-
-        It can be kept if what is left then need not be read to know that it ends soon.
-        """
+    def rest(self) -> Rest:
+        """Return, without waiting, what is left to read. What breaks it, the next `read` raises."""
         raise NotImplementedError
 
     def drain(self, deadline: float) -> None:
@@ -130,9 +129,13 @@ class Sized(Framing):
         """Look for them; what comes behind the end is left on the socket."""
         return self.receiver.look(self._left)
 
-    def read_what_is_here(self) -> tuple[bytes, bool]:
-        """Read nothing: what is left is known."""
-        return b"", self._left <= DRAIN_SIZE or self._left <= self.receiver.here()
+    def rest(self) -> Rest:
+        """Return it: it is known."""
+        if not self._left:
+            return Rest.NOTHING
+        if self._left <= DRAIN_SIZE or self._left <= self.receiver.here():
+            return Rest.LITTLE
+        return Rest.MUCH
 
     def _fail_at_the_end(self) -> None:
         came = self._length - self._left
@@ -190,6 +193,8 @@ class Chunked(Framing):
         self._came = 0
         self._most: float = math.inf
         self._trailers = b""
+        self._held = b""  # read to find the end, and not given yet
+        self._failure: BodyError | None = None  # of that; raised when what is held was given
 
     @property
     def ended(self) -> bool:
@@ -198,6 +203,11 @@ class Chunked(Framing):
 
     def read(self, size: int, *, whole: bool = False) -> bytes:
         """Read bytes of one chunk; of several, if the whole is wanted."""
+        if self._held:
+            data, self._held = self._held[:size], self._held[size:]
+            return data
+        if self._failure is not None:
+            raise copy.copy(self._failure)
         left = min(size, MOST)
         pieces = []
         try:
@@ -234,11 +244,12 @@ class Chunked(Framing):
         """Look for them."""
         return self.receiver.look(FILL_SIZE)
 
-    def read_what_is_here(self) -> tuple[bytes, bool]:
-        """Read to find the end: only if it is here can the connection be kept."""
+    def rest(self) -> Rest:
+        """Read to find the end: only if it is here, its connection can be kept."""
         patience, self.receiver.patience = self.receiver.patience, 0
-        pieces = []
+        pieces = [self._held]
         room = DRAIN_SIZE
+        self._held = b""
         try:
             while room and (data := self.read(room)):
                 pieces.append(data)
@@ -246,11 +257,13 @@ class Chunked(Framing):
         except BlockingIOError:
             pass
         except BodyError as error:
-            error.partial = b"".join(pieces)
-            raise
+            # A copy: the error itself holds the frames of this call.
+            self._failure = copy.copy(error)
+            return Rest.BROKEN
         finally:
             self.receiver.patience = patience
-        return b"".join(pieces), self.ended
+            self._held = b"".join(pieces)  # the application may still read it
+        return Rest.NOTHING if self.ended else Rest.MUCH
 
     def follow_up(self) -> None:
         """Begin again with a first chunk, if the last one was read."""

@@ -7,35 +7,29 @@ Two ways to receive:
   `TICK` (SO_RCVTIMEO), each for as many bytes as are wanted (MSG_WAITALL): one call and no copy for
   a piece of it. While a client does not keep up with that, the first way is used.
 
-Neither touches the timeout of the socket while it waits: another thread may be writing the answer.
-TLS is the exception, as its sockets have no other way to receive without waiting: there, who writes
-while another one reads may find the answer cut off.
+Neither touches the timeout of the socket: another thread may be writing the response.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import math
-import os
-import select
 import socket
-import ssl
 import struct
-import sys
-import termios
-import threading
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from gunicorn_expect.errors import BodyError, BodyTimeout, ClientDisconnected
+from gunicorn_expect.transport import READ
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+
+    from gunicorn_expect.transport import Transport
 
 #: Seconds for which a read of a large body blocks before it counts as waiting for its client. Long
 #: beside the pauses of an upload in a data centre, where 64 KiB at 50 Mbit/s take as long.
@@ -70,14 +64,6 @@ def _keep_near(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):  # gone
         if sock.getpeername()[0] == sock.getsockname()[0]:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, NEAR)
-
-
-def _receive_blocking_now(sock: socket.socket, size: int) -> bytes:
-    return sock.recv(size, socket.MSG_DONTWAIT)
-
-
-def _receive_nonblocking_now(sock: socket.socket, size: int) -> bytes:
-    return os.read(sock.fileno(), size)  # recv() of gevent's socket would wait
 
 
 class Allowance:
@@ -223,7 +209,7 @@ class Receiver(Source):
 
     def __init__(
         self,
-        sock: socket.socket,
+        transport: Transport,
         ahead: bytes = b"",
         *,
         timeout: float = 0,
@@ -231,10 +217,10 @@ class Receiver(Source):
         waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
         ticks: bool = True,
     ) -> None:
-        """Receive from this socket.
+        """Receive from this connection.
 
         Args:
-            sock: the connection, TLS or not, blocking.
+            transport: the connection, TLS or not.
             ahead: bytes that were received behind the head.
             timeout: seconds to wait for the next bytes; 0: for ever.
             min_rate: with timeout the `Allowance` of all of them; 0: no limit.
@@ -243,39 +229,26 @@ class Receiver(Source):
 
         """
         super().__init__(ahead, timeout=timeout)
-        self._sock = sock
+        self._transport = transport
+        sock = self._sock = transport.sock
         self._waiting = waiting
         self._allowance = Allowance(timeout, min_rate)
         self._allowance.came = len(ahead)
         self._since = 0.0  # it was last heard of
-        self._poller: select.poll | None = None
         self._ticks = False
         #: Whether the rest came within a tick when a read last found too little here. A call that
         #: blocks is for a client that keeps up: the others are waited for without a place.
         self._keeps_up = True
         #: Bytes that buy a tick: if they come whole within one they need no clock.
         self._fast_enough = math.inf
-        self._tls_lock = threading.Lock()  # of what comes by TLS, and of its end
-        self._ended = False
-        #: How to receive without waiting.
-        self._receive_now: Callable[[socket.socket, int], bytes] = _receive_blocking_now
         #: Bytes received, after which the kernel is to wait for the others.
         self._tick_after: float = LARGE if ticks else math.inf
-        if isinstance(sock, ssl.SSLSocket):
-            self._receive_now = self._receive_tls_now
-            self._tick_after = math.inf
-        elif not os.get_blocking(sock.fileno()):
-            self._receive_now = _receive_nonblocking_now
-            self._tick_after = math.inf
+        if sock.gettimeout() is not None:
+            self._tick_after = math.inf  # it can't
 
     def here(self) -> int:
-        """Count them; what TLS holds back can't be known."""
-        here = len(self._ahead) - self._taken
-        if not isinstance(self._sock, ssl.SSLSocket):
-            with contextlib.suppress(OSError):
-                count = fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, bytes(4))
-                here += int.from_bytes(count, sys.byteorder)
-        return here
+        """Count them."""
+        return len(self._ahead) - self._taken + self._transport.here()
 
     def look(self, size: int) -> bool:
         """Look for them on the socket."""
@@ -316,7 +289,7 @@ class Receiver(Source):
     def receive_into(self, view: memoryview) -> int:
         """Receive straight into this, of a large body."""
         size = 0
-        if self._ticks and self._keeps_up and self.patience and self.nothing_ahead:
+        if self._kernel_waits() and self.nothing_ahead:
             start = time.monotonic()
             try:
                 size = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
@@ -342,25 +315,6 @@ class Receiver(Source):
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _NO_TICK)
 
-    def end(self) -> None:
-        """Receive no more: the connection is about to be closed, and a thread may still read.
-
-        OpenSSL knows it by the number of its file, which is that of the next connection then.
-        """
-        with self._tls_lock:
-            self._ended = True
-
-    def _receive_tls_now(self, sock: socket.socket, size: int) -> bytes:
-        with self._tls_lock:
-            if self._ended:
-                raise OSError(errno.EBADF, "the connection is closed")
-            timeout = sock.gettimeout()
-            sock.settimeout(0)
-            try:
-                return sock.recv(size)
-            finally:
-                sock.settimeout(timeout)
-
     def _let_the_kernel_wait(self) -> None:
         """Wait for the rest of the body in one call; of a large one, let no more of it come."""
         with contextlib.suppress(OSError):  # gone
@@ -372,13 +326,17 @@ class Receiver(Source):
         self._fast_enough = self._allowance.bytes_for(TICK)
         self._tick_after = math.inf if self._allowance.came > LARGE else LARGE
 
+    def _kernel_waits(self) -> bool:
+        """Return whether the next call may block, until a tick is over."""
+        return bool(self._ticks and self._keeps_up and self.patience and not self._transport.ended)
+
     def _receive(self, size: int, flags: int = 0) -> bytes | None:
         """Receive what is here; a large body that comes fast, within a tick. None: nothing came."""
         try:
-            if self._ticks and self._keeps_up and self.patience:
+            if self._kernel_waits():
                 return self._sock.recv(size, flags)
-            return self._receive_now(self._sock, size)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return self._transport.receive(size)
+        except BlockingIOError:
             return None
         except OSError as error:
             raise ClientDisconnected(f"the client is gone: {error}") from error
@@ -403,18 +361,11 @@ class Receiver(Source):
 
     def _gather(self, pieces: list[bytes], size: int, *, whole: bool) -> None:
         """Wait for pieces until they are ``size`` bytes, or the client sends no more."""
-        if self._poller is None:
-            self._poller = select.poll()
-            self._poller.register(self._sock, select.POLLIN)
         left = size - sum(map(len, pieces))
         nothing_is_here = not pieces[-1]
         while left and (whole or left == size):
             if nothing_is_here:
-                now = time.monotonic()
-                late = self._since + min(self.patience, self._allowance.left)
-                if now >= late:
-                    raise self._late(now)
-                self._poller.poll(None if late == math.inf else (late - now) * 1000)
+                self._wait()
             piece = self._receive(left)
             nothing_is_here = piece is None
             if piece is not None:
@@ -423,6 +374,14 @@ class Receiver(Source):
                 left -= len(piece)
                 if not piece:
                     break
+
+    def _wait(self) -> None:
+        """Wait for the next bytes. BodyTimeout: none came in time."""
+        limit = min(self.patience, self._allowance.left)
+        seconds = limit - (time.monotonic() - self._since)
+        timeout = None if limit == math.inf else seconds
+        if seconds <= 0 or not self._transport.wait(READ, timeout):
+            raise self._late(max(limit, time.monotonic() - self._since))
 
     def _note(self, size: int, since: float) -> float:
         """Count bytes and the time that was waited for them; return the time now."""
@@ -433,8 +392,8 @@ class Receiver(Source):
             self.close()  # the kernel would wait on
         return now
 
-    def _late(self, now: float) -> BodyTimeout:
-        if now - self._since >= self.patience:
+    def _late(self, waited: float) -> BodyTimeout:
+        if waited >= self.patience:
             return BodyTimeout(f"nothing came from the client for {self.patience:g} s")
-        self._allowance.waited += now - self._since
+        self._allowance.waited += waited
         return self._allowance.used_up()

@@ -42,7 +42,7 @@ class Settings:
     """Asked before the application, of every request that has a body: a callable, or where it is
     as "module:callable"."""
     expect_head_timeout: float = 10.0
-    """Seconds that a request head may take on a connection of the thread worker; 0: any."""
+    """Seconds that a request head may take, the TLS handshake included; 0: any."""
     expect_body_timeout: float = 30.0
     """Seconds to wait for the next bytes of a body; 0: no limit, of the total neither."""
     expect_min_rate: float = 240.0

@@ -14,7 +14,8 @@ from unittest import mock
 import gevent.socket
 from wire import PATIENCE
 
-from gunicorn_expect import receiver
+from gunicorn_expect import receiver, transport
+from gunicorn_expect.transport import TLSTransport, Transport
 
 #: A plain socket that blocks, by TCP and not; one whose file does not block, as gevent's; TLS.
 KINDS = ["tcp", "unix", "gevent", "tls"]
@@ -32,6 +33,7 @@ def connected(kind, certificates):
         theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if kind == "gevent":
         ours = gevent.socket.socket(fileno=ours.detach())
+        ours.settimeout(0)  # or it would wait by itself
     elif kind == "tls":
         # Neither of them waits for the other: both see to their side of the handshake.
         trusting = threading.Thread(target=lambda: got.append(_trust(certificates, theirs)))
@@ -61,23 +63,15 @@ def _trust(certificates, sock):
     return _trusting(certificates).wrap_socket(sock, server_hostname="localhost")
 
 
+def transport_of(sock):
+    """Return what the server makes of its end."""
+    return TLSTransport(sock) if isinstance(sock, ssl.SSLSocket) else Transport(sock)
+
+
 def what_is_left(sock):
     """Give all that can still be received, of a client that has left."""
     sock.settimeout(PATIENCE)
     return b"".join(iter(lambda: sock.recv(65536), b""))
-
-
-class Silence:
-    """The wire of a client that waits and sends nothing."""
-
-    def body_arrived(self):
-        return False
-
-    def send_continue(self, headers):
-        pass
-
-    def close_after_response(self):
-        pass
 
 
 class Waiting:
@@ -117,7 +111,7 @@ class Client:
     def __enter__(self):
         self._stack = contextlib.ExitStack()
         fake = types.SimpleNamespace(poll=lambda: self, POLLIN=select.POLLIN)
-        self._stack.enter_context(mock.patch.object(receiver, "select", fake))
+        self._stack.enter_context(mock.patch.object(transport, "select", fake))
         clock = types.SimpleNamespace(monotonic=lambda: self.now)
         self._stack.enter_context(mock.patch.object(receiver, "time", clock))
         least = struct.pack("ll", 0, 1)
@@ -141,8 +135,9 @@ class Client:
         assert sock is self.ours
 
     def poll(self, milliseconds):
+        ready = [(self.ours.fileno(), select.POLLIN)]
         if self._is_readable(0):
-            return
+            return ready
         # In whole milliseconds, as poll(2); and no clock stands still.
         self.now += 1e-6
         until = math.inf if milliseconds is None else self.now + math.ceil(milliseconds) / 1000
@@ -151,7 +146,7 @@ class Client:
         assert min(self._due, until) < math.inf, "it waits for what never comes"
         if self._due > until:
             self.now = until
-            return
+            return []
         self.now = self._due
         self._due = None
         if self._pieces:
@@ -159,6 +154,7 @@ class Client:
         else:
             self._theirs.shutdown(socket.SHUT_WR)
         assert self._is_readable(PATIENCE)
+        return ready
 
     def _is_readable(self, timeout):
         return bool(select.select([self.ours.fileno()], [], [], timeout)[0])

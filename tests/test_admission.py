@@ -22,7 +22,7 @@ from conftest import WORKERS
 from wire import CONTINUE, PATIENCE, Client, Server, request, waiting
 
 from gunicorn_expect import admission as room
-from gunicorn_expect.gate import EXITS_KEY
+from gunicorn_expect.decision import EXITS_KEY
 from gunicorn_expect.policies import admission
 
 SIZED = "Content-Length: 5"

@@ -7,7 +7,6 @@ import pickle
 import socket
 import sys
 import threading
-import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +16,7 @@ import pytest
 from gunicorn.http.body import LengthReader
 from gunicorn.http.unreader import SocketUnreader
 from hypothesis import strategies as st
-from pairs import KINDS, Client, Waiting, connected, what_is_left
+from pairs import KINDS, Client, Waiting, connected, transport_of, what_is_left
 from test_framing import in_chunks
 from wire import PATIENCE
 
@@ -26,52 +25,50 @@ from gunicorn_expect import (
     BodyTimeout,
     ClientDisconnected,
     ContentTooLarge,
-    Expectation,
     MalformedBody,
 )
+from gunicorn_expect import exchange as exchange_module
 from gunicorn_expect import receiver as receiver_module
 from gunicorn_expect.body import Body
+from gunicorn_expect.exchange import Exchange
 from gunicorn_expect.framing import DRAIN_SIZE, Chunked, Sized
 from gunicorn_expect.receiver import Receiver
+from gunicorn_expect.states import End
 
 HUGE = 2**62
 
 
 class Wire:
-    """Keeps what a body asked of its connection."""
+    """The way to a client that listens."""
 
-    def __init__(self):
-        self.asked = []
-
-    def close_after_response(self):
-        self.asked.append("close")
-
-    def discard(self):
-        self.asked.append("discard")
+    def send_continue(self, headers):
+        pass
 
 
-class Asking(Expectation):
+class Asked(Exchange):
     """Counts the reads that ask for the body."""
 
     reads = 0
 
-    def on_read(self):
+    def read(self, headers=()):
         self.reads += 1
+        super().read(headers)
 
 
-def make(ours, length=None, *, ahead=b"", wire=None, failures=None, **terms):
-    """Give a body of this length, or in chunks; failures get the kinds that it tells of."""
-    receiver = Receiver(ours, ahead, **terms)
+def make(ours, length=None, *, ahead=b"", failures=None, receiver=Receiver, **terms):
+    """Give a body of this length, or in chunks; failures get the kinds of what its reads raise."""
+    source = receiver(transport_of(ours), ahead, **terms)
     if length is None:
-        framing = Chunked(receiver, 100, 1000, lambda lines: None)
+        framing = Chunked(source, 100, 1000, lambda lines: None)
     else:
-        framing = Sized(receiver, length)
+        framing = Sized(source, length)
 
     def on_failed(error):  # which is not kept: it has the body
         if failures is not None:
             failures.append(type(error))
 
-    return Body(framing, Asking(), wire or Wire(), on_failed), receiver
+    exchange = Asked(Wire(), framing, waits=False, on_failed=on_failed)
+    return Body(framing, exchange), exchange, source
 
 
 @pytest.fixture(params=KINDS)
@@ -166,7 +163,7 @@ def test_any_body_in_any_pieces_is_itself_by_any_way_to_read(
         first, pieces = data.draw(in_pieces(framed))
         pieces.append(BEHIND)
     with connected(kind, certificates) as (ours, theirs):
-        body, receiver = make(ours, length, ahead=first)
+        body, _, receiver = make(ours, length, ahead=first)
         model = io.BytesIO(whole)
         with Client(ours, theirs, pieces) as client:
             for way in ways:
@@ -188,7 +185,7 @@ def test_any_body_that_is_cut_off_is_an_error_by_any_way_to_read(
     cut = data.draw(st.integers(0, len(framed) - 1))
     first, pieces = data.draw(in_pieces(framed[:cut]))
     with connected(kind, certificates) as (ours, theirs):
-        body, _ = make(ours, length, ahead=first)
+        body, exchange, _ = make(ours, length, ahead=first)
         model = io.BytesIO(whole)
         with Client(ours, theirs, pieces):
             for way in ways:
@@ -215,17 +212,17 @@ def test_any_body_that_is_cut_off_is_an_error_by_any_way_to_read(
                 next(body)
             with pytest.raises(ClientDisconnected):
                 body.readlines()
-        assert not body.finish()
+        assert not exchange.drain()
 
 
 # The ways to read.
 
 
 def test_a_read_of_nothing_gives_nothing_and_asks_for_nothing(ours):
-    body, _ = make(ours, 5)
+    body, exchange, _ = make(ours, 5)
     assert body.read(0) == body.readline(0) == b""
     assert body.readinto(bytearray()) == 0
-    assert body.expectation.reads == 0
+    assert exchange.reads == 0
 
 
 @pytest.mark.parametrize(
@@ -238,15 +235,15 @@ def test_a_read_of_nothing_gives_nothing_and_asks_for_nothing(ours):
 @pytest.mark.parametrize("length", [3, None])
 def test_every_way_to_read_asks_for_the_body_first(ours, theirs, way, length):
     theirs.sendall(b"1\n2" if length else b"3\r\n1\n2\r\n0\r\n\r\n")
-    body, _ = make(ours, length)
+    body, exchange, _ = make(ours, length)
     result(way, body)
-    assert body.expectation.reads > 0
+    assert exchange.reads > 0
 
 
 @pytest.mark.parametrize("length", [12, None])
 def test_reading_after_the_end_gives_nothing(ours, theirs, length):
     theirs.sendall(b"one\ntwo\nlast" if length else b"c\r\none\ntwo\nlast\r\n0\r\n\r\n")
-    body, _ = make(ours, length, timeout=0.2)
+    body, *_ = make(ours, length, timeout=0.2)
     assert body.readlines() == [b"one\n", b"two\n", b"last"]
     for _ in range(2):
         assert body.read() == body.read(1) == body.read(HUGE) == body.readline() == b""
@@ -270,7 +267,7 @@ def test_reading_after_the_end_gives_nothing(ours, theirs, length):
 @pytest.mark.parametrize("length", [12, None])
 def test_a_size_may_be_given_by_keyword(ours, theirs, length, way, data):
     theirs.sendall(b"one\ntwo\nlast" if length else b"c\r\none\ntwo\nlast\r\n0\r\n\r\n")
-    body, _ = make(ours, length)
+    body, *_ = make(ours, length)
     assert way(body) == data
 
 
@@ -286,11 +283,7 @@ def test_small_reads_take_what_is_here_at_once_and_nothing_behind_it(ours, their
 
     theirs.sendall((b"one\ntwo\nlast" if length else b"c\r\none\ntwo\nlast\r\n0\r\n\r\n") + BEHIND)
     theirs.shutdown(socket.SHUT_WR)
-    receiver = Receives(ours)
-    framing = (
-        Sized(receiver, length) if length else Chunked(receiver, 100, 1000, lambda lines: None)
-    )
-    body = Body(framing, Asking(), Wire())
+    body, _, receiver = make(ours, length, receiver=Receives)
     assert b"".join(iter(lambda: way(body), b"")) == b"one\ntwo\nlast"
     assert received.count(b"one\ntwo\nlast") == 1
     assert receiver.ahead + what_is_left(ours) == BEHIND
@@ -325,7 +318,7 @@ def test_a_small_read_costs_no_more_than_stock_gunicorns(size):
 
 def test_any_writable_buffer_can_be_filled(ours, theirs):
     theirs.sendall(b"0123456789abcdef")
-    body, _ = make(ours, 16)
+    body, *_ = make(ours, 16)
     numbers = memoryview(bytearray(8)).cast("I")
     assert body.readinto(numbers) == 8
     assert bytes(numbers) == b"01234567"
@@ -343,21 +336,21 @@ def test_a_buffered_reader_reads_it(ours, theirs):
             return body.readinto(buffer)
 
     theirs.sendall(b"one\ntwo\nlast")
-    body, _ = make(ours, 12)
+    body, *_ = make(ours, 12)
     assert list(io.TextIOWrapper(io.BufferedReader(Raw(), 5))) == ["one\n", "two\n", "last"]
 
 
 def test_lines_of_any_length_are_read_in_any_pieces(ours, theirs):
     lines = [b"x" * size + b"\n" for size in (0, 1, 8190, 8191, 8192, 8193, 30_000)]
     data = b"".join(lines)
-    body, _ = make(ours, len(data), ahead=data[:100])
+    body, *_ = make(ours, len(data), ahead=data[:100])
     with Client(ours, theirs, [data[100:8200], data[8200:20_000], data[20_000:]]):
         assert list(body) == lines
 
 
 def test_two_threads_that_read_at_once_share_the_body(ours, theirs):
     records = [b"%08d" % number * 100 for number in range(300)]
-    body, _ = make(ours, sum(map(len, records)), timeout=20)
+    body, *_ = make(ours, sum(map(len, records)), timeout=20)
     got = [[], []]
 
     def read(records):
@@ -374,9 +367,9 @@ def test_two_threads_that_read_at_once_share_the_body(ours, theirs):
 
 
 def test_a_thread_does_not_read_while_another_one_asks(ours, theirs):
-    body, _ = make(ours, 2)
+    body, exchange, _ = make(ours, 2)
     both_ask = threading.Barrier(2)
-    body.expectation.on_read = lambda: both_ask.wait(PATIENCE)
+    exchange.read = lambda: both_ask.wait(PATIENCE)
     theirs.sendall(b"12")
     with ThreadPoolExecutor() as pool:
         reads = [pool.submit(body.read, 1) for _ in range(2)]
@@ -390,7 +383,7 @@ def test_a_thread_does_not_read_while_another_one_asks(ours, theirs):
 def test_nothing_is_allocated_for_a_length_that_is_only_announced(ours, theirs, size):
     theirs.sendall(b"x" * 1000)
     theirs.shutdown(socket.SHUT_WR)
-    body, _ = make(ours, 10**15)
+    body, *_ = make(ours, 10**15)
     tracemalloc.start()
     try:
         with pytest.raises(ClientDisconnected, match="after 1000 of 1000000000000000 bytes"):
@@ -435,9 +428,9 @@ def test_a_body_that_has_failed_is_no_garbage(ours, theirs):
 @pytest.mark.parametrize("way", ["read", "readinto"])
 def test_what_a_read_raises_is_told_once(ours, theirs, way, answered):
     failures = []
-    body, _ = make(ours, DRAIN_SIZE + 10, failures=failures)
+    body, exchange, _ = make(ours, DRAIN_SIZE + 10, failures=failures)
     if answered:
-        body.on_respond()
+        exchange.respond()
     theirs.sendall(b"12345")
     theirs.shutdown(socket.SHUT_WR)
     for _ in range(2):
@@ -448,10 +441,10 @@ def test_what_a_read_raises_is_told_once(ours, theirs, way, answered):
 
 def test_a_client_that_leaves_while_nobody_reads_is_not_told_of(ours, theirs):
     failures = []
-    body, _ = make(ours, 10, failures=failures)
-    body.on_respond()
+    _, exchange, _ = make(ours, 10, failures=failures)
+    exchange.respond()
     theirs.shutdown(socket.SHUT_WR)
-    assert not body.finish()
+    assert not exchange.drain()
     assert failures == []
 
 
@@ -533,7 +526,7 @@ def test_an_error_has_what_its_call_had_taken(
     kind_of_error, (ahead, *pieces), sized = BREAKING[how]
     stays = kind_of_error is BodyTimeout
     with Client(ours, theirs, pieces, stays=stays):
-        body, _ = make(ours, 10_000 if sized else None, ahead=ahead, timeout=30)
+        body, *_ = make(ours, 10_000 if sized else None, ahead=ahead, timeout=30)
         if how == "too large":
             body.limit(len(THREE))
         for other in before:
@@ -549,8 +542,8 @@ def test_an_error_has_what_its_call_had_taken(
 
 def test_what_was_seen_before_the_answer_is_not_lost_either(ours, theirs):
     theirs.sendall(b"5\r\nhelloXYZ")
-    body, _ = make(ours, timeout=20)
-    body.on_respond()
+    body, exchange, _ = make(ours, timeout=20)
+    exchange.respond()
     with pytest.raises(MalformedBody) as raised:
         body.read()
     assert raised.value.partial == b"hello"
@@ -572,10 +565,10 @@ def test_a_read_that_was_interrupted_loses_no_bytes_in_silence(ours, theirs, len
         def poll(self, milliseconds):
             if not self._pieces:
                 raise Interruption
-            super().poll(milliseconds)
+            return super().poll(milliseconds)
 
     head = b"" if length else b"a\r\n"
-    body, _ = make(ours, length, ahead=head)
+    body, exchange, _ = make(ours, length, ahead=head)
     with Interrupting(ours, theirs, [b"12", b"345"]) as client:
         with pytest.raises(Interruption):
             way(body)
@@ -584,7 +577,7 @@ def test_a_read_that_was_interrupted_loses_no_bytes_in_silence(ours, theirs, len
         try:
             rest = body.read()
         except OSError:
-            assert not body.finish()
+            assert not exchange.drain()
         else:
             assert rest == b"123456789a"
 
@@ -596,7 +589,7 @@ def test_a_read_that_was_interrupted_loses_no_bytes_in_silence(ours, theirs, len
 def test_a_client_that_stalls_is_late_and_stays_late(ours, theirs, length):
     waiting = Waiting()
     theirs.sendall(b"hello" if length else b"a\r\nhello")
-    body, _ = make(ours, length, timeout=0.03, waiting=waiting)
+    body, exchange, _ = make(ours, length, timeout=0.03, waiting=waiting)
     with pytest.raises(BodyTimeout):
         body.read()
     theirs.sendall(b"world" if length else b"world\r\n0\r\n\r\n")
@@ -604,75 +597,44 @@ def test_a_client_that_stalls_is_late_and_stays_late(ours, theirs, length):
         with pytest.raises(BodyTimeout):
             body.read()
     assert waiting.entered == waiting.left == 1
-    assert not body.finish()
+    assert not exchange.drain()
 
 
 def test_a_client_that_is_too_slow_is_late(ours, theirs):
     with Client(ours, theirs, [b"x" * 100] * 30) as client:
         client.pace = 2
-        body, _ = make(ours, 10_000, timeout=30, min_rate=240)
+        body, exchange, _ = make(ours, 10_000, timeout=30, min_rate=240)
         with pytest.raises(BodyTimeout, match="fewer than 240 a second"):
             body.read()
-        assert not body.finish()
+        assert not exchange.drain()
 
 
 # The answer begins, and the request ends.
 
 
 @pytest.mark.parametrize(
-    ("length", "came", "asked"),
+    ("came", "kept"),
     [
-        (DRAIN_SIZE, 0, []),
-        (DRAIN_SIZE + 1, 0, ["close", "discard"]),
-        (DRAIN_SIZE + 1, 1, []),
+        (b"5\r\nhello\r\n0\r\n\r\n", True),
+        (b"5\r\nhello\r\n0\r\n", False),
+        (b"", False),
+        (b"5\r\nhelloXYZ", False),
     ],
 )
-def test_a_connection_is_kept_if_what_is_left_is_short(ours, theirs, length, came, asked):
-    wire = Wire()
-    theirs.sendall(b"x" * came)
-    body, _ = make(ours, length, wire=wire)
-    body.read(came)
-    body.on_respond(discard=True)
-    assert wire.asked == asked
-    body.on_respond(discard=True)
-    assert wire.asked == asked
-
-
-def test_a_connection_is_kept_if_all_is_here(certificates):
+def test_a_connection_is_kept_if_the_last_chunk_is_here(certificates, came, kept):
     with connected("unix", certificates) as (ours, theirs):
-        wire = Wire()
-        body, _ = make(ours, 100_000, wire=wire)
-        theirs.sendall(b"x" * 100_000)
-        body.on_respond(discard=True)
-        assert wire.asked == []
-
-
-@pytest.mark.parametrize(
-    ("came", "asked"),
-    [
-        (b"5\r\nhello\r\n0\r\n\r\n", []),
-        (b"5\r\nhello\r\n0\r\n", ["close"]),
-        (b"5\r\nhel", ["close"]),
-        (b"", ["close"]),
-        (b"5\r\nhelloXYZ", ["close"]),
-        (b"%x\r\n%b\r\n0\r\n\r\n" % (DRAIN_SIZE + 1, b"x" * (DRAIN_SIZE + 1)), ["close"]),
-    ],
-)
-def test_a_connection_is_kept_if_the_last_chunk_is_here(certificates, came, asked):
-    with connected("unix", certificates) as (ours, theirs):
-        wire = Wire()
         theirs.sendall(came)
-        body, _ = make(ours, wire=wire)
-        body.on_respond()
-        assert wire.asked == asked
+        _, exchange, _ = make(ours)
+        assert exchange.respond() is kept
+        assert exchange.end(may_keep=True) is (End.KEEP if kept else End.LINGER)
 
 
 @pytest.mark.parametrize("length", [11, None])
 def test_what_was_looked_at_to_know_can_still_be_read(ours, theirs, length):
     theirs.sendall(b"one\ntwo\nth" if length else b"8\r\none\ntwo\n\r\n2\r\nth\r\n")
-    body, _ = make(ours, length, timeout=20)
+    body, exchange, _ = make(ours, length, timeout=20)
     assert body.readline() == b"one\n"
-    body.on_respond()
+    exchange.respond()
     assert body.readline() == b"two\n"
     theirs.sendall(b"e" if length else b"1\r\ne\r\n0\r\n\r\n")
     assert body.read() == b"the"
@@ -680,14 +642,14 @@ def test_what_was_looked_at_to_know_can_still_be_read(ours, theirs, length):
 
 def test_what_was_seen_of_a_malformed_body_is_an_error_when_it_is_read(ours, theirs):
     theirs.sendall(b"5\r\nhelloXYZ")
-    body, _ = make(ours, timeout=20)
-    body.on_respond()
+    body, exchange, _ = make(ours, timeout=20)
+    exchange.respond()
     with pytest.raises(MalformedBody):
         body.read()
-    assert not body.finish()
+    assert not exchange.drain()
 
 
-def test_the_answer_does_not_wait_for_a_thread_that_reads(ours, theirs):
+def test_the_answer_does_not_wait_for_a_thread_that_reads(ours, theirs, monkeypatch):
     reading = threading.Event()
 
     class Reading(Waiting):
@@ -697,15 +659,14 @@ def test_the_answer_does_not_wait_for_a_thread_that_reads(ours, theirs):
         def __exit__(self, *exception):
             pass
 
-    wire = Wire()
-    body, _ = make(ours, 5, timeout=20, wire=wire, waiting=Reading)
+    body, exchange, _ = make(ours, 5, timeout=20, waiting=Reading)
     got = []
     thread = threading.Thread(target=lambda: got.append(body.read()))
     thread.start()
     assert reading.wait(20)
-    body.on_respond()
-    assert wire.asked == ["close"]
-    assert not body.finish(time.monotonic() + 0.01)
+    assert not exchange.respond()
+    monkeypatch.setattr(exchange_module, "DRAIN_TIMEOUT", 0.01)
+    assert not exchange.drain()
     theirs.sendall(b"hello")
     thread.join()
     assert got == [b"hello"]
@@ -714,13 +675,13 @@ def test_the_answer_does_not_wait_for_a_thread_that_reads(ours, theirs):
 @pytest.mark.parametrize("length", [10, None])
 def test_what_was_not_read_is_thrown_away(ours, theirs, length):
     whole = b"0123456789" if length else b"a\r\n0123456789\r\n0\r\n\r\n"
-    body, receiver = make(ours, length)
+    body, exchange, receiver = make(ours, length)
     theirs.sendall(whole[:6])
     assert body.read(2) == b"01"
-    body.on_respond()
+    exchange.respond()
     theirs.sendall(whole[6:] + BEHIND)
     theirs.shutdown(socket.SHUT_WR)
-    assert body.finish()
+    assert exchange.drain()
     assert receiver.ahead + what_is_left(ours) == BEHIND
 
 
@@ -728,28 +689,30 @@ def test_what_was_not_read_is_thrown_away(ours, theirs, length):
 @pytest.mark.parametrize("length", [5, None])
 def test_the_body_of_a_request_that_has_ended_is_an_error(ours, theirs, length, read):
     theirs.sendall(b"1\n345" if length else b"5\r\n1\n345\r\n0\r\n\r\n")
-    body, _ = make(ours, length)
+    body, exchange, _ = make(ours, length)
     if read:
         assert body.readline() == b"1\n"
-    body.on_respond()
-    assert body.finish()
+    exchange.respond()
+    assert exchange.drain()
     for way in [method("read"), method("readline"), readinto(1), list, method("__next__")]:
         with pytest.raises(OSError, match="this request has ended, and its body with it"):
             way(body)
 
 
 @pytest.mark.parametrize("sent", [b"", b"he", b"5\r\nhe"])
-def test_what_is_left_is_not_waited_for_for_long(ours, theirs, sent):
+def test_what_is_left_is_not_waited_for_for_long(ours, theirs, sent, monkeypatch):
     theirs.sendall(sent)
-    body, _ = make(ours, None if b"\r" in sent else 5)
-    assert not body.finish(time.monotonic() + 0.03)
+    body, exchange, _ = make(ours, None if b"\r" in sent else 5)
+    monkeypatch.setattr(exchange_module, "DRAIN_TIMEOUT", 0.03)
+    assert not exchange.drain()
     with pytest.raises(BodyTimeout):
         body.read()
 
 
-def test_a_client_that_trickles_what_is_left_is_late(ours, theirs):
+def test_a_client_that_trickles_what_is_left_is_late(ours, theirs, monkeypatch):
     """Each of its bytes comes in time, and all of them would not."""
-    body, _ = make(ours, 10**9)
+    monkeypatch.setattr(exchange_module, "DRAIN_TIMEOUT", 0.2)
+    _, exchange, _ = make(ours, 10**9)
     stop = threading.Event()
 
     def trickle():
@@ -759,7 +722,7 @@ def test_a_client_that_trickles_what_is_left_is_late(ours, theirs):
     trickling = threading.Thread(target=trickle)
     trickling.start()
     try:
-        assert not body.finish(time.monotonic() + 0.2)
+        assert not exchange.drain()
     finally:
         stop.set()
         trickling.join()
@@ -768,9 +731,9 @@ def test_a_client_that_trickles_what_is_left_is_late(ours, theirs):
 def test_a_client_that_leaves_before_the_end_is_not_followed(ours, theirs):
     theirs.sendall(b"hel")
     theirs.shutdown(socket.SHUT_WR)
-    body, _ = make(ours, 5)
-    body.on_respond()
-    assert not body.finish()
+    _, exchange, _ = make(ours, 5)
+    exchange.respond()
+    assert not exchange.drain()
 
 
 # Several bodies in one request.
@@ -778,21 +741,21 @@ def test_a_client_that_leaves_before_the_end_is_not_followed(ours, theirs):
 
 def test_a_chunked_body_may_follow_a_100(ours, theirs):
     theirs.sendall(b"3\r\none\r\n0\r\n\r\n3\r\ntwo\r\n0\r\n\r\n" + BEHIND)
-    body, receiver = make(ours)
+    body, exchange, receiver = make(ours)
     assert body.read() == b"one"
     assert body.read() == b""
     body.send_hundred_continue_response()
     assert body.read() == b"two"
-    body.on_respond()
+    exchange.respond()
     body.send_hundred_continue_response()  # too late
     assert body.read() == b""
-    assert body.finish()
+    assert exchange.drain()
     assert receiver.ahead == BEHIND
 
 
 def test_no_other_body_follows_one_of_a_length(ours, theirs):
     theirs.sendall(b"one" + BEHIND)
-    body, _ = make(ours, 3)
+    body, *_ = make(ours, 3)
     assert body.read() == b"one"
     body.send_hundred_continue_response()
     assert body.read() == b""

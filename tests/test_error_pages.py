@@ -11,7 +11,7 @@ import pytest
 from conftest import PYTHONS, WORKERS
 from wire import Client, Server, request
 
-from gunicorn_expect.worker import well_formed
+from gunicorn_expect.host import well_formed
 
 #: A configuration file, with what Python 3.14's dedent does to lines of white space.
 DEDENT = r"""

@@ -7,16 +7,17 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
-from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import IterUnreader
 from hypothesis import strategies as st
-from pairs import Client, connected, what_is_left
+from pairs import Client, connected, transport_of, what_is_left
 from wire import request
 
-from gunicorn_expect import ClientDisconnected, MalformedBody, exchange
+from gunicorn_expect import ClientDisconnected, MalformedBody, host
+from gunicorn_expect.body import Body
+from gunicorn_expect.exchange import Exchange
 from gunicorn_expect.framing import DRAIN_SIZE, Chunked, Sized
 from gunicorn_expect.receiver import Receiver
-from gunicorn_expect.settings import Settings
+from gunicorn_expect.states import Rest
 
 LINE_LIMIT = 100
 TRAILER_LIMIT = 200
@@ -27,10 +28,14 @@ def trailers():
     return []
 
 
+def chunked_of(ours, on_trailers=lambda lines: None):
+    receiver = Receiver(transport_of(ours), timeout=20)
+    return Chunked(receiver, LINE_LIMIT, TRAILER_LIMIT, on_trailers)
+
+
 @pytest.fixture
 def chunked(ours, trailers):
-    receiver = Receiver(ours, timeout=20)
-    return Chunked(receiver, LINE_LIMIT, TRAILER_LIMIT, trailers.append)
+    return chunked_of(ours, trailers.append)
 
 
 def read_all(framing):
@@ -48,7 +53,7 @@ def leave(theirs, *pieces):
 
 def test_a_sized_body_ends_where_its_length_says(ours, theirs):
     leave(theirs, b"hello and the next")
-    body = Sized(Receiver(ours, b""), 5)
+    body = Sized(Receiver(transport_of(ours), b""), 5)
     assert body.read(2) == b"he"
     assert body.read(100) == b"llo"
     assert body.read(1) == b""
@@ -59,7 +64,7 @@ def test_a_sized_body_ends_where_its_length_says(ours, theirs):
 @pytest.mark.parametrize("before", ["nothing", "a look", "a read"])
 def test_a_sized_body_does_not_receive_what_is_behind_it(ours, theirs, before):
     leave(theirs, b"0hello and the next")
-    body = Sized(Receiver(ours), 6)
+    body = Sized(Receiver(transport_of(ours)), 6)
     buffer = bytearray(20)
     if before == "a look":
         assert body.arrived()
@@ -74,7 +79,7 @@ def test_a_sized_body_does_not_receive_what_is_behind_it(ours, theirs, before):
 
 def test_a_sized_body_that_ends_early_says_how_much_came(ours, theirs):
     leave(theirs, b"hello")
-    body = Sized(Receiver(ours), 10)
+    body = Sized(Receiver(transport_of(ours)), 10)
     assert body.read(4) == b"hell"
     assert body.read(10, whole=True) == b"o"
     for _ in range(2):
@@ -85,19 +90,29 @@ def test_a_sized_body_that_ends_early_says_how_much_came(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    ("length", "here", "kept"),
+    ("length", "here", "rest"),
     [
-        (DRAIN_SIZE, 0, True),
-        (DRAIN_SIZE + 1, 0, False),
-        (DRAIN_SIZE + 1, DRAIN_SIZE + 1, True),
-        (DRAIN_SIZE + 2, DRAIN_SIZE + 1, False),
+        (DRAIN_SIZE, 0, Rest.LITTLE),
+        (DRAIN_SIZE + 1, 0, Rest.MUCH),
+        (DRAIN_SIZE + 1, DRAIN_SIZE + 1, Rest.LITTLE),
+        (DRAIN_SIZE + 2, DRAIN_SIZE + 1, Rest.MUCH),
     ],
     ids=["short", "long", "long and here", "long and not all here"],
 )
-def test_a_connection_is_kept_for_a_rest_that_is_short_or_here(ours, theirs, length, here, kept):
+def test_a_rest_is_little_if_it_is_short_or_here(ours, theirs, length, here, rest):
     theirs.sendall(b"x" * here)
-    body = Sized(Receiver(ours), length)
-    assert body.read_what_is_here() == (b"", kept)
+    body = Sized(Receiver(transport_of(ours)), length)
+    assert body.rest() is rest
+
+
+def test_nothing_is_left_of_a_body_that_was_read(ours, theirs):
+    theirs.sendall(b"hello and the next")
+    body = Sized(Receiver(transport_of(ours)), 5)
+    assert body.rest() is Rest.LITTLE
+    assert not body.ended
+    assert body.read(5, whole=True) == b"hello"
+    assert body.rest() is Rest.NOTHING
+    assert body.ended
 
 
 # Chunks.
@@ -185,7 +200,7 @@ def test_a_chunked_body_ends_early_wherever_it_is_cut_off(certificates):
     for cut in range(len(whole)):
         with connected("unix", certificates) as (ours, theirs):
             leave(theirs, whole[:cut])
-            chunked = Chunked(Receiver(ours), LINE_LIMIT, TRAILER_LIMIT, lambda lines: None)
+            chunked = chunked_of(ours)
             for _ in range(3):
                 with pytest.raises(ClientDisconnected, match=r"after \d bytes, before the last"):
                     read_all(chunked)
@@ -204,36 +219,51 @@ def test_a_read_gives_bytes_of_one_chunk(chunked, theirs):
     assert chunked.read_into(memoryview(buffer)) == 0
 
 
-def test_a_connection_is_kept_if_the_last_chunk_is_here(chunked, theirs):
+def test_nothing_is_left_if_the_last_chunk_is_here(chunked, theirs):
     theirs.sendall(b"5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\nbehind")
     assert chunked.read(2) == b"he"
-    assert chunked.read_what_is_here() == (b"lloyou", True)
+    assert chunked.rest() is Rest.NOTHING
     assert chunked.receiver.ahead == b"behind"
+    assert chunked.read(1) == b"l"  # nothing is lost by it
+    assert chunked.rest() is Rest.NOTHING
+    assert read_all(chunked) == b"loyou"
 
 
 @pytest.mark.parametrize(
     "here", [b"", b"5", b"5\r\nhel", b"5\r\nhello\r\n", b"5\r\nhello\r\n0\r\n", b"0\r\nX: 1\r\n"]
 )
-def test_a_connection_is_not_kept_if_the_last_chunk_is_not_here(chunked, theirs, here):
+def test_much_is_left_if_the_last_chunk_is_not_here(chunked, theirs, here):
     theirs.sendall(here)
-    data, kept = chunked.read_what_is_here()
-    assert b"hello".startswith(data)
-    assert not kept
+    for _ in range(2):
+        assert chunked.rest() is Rest.MUCH
     # Nothing is lost by it, and who reads on is waited for again.
     whole = b"5\r\nhello\r\n0\r\n\r\n" if here[:1] != b"0" else b"0\r\nX: 1\r\n\r\n"
     theirs.sendall(whole[len(here) :])
-    assert data + read_all(chunked) == (b"hello" if here[:1] != b"0" else b"")
+    assert read_all(chunked) == (b"hello" if here[:1] != b"0" else b"")
 
 
-@pytest.mark.parametrize(("size", "kept"), [(DRAIN_SIZE, False), (DRAIN_SIZE - 1, True)])
-def test_no_more_is_read_to_know_than_would_be_drained(certificates, size, kept):
+def test_what_came_before_a_malformed_chunk_is_read_before_it_is_an_error(chunked, theirs):
+    leave(theirs, b"5\r\nhelloXYZ\r\n0\r\n\r\n")
+    assert chunked.rest() is Rest.BROKEN
+    assert chunked.read(2) == b"he"
+    assert chunked.read(100, whole=True) == b"llo"
+    for _ in range(2):
+        with pytest.raises(MalformedBody, match="the CRLF behind them"):
+            chunked.read(100)
+
+
+@pytest.mark.parametrize(
+    ("size", "rest"), [(DRAIN_SIZE, Rest.MUCH), (DRAIN_SIZE - 1, Rest.NOTHING)]
+)
+def test_no_more_is_read_to_know_than_would_be_drained(certificates, size, rest):
     with connected("tcp", certificates) as (ours, theirs):
         leave(theirs, b"%x\r\n" % size, b"x" * size, b"\r\n0\r\n\r\n")
-        chunked = Chunked(Receiver(ours), LINE_LIMIT, TRAILER_LIMIT, lambda lines: None)
+        chunked = chunked_of(ours)
         # All has to be here; what is ahead is of the client's making, too.
         while len(chunked.receiver.ahead) < size + 10:
             chunked.receiver.fill()
-        assert chunked.read_what_is_here() == (b"x" * size, kept)
+        assert chunked.rest() is rest
+        assert read_all(chunked) == b"x" * size
 
 
 def test_another_body_may_follow_the_last_chunk_if_it_is_asked_for(chunked, theirs, trailers):
@@ -251,7 +281,7 @@ def test_another_body_may_follow_the_last_chunk_if_it_is_asked_for(chunked, thei
 def test_nothing_is_allocated_for_a_chunk_that_is_only_announced(certificates, chunk):
     with connected("tcp", certificates) as (ours, theirs):
         leave(theirs, chunk, b"x" * 1000)
-        chunked = Chunked(Receiver(ours), LINE_LIMIT, TRAILER_LIMIT, lambda lines: None)
+        chunked = chunked_of(ours)
         tracemalloc.start()
         try:
             with pytest.raises(ClientDisconnected, match="after 1000 bytes"):
@@ -311,6 +341,21 @@ def read_by_gunicorn(sent):
     return Request(Config(), IterUnreader([HEAD + sent]), ("", 0)).body.read()
 
 
+def upload_of(receiver):
+    """Return the exchange and the body of a chunked request, whose trailers gunicorn parses."""
+    parsed, _ = host.Parser(Config(), ("127.0.0.1", 1)).parse(HEAD)
+
+    def on_trailers(lines):
+        try:
+            host.parse_trailers(parsed, lines)
+        except host.ParseError as error:
+            raise MalformedBody(str(error)) from error
+
+    framing = Chunked(receiver, LINE_LIMIT, TRAILER_LIMIT, on_trailers)
+    exchange = Exchange(None, framing, waits=False)
+    return exchange, Body(framing, exchange)
+
+
 @hypothesis.given(
     chunked=mutated(), cut=st.integers(0, 30), kind=st.sampled_from(["unix", "gevent"])
 )
@@ -319,26 +364,25 @@ def test_chunks_that_are_malformed_are_an_error_or_read_as_they_are(
     certificates, chunked, cut, kind
 ):
     with connected(kind, certificates) as (ours, theirs):
-        parser = RequestParser(Config(), ours, ("127.0.0.1", 1))
-        parser = exchange.adopt(parser, exchange.Terms(Settings(0, 0), discard=None))
-        theirs.sendall(HEAD)
-        req = next(parser)
+        receiver = Receiver(transport_of(ours))
+        exchange, body = upload_of(receiver)
         sent = chunked + BEHIND
         with Client(ours, theirs, filter(None, [sent[:cut], sent[cut:]])) as client:
             try:
-                body = req.body.read()
+                data = body.read()
             except (MalformedBody, ClientDisconnected) as error:
                 for _ in range(2):
                     with pytest.raises(type(error)):
-                        req.body.read()
+                        body.read()
+                assert not exchange.drain()
                 return
             client.send_all()
-        assert parser.finish_body()
-        behind = parser.unreader.take_buffered() + what_is_left(ours)
+        assert exchange.drain()
+        behind = receiver.ahead + what_is_left(ours)
     hypothesis.event("valid all the same")
     assert sent.endswith(behind)
     # Two that read the same bytes as different requests are what request smuggling is made of.
     consumed = sent[: len(sent) - len(behind)]
-    assert read_by_gunicorn(consumed) == body
+    assert read_by_gunicorn(consumed) == data
     with pytest.raises((ParseException, OSError)):
         read_by_gunicorn(consumed[:-1])

@@ -1,163 +1,69 @@
-"""Closing in order by itself: real sockets, and a clock that only the tests advance."""
+"""Closing in order: by the loop, with a clock that the tests advance; in place; by a thread."""
 
 import contextlib
 import errno
-import math
 import os
 import pathlib
 import socket
-import ssl
 import threading
 import time
 
 import pytest
-import trustme
+from pairs import connected, transport_of
+from services import connection, service
+from test_transport import CLOSED, raw, reset
 from wire import PATIENCE
 
-from gunicorn_expect import linger
-from gunicorn_expect.linger import Linger, LingerThread
+from gunicorn_expect.settings import Settings
+from gunicorn_expect.transport import Transport
+from gunicorn_expect.workers import loop as loop_module
+from gunicorn_expect.workers import sync
+from gunicorn_expect.workers.loop import Epoll, Loop
 
 TOTAL = 30
 IDLE = 2
-
-#: What a peer meets that sends to a connection that is closed.
-CLOSED = (ConnectionResetError, BrokenPipeError)
+SETTINGS = Settings(expect_linger=TOTAL, expect_linger_idle=IDLE)
+NEVER = Settings(expect_linger=600, expect_linger_idle=600)
 
 
 class Clock:
     def __init__(self):
         self.now = 1000.0
 
-    def __call__(self):
+    def monotonic(self):
         return self.now
 
 
-def connect(kind, receive_buffer=None):
-    """Give both ends of a connection, the server's first; no end waits longer than PATIENCE."""
-    if kind == "unix":
-        ends = socket.socketpair(socket.AF_UNIX)
-    else:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            peer = socket.socket()
-            if receive_buffer:
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-            peer.connect(listener.getsockname())
-            ends = listener.accept()[0], peer
-    for end in ends:
-        end.settimeout(PATIENCE)
-    return ends
-
-
-@pytest.fixture(params=["tcp", "unix"])
+@pytest.fixture(params=["tcp", "unix", "tls"])
 def kind(request):
     return request.param
 
 
 @pytest.fixture
-def pairs(kind):
-    """Make connections; the ends of the peers are closed with the test."""
+def pairs(kind, certificates):
+    """Make connections; both ends are closed with the test."""
     with contextlib.ExitStack() as stack:
-
-        def make(receive_buffer=None):
-            server, peer = connect(kind, receive_buffer)
-            stack.enter_context(peer)
-            stack.callback(server.close)
-            return server, peer
-
-        yield make
+        yield lambda: stack.enter_context(connected(kind, certificates))
 
 
 @pytest.fixture
-def pair(pairs):
-    return pairs()
+def full():
+    """Give both ends of a connection whose client has little room, and what is on its way to it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.socket()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(listener.getsockname())
+        ours, _ = listener.accept()
+    size = 0
+    while sent := Transport(ours).send(b"x" * 65536):
+        size += sent
+    peer.settimeout(PATIENCE)
+    with ours, peer:
+        yield ours, peer, size
 
 
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def outcomes():
-    """How the connections of `make_linger` have ended."""
-    return []
-
-
-def close_loop(lingering):
-    """Close what a loop has open as long as its process lives."""
-    lingering.finish(-math.inf, lambda: None)
-    for file in vars(lingering).values():
-        if isinstance(file, socket.socket | linger.selectors.BaseSelector):
-            file.close()
-
-
-@pytest.fixture
-def make_linger(clock, outcomes):
-    with contextlib.ExitStack() as stack:
-
-        def make(total=TOTAL, idle=IDLE):
-            lingering = Linger(total, idle, clock, outcome=outcomes.append)
-            stack.callback(close_loop, lingering)
-            return lingering
-
-        yield make
-
-
-@pytest.fixture
-def lingering(make_linger):
-    return make_linger()
-
-
-def pass_time(lingering, clock, seconds):
-    """Let the loop do what it does when so much time has passed."""
-    clock.now += seconds
-    lingering.turn()
-    lingering.expire()
-
-
-def turn_until(lingering, condition):
-    """Be the loop until this is so; bytes take their time, even on loopback."""
-    give_up = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < give_up:
-        lingering.turn(0.05)
-    assert condition()
-
-
-def close(lingering, server):
-    """Close a connection, and be the loop that takes it over."""
-    lingering.close(server)
-    lingering.take_over()
-
-
-def discard(lingering, server):
-    """Begin to throw away what comes, and be the loop that does it."""
-    lingering.discard(server)
-    lingering.take_over()
-
-
-def close_and_wait_for_the_acknowledgement(lingering, server):
-    """Close; now the idle time counts: the peer's system has all that was sent, the FIN, too."""
-    with socket.socket(fileno=os.dup(server.fileno())) as copy:
-        copy.shutdown(socket.SHUT_WR)
-        is_acknowledged = linger._is_acknowledged  # noqa: SLF001  tested by what it does
-        turn_until(lingering, lambda: is_acknowledged(copy))
-    close(lingering, server)
-
-
-def send_to_the_discard(lingering, peer, data):
-    """Send, and let the loop turn until these bytes have been seen."""
-    seen = []
-
-    def discard(sock):
-        seen.append(original(sock))
-        return seen[-1]
-
-    original, lingering._discard = lingering._discard, discard  # noqa: SLF001  to see it
-    try:
-        peer.sendall(data)
-        turn_until(lingering, lambda: sum(size or 0 for size in seen) >= len(data))
-    finally:
-        lingering._discard = original  # noqa: SLF001
+def receive_all(sock):
+    return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 def check_closed(peer):
@@ -172,729 +78,474 @@ def check_closed(peer):
         send()
 
 
-def receive_all(sock):
-    return b"".join(iter(lambda: sock.recv(65536), b""))
-
-
 def count_open_files():
     return len(list(pathlib.Path("/dev/fd").iterdir()))
 
 
-# The half-close.
+def made(of, server):
+    """Return the connection of a client whose handshake is done, if it has one."""
+    conn = connection(of, server)
+    conn.transport = transport_of(server)
+    return conn
 
 
-def test_a_half_close_says_that_nothing_follows_and_leaves_what_can_be_read(pair):
-    server, peer = pair
-    server.sendall(b"the answer")
-    rest = linger.half_close(server)
-    with rest:
-        assert server.fileno() == -1
-        assert not rest.getblocking()
-        assert receive_all(peer) == b"the answer"
-        with pytest.raises(BlockingIOError):
-            rest.recv(1)
-        peer.sendall(b"body")
-        peer.close()
-        rest.settimeout(PATIENCE)
-        assert receive_all(rest) == b"body"
+class Lingering:
+    """A loop that only lingers, whose turns the test takes."""
 
+    def __init__(self, of, clock):
+        self._service = of
+        self.clock = clock
+        self.loop = Loop(of, [], of.settings, most=100)
+        self.outcomes = of.counters.lingered_as
 
-def reset(peer):
-    """Leave by a reset, as a process does that ends with bytes unread."""
-    if peer.family != socket.AF_UNIX:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    peer.close()
+    def __len__(self):
+        return self.loop.lingering
 
+    def made(self, server):
+        return made(self._service, server)
 
-@pytest.mark.parametrize("leave", [reset, socket.socket.close])
-def test_a_half_close_raises_nothing_when_the_peer_is_gone(pair, leave):
-    server, peer = pair
-    leave(peer)
-    rest = linger.half_close(server)
-    assert server.fileno() == -1
-    if rest is not None:
-        rest.close()
+    def close(self, server):
+        """Close in order; return the connection."""
+        conn = self.made(server)
+        self.loop.adopt(conn)
+        return conn
 
+    def close_acknowledged(self, server):
+        """Close, and wait until the peer's system has all that was sent, the FIN, too."""
+        conn = self.close(server)
+        self.until(conn.transport.is_acknowledged)
 
-@pytest.mark.parametrize("kind", ["tcp"], indirect=True)
-def test_nothing_is_left_of_a_connection_that_was_reset(pair):
-    server, peer = pair
-    reset(peer)
-    with contextlib.suppress(ConnectionResetError):
-        server.recv(1)
-    assert linger.half_close(server) is None
-    assert server.fileno() == -1
+    def pass_time(self, seconds):
+        self.clock.now += seconds
+        self.turn()
 
+    def turn(self):
+        for _ in range(3):  # to a bell, to what is here, and to what is due
+            self.loop.turn(0)
 
-def test_nothing_is_left_of_a_socket_that_is_closed(pair, lingering):
-    server, _ = pair
-    server.close()
-    linger.close_notify(server)
-    assert linger.half_close(server) is None
-    linger.close(server)
-    discard(lingering, server)
-    lingering.stop_discarding(server)
-    close(lingering, server)
-    assert len(lingering) == 0
-
-
-def test_a_close_at_once_ends_the_answer_in_order_with_bytes_of_the_peer_unread(pair):
-    server, peer = pair
-    server.sendall(b"the answer")
-    peer.sendall(b"more")
-    server.recv(1)  # they are here
-    linger.close(server)
-    assert server.fileno() == -1
-    assert receive_all(peer) == b"the answer"
-    check_closed(peer)
-
-
-# TLS.
-
-
-@pytest.fixture(scope="module")
-def contexts():
-    """Contexts of a server, and of a client that trusts it."""
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
+    def until(self, condition):
+        """Be the loop until this is so; bytes take their time, even on loopback."""
+        give_up = time.monotonic() + PATIENCE
+        while not condition() and time.monotonic() < give_up:
+            self.loop.turn(0.01)
+        assert condition()
 
 
 @pytest.fixture
-def tls_pair(contexts):
-    server, peer = connect("tcp")
-    wrapped = []
-
-    def shake_hands():
-        wrapped.append(contexts[0].wrap_socket(server, server_side=True))
-
-    thread = threading.Thread(target=shake_hands)
-    thread.start()
-    # What is received ends only where the server says so.
-    tls = contexts[1].wrap_socket(peer, server_hostname="localhost", suppress_ragged_eofs=False)
-    thread.join(PATIENCE)
-    with tls, wrapped[0]:
-        yield wrapped[0], tls
+def linger(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(loop_module, "time", clock)
+    with service(settings=SETTINGS) as of:
+        lingering = Lingering(of, clock)
+        yield lingering
+        lingering.loop.end()
 
 
-def raw_socket(tls):
-    """Take the connection from under TLS."""
-    sock = socket.socket(fileno=tls.detach())
-    sock.settimeout(PATIENCE)
-    return sock
+@pytest.fixture
+def discarded(monkeypatch):
+    """Keep how many bytes were discarded of each."""
+    sizes = []
+    original = Transport.discard
+
+    def discard(self, buffer):
+        size = original(self, buffer)
+        sizes.append(size or 0)
+        return size
+
+    monkeypatch.setattr(Transport, "discard", discard)
+    return sizes
 
 
-def test_a_tls_connection_ends_with_a_close_notify_and_then_a_fin(tls_pair, lingering):
-    server, peer = tls_pair
-    server.sendall(b"the answer")
-    close(lingering, server)
-    assert receive_all(peer) == b"the answer"  # a FIN without a close_notify would raise
-    with raw_socket(peer) as raw:
-        assert raw.recv(1) == b""
-    turn_until(lingering, lambda: len(lingering) == 0)
+@pytest.fixture
+def send(linger, discarded):
+    """Send, and let the loop turn until these bytes have been seen."""
 
+    def send(peer, data):
+        before = sum(discarded)
+        peer.sendall(data)
+        linger.until(lambda: sum(discarded) >= before + len(data))
 
-def test_what_comes_by_tls_after_the_close_notify_need_not_be_understood(tls_pair, lingering):
-    server, peer = tls_pair
-    close(lingering, server)
-    assert peer.recv(1) == b""
-    with raw_socket(peer) as raw:
-        send_to_the_discard(lingering, raw, b"no TLS at all" * 100_000)
-        assert len(lingering) == 1
-        assert raw.recv(1) == b""
-
-
-def test_a_tls_client_in_the_middle_of_its_body_gets_the_answer_and_its_end(tls_pair, lingering):
-    server, peer = tls_pair
-    peer.sendall(b"x" * 100_000)
-    server.recv(1)  # the rest of a record, and more records, are in front of the client's alert
-    server.sendall(b"the answer")
-    close(lingering, server)
-    assert receive_all(peer) == b"the answer"
-    sender = threading.Thread(target=peer.sendall, args=(b"x" * 10_000_000,))
-    sender.start()
-    turn_until(lingering, lambda: not sender.is_alive())
-    assert len(lingering) == 1
-
-
-def test_a_tls_answer_is_written_while_what_comes_is_thrown_away(tls_pair, lingering):
-    server, peer = tls_pair
-    discard(lingering, server)
-    send_to_the_discard(lingering, peer, b"x" * 10_000)
-    server.sendall(b"the answer")
-    close(lingering, server)
-    assert receive_all(peer) == b"the answer"
-
-
-def test_a_tls_client_that_is_gone_is_no_error(tls_pair, lingering):
-    server, peer = tls_pair
-    with raw_socket(peer) as raw:
-        reset(raw)
-    discard(lingering, server)
-    close(lingering, server)
-    turn_until(lingering, lambda: len(lingering) == 0)
-
-
-def test_a_tls_client_that_never_finished_its_handshake_is_no_error(contexts, lingering):
-    server, peer = connect("tcp")
-    with peer:
-        wrapped = contexts[0].wrap_socket(server, server_side=True, do_handshake_on_connect=False)
-        close(lingering, wrapped)
-        assert wrapped.fileno() == -1
-        receive_all(peer)  # to its FIN
-        assert len(lingering) == 1
+    return send
 
 
 # How long.
 
 
-def test_a_connection_that_the_peer_has_closed_is_closed_at_once(pair, lingering, outcomes):
-    server, peer = pair
-    peer.close()
-    close(lingering, server)
-    assert len(lingering) == 0
-    assert outcomes == ["closed"]
-    assert server.fileno() == -1
+def test_a_connection_that_the_peer_has_closed_is_closed_at_once(ours, theirs, linger):
+    theirs.close()
+    linger.close(ours)
+    assert len(linger) == 0
+    assert linger.outcomes == ["closed"]
+    assert ours.fileno() == -1
 
 
-def test_a_connection_is_closed_when_the_peer_closes(pair, lingering, clock, outcomes):
-    server, peer = pair
-    close(lingering, server)
-    assert len(lingering) == 1
-    peer.sendall(b"the last of the body")
-    assert outcomes == []
-    peer.close()
-    turn_until(lingering, lambda: len(lingering) == 0)
-    assert outcomes == ["closed"]
-    assert clock.now == 1000
+def test_a_connection_is_closed_when_the_peer_closes(ours, theirs, linger):
+    ours.sendall(b"the answer")
+    linger.close(ours)
+    assert receive_all(theirs) == b"the answer"
+    assert len(linger) == 1
+    theirs.sendall(b"the last of the body")
+    linger.turn()
+    assert linger.outcomes == []
+    theirs.close()
+    linger.until(lambda: len(linger) == 0)
+    assert linger.outcomes == ["closed"]
 
 
-def test_a_connection_is_closed_after_its_idle_time_without_a_byte(
-    pair, lingering, clock, outcomes
-):
-    server, peer = pair
-    close_and_wait_for_the_acknowledgement(lingering, server)
-    pass_time(lingering, clock, IDLE - 0.5)
-    assert len(lingering) == 1
-    pass_time(lingering, clock, 0.5)
-    assert len(lingering) == 0
-    assert outcomes == ["timed_out"]
-    check_closed(peer)
+def test_a_connection_is_closed_after_its_idle_time_without_a_byte(ours, theirs, linger):
+    linger.close_acknowledged(ours)
+    linger.pass_time(IDLE - 0.5)
+    assert len(linger) == 1
+    linger.pass_time(0.5)
+    assert len(linger) == 0
+    assert linger.outcomes == ["timed_out"]
+    check_closed(theirs)
 
 
-def test_every_byte_begins_the_idle_time_anew(pair, lingering, clock):
-    server, peer = pair
-    close_and_wait_for_the_acknowledgement(lingering, server)
+def test_every_byte_begins_the_idle_time_anew(ours, theirs, linger, send):
+    linger.close_acknowledged(ours)
     for _ in range(5):
-        pass_time(lingering, clock, IDLE - 0.5)
-        send_to_the_discard(lingering, peer, b"x")
-    pass_time(lingering, clock, IDLE - 0.5)
-    assert len(lingering) == 1
-    pass_time(lingering, clock, 0.5)
-    assert len(lingering) == 0
+        linger.pass_time(IDLE - 0.5)
+        send(theirs, b"x")
+    linger.pass_time(IDLE - 0.5)
+    assert len(linger) == 1
+    linger.pass_time(0.5)
+    assert len(linger) == 0
 
 
-def test_a_peer_that_trickles_is_late_at_the_first_read_after_its_total_time(
-    pair, lingering, clock, outcomes
-):
-    server, peer = pair
-    close(lingering, server)
-    while clock.now < 1000 + TOTAL - 1:
-        clock.now += 1
-        send_to_the_discard(lingering, peer, b"x")  # expire() is not called: the read tells
-    assert len(lingering) == 1
-    clock.now += 1
-    peer.sendall(b"x")
-    turn_until(lingering, lambda: len(lingering) == 0)
-    assert outcomes == ["timed_out"]
-    check_closed(peer)
-
-
-def test_a_peer_that_is_never_idle_is_closed_after_its_total_time(pair, lingering, clock):
-    server, peer = pair
-    close(lingering, server)
+def test_a_peer_that_is_never_idle_is_closed_after_its_total_time(ours, theirs, linger, send):
+    linger.close(ours)
     for _ in range(TOTAL - 1):
-        pass_time(lingering, clock, 1)
-        send_to_the_discard(lingering, peer, b"x")
-    assert len(lingering) == 1
-    clock.now += 1
-    lingering.expire()
-    assert len(lingering) == 0
+        linger.pass_time(1)
+        send(theirs, b"x")
+    assert len(linger) == 1
+    linger.pass_time(1)
+    assert len(linger) == 0
+    assert linger.outcomes == ["timed_out"]
+    check_closed(theirs)
 
 
-def test_a_peer_is_read_on_for_as_many_bytes_as_it_likes(pair, lingering):
-    server, peer = pair
-    close(lingering, server)
-    sender = threading.Thread(target=peer.sendall, args=(b"x" * 100_000_000,))
+def test_a_peer_is_read_on_for_as_many_bytes_as_it_likes(ours, theirs, linger):
+    linger.close(ours)
+    sender = threading.Thread(target=theirs.sendall, args=(b"x" * 100_000_000,))
     sender.start()
-    turn_until(lingering, lambda: not sender.is_alive())
-    assert len(lingering) == 1
+    linger.until(lambda: not sender.is_alive())
+    assert len(linger) == 1
 
 
-def test_it_tells_how_soon_it_has_something_to_do(pairs, lingering, clock):
-    assert lingering.due_in() == math.inf
-    close_and_wait_for_the_acknowledgement(lingering, pairs()[0])
-    assert lingering.due_in() == IDLE
-    clock.now += 1.5
-    close_and_wait_for_the_acknowledgement(lingering, pairs()[0])
-    assert lingering.due_in() == 0.5
-    pass_time(lingering, clock, 0.5)
-    assert len(lingering) == 1
-    assert lingering.due_in() == 1.5
-    clock.now += TOTAL
-    assert lingering.due_in() == 0
-    lingering.expire()
-    assert lingering.due_in() == math.inf
-
-
-def test_the_file_number_is_readable_when_there_is_something_to_discard(pair, lingering):
-    server, peer = pair
-    close(lingering, server)
-    with linger.selectors.DefaultSelector() as loop:
-        loop.register(lingering.fileno(), linger.selectors.EVENT_READ)
-        assert loop.select(0) == []
-        peer.sendall(b"x")
-        assert loop.select(PATIENCE)
-        send_to_the_discard(lingering, peer, b"x")
-        assert loop.select(0) == []
+def test_a_loop_wakes_for_what_is_due(certificates):
+    """One that waited as long as it may would stand still for the rest of the test run."""
+    settings = Settings(expect_linger=600, expect_linger_idle=0.05)
+    with connected("unix", certificates) as (ours, _), service(settings=settings) as of:
+        loop = Loop(of, [], settings, most=100)
+        loop.adopt(connection(of, ours))
+        while loop.lingering:
+            loop.turn(600)
+        loop.end()
+    assert of.counters.lingered_as == ["timed_out"]
 
 
 # An answer that the peer has not taken yet.
 
 
-def answer_that_fills_all_buffers(server):
-    """Send as much as goes without a reader; tell how much that was."""
-    server.settimeout(0.2)
-    size = 0
-    with contextlib.suppress(TimeoutError):
-        while True:
-            size += server.send(b"x" * 65536)
-    return size
-
-
-def test_an_idle_connection_whose_answer_is_on_its_way_is_kept(pairs, lingering, clock):
-    server, peer = pairs(receive_buffer=4096)
-    size = answer_that_fills_all_buffers(server)
-    close(lingering, server)
+def test_an_idle_connection_whose_answer_is_on_its_way_is_kept(full, linger):
+    ours, peer, size = full
+    linger.close(ours)
     for _ in range(5):
-        pass_time(lingering, clock, IDLE)
-        assert len(lingering) == 1
-        assert lingering.due_in() == IDLE
+        linger.pass_time(IDLE)
+        assert len(linger) == 1
     assert len(receive_all(peer)) == size
-    clock.now += IDLE
     # The acknowledgement of the last byte may be on its way: it is looked for when time passes.
-    turn_until(lingering, lambda: pass_time(lingering, clock, IDLE) or len(lingering) == 0)
-    assert clock.now < 1000 + TOTAL
+    linger.until(lambda: linger.pass_time(IDLE / 10) or len(linger) == 0)
+    assert linger.outcomes == ["timed_out"]
 
 
-def test_an_answer_that_is_never_taken_is_kept_for_the_total_time(pairs, lingering, clock):
-    server, _ = pairs(receive_buffer=4096)
-    answer_that_fills_all_buffers(server)
-    close(lingering, server)
-    while clock.now < 1000 + TOTAL - IDLE:
-        pass_time(lingering, clock, IDLE)
-    assert len(lingering) == 1
-    pass_time(lingering, clock, IDLE)
-    assert len(lingering) == 0
+def test_an_answer_that_is_never_taken_is_kept_for_the_total_time(full, linger):
+    ours, _, _ = full
+    linger.close(ours)
+    while linger.clock.now < 1000 + TOTAL - IDLE:
+        linger.pass_time(IDLE)
+    assert len(linger) == 1
+    linger.pass_time(IDLE)
+    assert len(linger) == 0
+
+
+@pytest.mark.parametrize("kind", ["tls"])
+def test_the_end_of_a_tls_connection_that_has_no_room_is_sent_later(ours, theirs, linger):
+    conn = linger.made(ours)
+    size = 0
+    while sent := conn.transport.send(b"x" * 65536):
+        size += sent
+    linger.loop.adopt(conn)
+    linger.pass_time(1)
+    assert not conn.transport.told
+    received = []
+    receiver = threading.Thread(target=lambda: received.append(len(receive_all(theirs))))
+    receiver.start()
+    linger.until(lambda: not receiver.is_alive())
+    assert received[0] >= size
+    assert len(linger) == 1
 
 
 # How many.
 
 
-def test_the_oldest_goes_first_when_there_has_to_be_room(pairs, lingering, outcomes):
+def test_the_oldest_goes_first_when_there_has_to_be_room(pairs, linger, send):
     peers = []
     for _ in range(5):
         server, peer = pairs()
-        close(lingering, server)
+        linger.close(server)
         assert receive_all(peer) == b""
         peers.append(peer)
-    assert len(lingering) == 5
-    lingering.make_room(3)
-    assert len(lingering) == 3
-    assert outcomes == ["dropped", "dropped"]
+    assert len(linger) == 5
+    assert linger.loop.make_room(3)
+    assert not linger.loop.make_room(3)
+    assert len(linger) == 3
+    assert linger.outcomes == ["dropped", "dropped"]
     for peer in peers[:2]:
         check_closed(peer)
     for peer in peers[2:]:
-        send_to_the_discard(lingering, peer, b"x" * 1000)
-    assert len(lingering) == 3
+        send(peer, b"x" * 1000)
+    assert len(linger) == 3
 
 
 @pytest.mark.parametrize("most", [0, -1])
-def test_where_there_is_no_room_all_of_them_go(pair, lingering, outcomes, most):
-    server, peer = pair
-    close(lingering, server)
-    lingering.make_room(most)
-    assert len(lingering) == 0
-    assert outcomes == ["dropped"]
-    check_closed(peer)
-
-
-def test_one_that_is_gone_needs_no_room(pairs, lingering):
-    server, gone = pairs()
-    gone.close()
-    close(lingering, server)
-    assert len(lingering) == 0
-
-
-def test_one_that_makes_room_in_the_turn_in_which_its_bytes_are_seen_is_no_error(pairs, lingering):
-    first, sender = pairs()
-    third, bell = pairs()
-    with third:
-        third.setblocking(False)
-        lingering.watch(third, lambda sock: sock.recv(100) and lingering.make_room(0))
-        close(lingering, first)
-        sender.sendall(b"x")
-        bell.sendall(b"x")
-        turn_until(lingering, lambda: len(lingering) == 0)
-        lingering.turn()
-        check_closed(sender)
+def test_where_there_is_no_room_all_of_them_go(ours, theirs, linger, most):
+    linger.close(ours)
+    assert linger.loop.make_room(most)
+    assert len(linger) == 0
+    assert linger.outcomes == ["dropped"]
+    check_closed(theirs)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.ENOMEM])
 def test_one_that_the_system_can_not_watch_is_closed_at_once(
-    pair, lingering, outcomes, monkeypatch, code
+    ours, theirs, linger, monkeypatch, code
 ):
-    def watch(*arguments):
+    def add(*arguments):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(lingering, "watch", watch)
-    server, peer = pair
-    server.sendall(b"the answer")
-    discard(lingering, server)
-    close(lingering, server)
-    assert outcomes == ["dropped"]
-    assert len(lingering) == 0
-    assert receive_all(peer) == b"the answer"
+    monkeypatch.setattr(Epoll, "add", add)
+    ours.sendall(b"the answer")
+    linger.close(ours)
+    assert linger.outcomes == ["dropped"]
+    assert len(linger) == 0
+    assert receive_all(theirs) == b"the answer"
 
 
-# While the answer is written.
-
-
-def test_what_comes_is_thrown_away_while_the_answer_is_written(pair, lingering):
-    server, peer = pair
-    discard(lingering, server)
-    sender = threading.Thread(target=peer.sendall, args=(b"x" * 10_000_000,))
-    sender.start()
-    turn_until(lingering, lambda: not sender.is_alive())
-    assert len(lingering) == 0  # it is not closing
-    server.sendall(b"the answer")
-    assert peer.recv(100) == b"the answer"
-    lingering.stop_discarding(server)
-
-
-def test_a_socket_that_blocks_still_does_while_its_input_is_thrown_away(pair, lingering):
-    server, _ = pair
-    server.settimeout(None)
-    discard(lingering, server)
-    assert os.get_blocking(server.fileno())
-    lingering.stop_discarding(server)
-    assert os.get_blocking(server.fileno())
-
-
-def test_nothing_is_thrown_away_after_it_was_told_to_stop(pair, lingering):
-    server, peer = pair
-    discard(lingering, server)
-    send_to_the_discard(lingering, peer, b"x")
-    lingering.stop_discarding(server)
-    lingering.take_over()
-    peer.sendall(b"the next request")
-    lingering.turn()
-    assert server.recv(100) == b"the next request"
-    lingering.stop_discarding(server)
-
-
-def test_a_peer_that_sends_no_more_is_answered_all_the_same(pair, lingering):
-    server, peer = pair
-    discard(lingering, server)
-    peer.shutdown(socket.SHUT_WR)
-    lingering.turn(PATIENCE)
-    with linger.selectors.DefaultSelector() as loop:
-        loop.register(lingering.fileno(), linger.selectors.EVENT_READ)
-        assert loop.select(0) == []  # it is not looked at again and again
-    server.sendall(b"the answer")
-    close(lingering, server)
-    assert receive_all(peer) == b"the answer"
-    assert len(lingering) == 0
-
-
-def test_a_connection_is_closed_in_order_while_its_input_is_thrown_away(pair, lingering, clock):
-    server, peer = pair
-    discard(lingering, server)
-    send_to_the_discard(lingering, peer, b"x")
-    server.sendall(b"the answer")
-    close(lingering, server)
-    assert receive_all(peer) == b"the answer"
-    send_to_the_discard(lingering, peer, b"x")
-    assert len(lingering) == 1
-    pass_time(lingering, clock, TOTAL)
-    check_closed(peer)
-
-
-def test_an_answer_that_ends_in_the_turn_in_which_bytes_are_seen_is_no_error(pairs, lingering):
-    server, peer = pairs()
-    discard(lingering, server)
-    told, bell = pairs()
-    told.setblocking(False)
-    lingering.watch(told, lambda sock: sock.recv(100) and lingering.stop_discarding(server))
-    bell.sendall(b"x")
-    peer.sendall(b"x")
-    turn_until(lingering, lambda: not lingering._answering)  # noqa: SLF001  it is not counted
-    lingering.turn()
-
-
-# The end.
-
-
-def test_finishing_waits_until_every_peer_has_closed(pair, lingering, clock):
-    server, peer = pair
-    close(lingering, server)
-    notes = []
-
-    def notify():
-        notes.append(None)
-        peer.close()
-
-    lingering.finish(clock.now + 0.05, notify)
-    assert notes
-    assert len(lingering) == 0
-    assert clock.now == 1000
-
-
-def test_finishing_reads_on_and_closes_what_is_left_when_its_time_is_up(pair, lingering, clock):
-    server, peer = pair
-    close(lingering, server)
-    assert receive_all(peer) == b""
-    peer.sendall(b"x" * 1000)
-    notes = []
-
-    def notify():
-        notes.append(clock.now)
-        clock.now += 0.5
-        peer.sendall(b"x" * 1000)
-
-    lingering.finish(clock.now + 1.5, notify)
-    assert notes == [1000, 1000.5, 1001]
-    assert len(lingering) == 0
-    check_closed(peer)
-
-
-def test_finishing_does_not_wait_longer_than_the_idle_time(pair, lingering, clock):
-    server, peer = pair
-    close_and_wait_for_the_acknowledgement(lingering, server)
-    clock.now += IDLE
-    lingering.finish(math.inf, lambda: None)
-    assert len(lingering) == 0
-    check_closed(peer)
-
-
-def test_finishing_late_closes_everything_at_once(pairs, lingering, clock, outcomes):
-    peers = []
-    for _ in range(3):
-        server, peer = pairs()
-        close(lingering, server)
-        peers.append(peer)
-    lingering.finish(clock.now, lambda: pytest.fail("there is nothing to wait for"))
-    assert len(lingering) == 0
-    assert outcomes == ["dropped"] * 3
-    for peer in peers:
-        check_closed(peer)
-
-
-def test_finishing_with_nothing_left_does_not_wait(lingering):
-    lingering.finish(math.inf, lambda: pytest.fail("there is nothing to wait for"))
-
-
-def test_no_file_is_left_open(lingering, clock, kind):
+def test_no_file_is_left_open(certificates, kind, linger):
     before = count_open_files()
-    peers = []
-    for number in range(20):
-        server, peer = connect(kind)
-        peers.append(peer)
-        if number % 2:
-            discard(lingering, server)
-        if number % 3 == 0:
-            peer.close()
-        elif number % 5 == 0:
-            reset(peer)
-        lingering.turn()
-        close(lingering, server)
-    assert len(lingering) > 0
-    lingering.make_room(5)
-    assert len(lingering) == 5
-    pass_time(lingering, clock, TOTAL)
-    assert len(lingering) == 0
-    for peer in peers:
-        peer.close()
+    with contextlib.ExitStack() as stack:
+        for number in range(20):
+            server, peer = stack.enter_context(connected(kind, certificates))
+            if number % 3 == 0:
+                peer.close()
+            elif number % 5 == 0:
+                reset(raw(peer) if kind == "tls" else peer)
+            linger.turn()
+            linger.close(server)
+        linger.loop.make_room(5)
+        assert len(linger) == 5
+        linger.pass_time(TOTAL)
+        assert len(linger) == 0
+        assert len(linger.outcomes) == 20
     assert count_open_files() == before
 
 
-# A loop of its own.
+# In place, as gevent's greenlets do.
+
+
+def linger_here(sock, total=PATIENCE, idle=PATIENCE):
+    """Let a connection linger; return how that ended."""
+    with service(settings=Settings(expect_linger_idle=idle)) as of:
+        conn = made(of, sock)
+        conn.linger_here(total)
+        assert conn.transport.fileno() == -1
+        return of.counters.lingered_as
+
+
+def test_what_lingers_in_place_reads_on_until_the_peer_closes(ours, theirs):
+    ours.sendall(b"the answer")
+    answers = []
+
+    def be_the_peer():
+        answers.append(receive_all(theirs))
+        theirs.sendall(b"x" * 1_000_000)
+        theirs.close()
+
+    peer = threading.Thread(target=be_the_peer)
+    peer.start()
+    assert linger_here(ours) == ["closed"]
+    peer.join()
+    assert answers == [b"the answer"]
+
+
+def test_what_lingers_in_place_ends_with_a_peer_that_is_gone(ours, theirs, kind):
+    reset(raw(theirs) if kind == "tls" else theirs)
+    assert linger_here(ours) == ["closed"]
+
+
+def test_what_lingers_in_place_is_closed_after_its_idle_time(ours, theirs):
+    assert linger_here(ours, idle=0.02) == ["timed_out"]
+    check_closed(theirs)
+
+
+def test_what_lingers_in_place_is_closed_after_its_total_time(ours, theirs):
+    stop = threading.Event()
+
+    def trickle():
+        with contextlib.suppress(*CLOSED):
+            while not stop.wait(0.001):
+                theirs.sendall(b"x")
+
+    trickling = threading.Thread(target=trickle)
+    trickling.start()
+    try:
+        assert linger_here(ours, total=0.1) == ["timed_out"]
+    finally:
+        stop.set()
+        trickling.join()
+
+
+def test_what_lingers_in_place_keeps_an_answer_that_is_on_its_way_for_the_total_time(full):
+    ours, _, _ = full
+    begun = time.monotonic()
+    assert linger_here(ours, total=0.3, idle=0.01) == ["timed_out"]
+    assert time.monotonic() - begun >= 0.3
+
+
+# A loop of its own, as the sync worker has it.
 
 
 @pytest.fixture
-def thread(outcomes):
-    """A LingerThread whose connections end only when their peers close."""
-    lingering = LingerThread(Linger(math.inf, math.inf, outcome=outcomes.append))
-    yield lingering
-    lingering.finish(time.monotonic() + PATIENCE, lambda: None)
-    close_loop(lingering._linger)  # noqa: SLF001  its own
+def thread():
+    """The linger thread of a worker whose connections end only when their peers close."""
+    with service(settings=NEVER, gunicorn={"graceful_timeout": 5}) as of:
+        of.worker.service = of
+        thread = sync.LingerThread(of.worker)
+        yield thread
+        thread.make_room(0)
+        thread.finish()
 
 
-def test_the_thread_begins_with_the_first_connection_that_needs_it(thread, pair):
-    before = threading.active_count()
-    server, peer = pair
-    peer.close()
-    thread.close(server)
-    assert threading.active_count() == before + 1
+@pytest.fixture
+def close(thread):
+    def close(server):
+        thread.linger(made(thread._worker.service, server))  # noqa: SLF001  as its worker does
+
+    return close
 
 
-def test_the_thread_reads_on_until_the_peer_closes(thread, pair, outcomes):
-    server, peer = pair
-    server.sendall(b"the answer")
-    thread.close(server)
-    assert receive_all(peer) == b"the answer"
-    peer.sendall(b"x" * 100_000_000)
-    peer.close()
-    thread.finish(math.inf, lambda: None)
-    assert outcomes == ["closed"]
+@pytest.fixture
+def outcomes(thread):
+    return thread._worker.service.counters.lingered_as  # noqa: SLF001
 
 
-def test_the_thread_throws_away_what_comes_while_the_answer_is_written(thread, pair):
-    server, peer = pair
-    thread.discard(server)
-    peer.sendall(b"x" * 10_000_000)
-    server.sendall(b"the answer")
-    thread.close(server)
-    peer.sendall(b"x" * 10_000_000)
-    assert receive_all(peer) == b"the answer"
+def linger_threads():
+    return [each for each in threading.enumerate() if each.name == "linger"]
 
 
-def test_the_thread_closes_an_idle_connection(thread, pair):
-    thread._linger.idle = 0  # noqa: SLF001  late at once
-    server, peer = pair
-    thread.close(server)
-    thread.finish(math.inf, lambda: None)
-    check_closed(peer)
+def until(condition):
+    """Wait for what no event tells."""
+    pause = threading.Event()
+    for _ in range(PATIENCE * 100):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not happen")
 
 
-def test_the_thread_is_for_every_thread(thread, pairs):
-    """Each of eight threads answers and closes connections, the first one all at once."""
-    connections = [[pairs() for _ in range(5)] for _ in range(8)]
-    barrier = threading.Barrier(len(connections))
-
-    def serve(pairs):
-        barrier.wait()
-        for server, _ in pairs:
-            thread.discard(server)
-            server.sendall(b"the answer")
-            thread.close(server)
-
-    threads = [threading.Thread(target=serve, args=(pairs,)) for pairs in connections]
-    for each in threads:
-        each.start()
-    for pairs_of_thread in connections:
-        for _, peer in pairs_of_thread:
-            peer.sendall(b"x" * 1_000_000)
-            assert receive_all(peer) == b"the answer"
-    for each in threads:
-        each.join(PATIENCE)
-    for pairs_of_thread in connections:
-        for _, peer in pairs_of_thread:
-            peer.close()
-    thread.finish(math.inf, lambda: None)
+def test_the_thread_begins_with_the_first_connection(thread, close, pairs):
+    thread.finish()
+    assert linger_threads() == []
+    for _ in range(3):
+        close(pairs()[0])
+        assert len(linger_threads()) == 1
+    assert len(thread) == 3
 
 
-def test_there_is_one_loop_however_many_threads_begin_it(thread, pairs, monkeypatch):
-    begun = []
-    barrier = threading.Barrier(2, timeout=0.5)
-
-    class Thread(threading.Thread):
-        """A thread that takes its time to be made, until another one is."""
-
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, **options)
-            begun.append(self)
-            with contextlib.suppress(threading.BrokenBarrierError):
-                barrier.wait()
-
-        def run(self):
-            """Be no loop: it is only counted."""
-
-    closers = [threading.Thread(target=thread.discard, args=(pairs()[0],)) for _ in range(2)]
-    monkeypatch.setattr(linger.threading, "Thread", Thread)
-    for closer in closers:
-        closer.start()
-    for closer in closers:
-        closer.join(PATIENCE)
-    assert len(begun) == 1
+def test_the_thread_reads_on_until_the_peer_closes(thread, close, ours, theirs, outcomes):
+    ours.sendall(b"the answer")
+    close(ours)
+    assert receive_all(theirs) == b"the answer"
+    theirs.sendall(b"x" * 10_000_000)
+    theirs.close()
+    until(lambda: outcomes == ["closed"])
+    assert len(thread) == 0
 
 
-def test_finishing_the_thread_waits_until_every_peer_has_closed(thread, pair):
-    server, peer = pair
-    thread.close(server)
-    told = threading.Event()
-    finished = threading.Event()
-
-    def finish():
-        thread.finish(math.inf, told.set)
-        finished.set()
-
-    finishing = threading.Thread(target=finish)
-    finishing.start()
-    assert told.wait(PATIENCE)  # it waits, and notifies
-    assert not finished.is_set()
-    peer.close()
-    finishing.join(PATIENCE)
-    assert finished.is_set()
+def test_the_thread_looks_at_once_at_what_is_due_sooner(pairs):
+    """One that slept on would be late by a minute."""
+    with service(settings=Settings(expect_linger_idle=0.02)) as of:
+        of.worker.service = of
+        thread = sync.LingerThread(of.worker)
+        for _ in range(3):
+            thread.linger(made(of, pairs()[0]))
+            until(lambda: len(thread) == 0)
+        thread.finish()
+    assert of.counters.lingered_as == ["timed_out"] * 3
 
 
-def test_finishing_the_thread_late_does_not_wait(thread, pair, outcomes):
-    server, peer = pair
-    thread.close(server)
-    assert receive_all(peer) == b""
-    turn_until(thread._linger, lambda: len(thread._linger))  # noqa: SLF001  to see it
-    thread.finish(time.monotonic(), lambda: pytest.fail("there is no time to wait"))
-    assert outcomes == ["dropped"]
-    peer.sendall(b"x")  # it reads on: the process ends with it
-
-
-def test_finishing_a_thread_that_never_began_does_nothing(thread):
-    thread.finish(math.inf, lambda: pytest.fail("there is nothing to wait for"))
-    assert "linger" not in {each.name for each in threading.enumerate()}
-
-
-def test_the_thread_outlives_connections_that_are_gone_or_closed(thread, pairs, outcomes):
-    closed, _ = pairs()
-    closed.close()
-    gone, peer = pairs()
-    reset(peer)
-    for server in (closed, gone):
-        thread.discard(server)
-        thread.close(server)
-    server, peer = pairs()
-    thread.close(server)
-    peer.sendall(b"x" * 10_000_000)
-    assert receive_all(peer) == b""
-    peer.close()
-    thread.finish(math.inf, lambda: None)
-    assert outcomes == ["closed"] * 3
-
-
-def test_the_thread_leaves_no_file_open(thread, kind):
-    with contextlib.ExitStack() as stack:
-        server, peer = connect(kind)
-        thread.close(server)
+def test_the_thread_makes_room(thread, close, pairs, outcomes):
+    peers = []
+    for _ in range(3):
+        server, peer = pairs()
+        close(server)
         assert receive_all(peer) == b""
-        peer.close()  # the loop is running, and has what it needs
-        before = count_open_files()
-        for _ in range(20):
-            server, peer = connect(kind)
-            stack.enter_context(peer)
-            thread.discard(server)
-            thread.close(server)
-            assert receive_all(peer) == b""
-    thread.finish(math.inf, lambda: None)
-    assert count_open_files() <= before
+        peers.append(peer)
+    assert thread.make_room(1)
+    assert not thread.make_room(1)
+    assert outcomes == ["dropped", "dropped"]
+    for peer in peers[:2]:
+        check_closed(peer)
+    peers[2].sendall(b"x" * 1_000_000)
+
+
+def test_the_thread_outlives_connections_that_are_gone(thread, close, pairs, outcomes, kind):
+    for _ in range(2):
+        server, peer = pairs()
+        reset(raw(peer) if kind == "tls" else peer)
+        close(server)
+    server, peer = pairs()
+    close(server)
+    peer.sendall(b"x" * 1_000_000)
+    assert receive_all(peer) == b""
+    peer.close()
+    until(lambda: outcomes == ["closed"] * 3)
+
+
+def test_the_end_of_the_thread_waits_until_every_peer_has_closed(
+    thread, close, ours, theirs, outcomes
+):
+    close(ours)
+    finishing = threading.Thread(target=thread.finish)
+    finishing.start()
+    finishing.join(0.05)  # long enough for one that does not wait
+    assert finishing.is_alive()
+    theirs.close()
+    finishing.join(PATIENCE)
+    assert outcomes == ["closed"]
+    assert linger_threads() == []
+
+
+def test_the_end_of_the_thread_closes_what_is_left(thread, close, ours, theirs, outcomes):
+    close(ours)
+    thread._worker.cfg.set("graceful_timeout", 0)  # noqa: SLF001  it has no time
+    thread.finish()
+    assert outcomes == ["dropped"]
+    assert linger_threads() == []
+    check_closed(theirs)
+
+
+def test_without_a_thread_a_connection_lingers_in_place(
+    thread, ours, theirs, outcomes, monkeypatch
+):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    before = count_open_files()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    theirs.close()
+    thread.linger(made(thread._worker.service, ours))  # noqa: SLF001
+    assert outcomes == ["closed"]
+    assert count_open_files() == before - 2

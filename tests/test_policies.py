@@ -1,17 +1,14 @@
 """The ready policies: alone, before a WSGI application, and on the wire."""
 
 import base64
-import io
 
 import pytest
-import webtest
 from conftest import WORKERS
-from pairs import Silence
 from wire import CONTINUE, Client, Server, request, waiting
 
-from gunicorn_expect import Expectation, Proceed, Refuse, inline, policies
-from gunicorn_expect.decision import inline_part
-from gunicorn_expect.gate import EXITS_KEY, Gate
+from gunicorn_expect import Proceed, Refuse, inline, policies
+from gunicorn_expect.decision import EXITS_KEY, inline_part
+from gunicorn_expect.testing import TestApp
 
 #: What may be meant as a call, and be called in place of what it makes.
 FACTORIES = [
@@ -365,21 +362,6 @@ def test_what_makes_policies_is_none_itself(make, makes):
 # Before an application.
 
 
-class Waiting(io.BytesIO):
-    """A body that somebody waits to send."""
-
-    def __init__(self, content):
-        super().__init__(content)
-        self.expectation = Expectation(Silence())
-
-    def read(self, size=-1):
-        self.expectation.on_read()
-        return super().read(size)
-
-    def on_respond(self, *, discard=False):
-        self.expectation.on_respond()
-
-
 def application(environ, start_response):
     body = environ["wsgi.input"].read()
     user = environ.get("REMOTE_USER", "-")
@@ -387,17 +369,19 @@ def application(environ, start_response):
     return [body]
 
 
+class App(TestApp):
+    """A TestApp of whom each request with a body waits."""
+
+    def put(self, *arguments, **options):
+        return super().put(*arguments, expect=True, **options)
+
+    def post(self, *arguments, **options):
+        return super().post(*arguments, expect=True, **options)
+
+
 def browser(policy):
-    """Give a WebTest app of whom each request with a body waits."""
-    gate = Gate(application, policy)
-
-    def waits(environ, start_response):
-        if environ.get("CONTENT_LENGTH"):
-            environ["wsgi.input"] = Waiting(environ["wsgi.input"].read())
-        return gate(environ, start_response)
-
     # Its lint wants a Content-Type of each answer, one without a body among them.
-    return webtest.TestApp(waits, lint=False)
+    return App(application, policy=policy, lint=False)
 
 
 def guarded():

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 import pytest
 from wire import CHECKOUT, PATIENCE
 
-from gunicorn_expect.pool import Pool
+from gunicorn_expect.workers.pool import Pool
 
 
 def submit(pool, function, *arguments, place=None):
@@ -479,7 +479,7 @@ def test_a_pool_that_was_never_used_is_shut_down(alive):
 @pytest.mark.parametrize("task", ["lambda: None", "threading.Event().wait"])
 def test_no_thread_of_a_pool_keeps_a_process_alive(task):
     code = (
-        "import threading; from gunicorn_expect.pool import Pool; pool = Pool(2, 2); "
+        "import threading; from gunicorn_expect.workers.pool import Pool; pool = Pool(2, 2); "
         f"pool.run({task}, pool.place())"
     )
     subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=True, timeout=PATIENCE)

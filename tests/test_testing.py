@@ -1,6 +1,7 @@
 """gunicorn_expect.testing.TestApp: an upload without a server is as it is on the wire."""
 
 import dataclasses
+import http.client
 import json
 import os
 import subprocess
@@ -15,7 +16,8 @@ from wire import CHECKOUT, Client, Server, request
 
 import gunicorn_expect.testing
 from gunicorn_expect import BodyTimeout, ClientDisconnected, Proceed, Refuse, State
-from gunicorn_expect.gate import EXITS_KEY, KEY, AnswerCutOff
+from gunicorn_expect.answer import KEY
+from gunicorn_expect.decision import EXITS_KEY
 from gunicorn_expect.settings import BadSettingError
 from gunicorn_expect.testing import DecidedBy, Interim, TestApp, TestRequest
 
@@ -349,16 +351,47 @@ def test_the_application_has_the_expectation():
 @pytest.mark.parametrize(
     ("path", "error", "words"),
     [
-        ("/start-twice", AssertionError, "a second time without exc_info"),
+        ("/start-twice", AssertionError, "already set"),
         ("/start?100 Continue", ValueError, "a 1xx is not a final response"),
         ("/fail", LookupError, "the application failed"),
-        ("/fail-after-first-byte", AnswerCutOff, "the answer is cut off"),
+        ("/fail-after-first-byte", LookupError, "the application failed"),
         ("/write-then-read", ClientDisconnected, "the client left after 0 of 5 bytes"),
     ],
 )
 def test_what_the_application_does_wrong_reaches_the_test(path, error, words):
     with pytest.raises(error, match=words):
         of_tests().put(path, b"hello", expect=True)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, ConnectionResetError, SystemExit])
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("body", [b"", b"hello"])
+def test_an_error_that_a_worker_takes_for_its_own_reaches_the_test(error, started, body):
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT])
+        if started:
+            yield b"first"
+        raise error("of the application")
+
+    with pytest.raises(error, match="of the application"):
+        TestApp(application).put("/f", body)
+
+
+def test_what_the_policy_raises_reaches_the_test():
+    def policy(environ):
+        raise PermissionError("of the policy")
+
+    with pytest.raises(PermissionError, match="of the policy"):
+        TestApp(upload, policy=policy).put("/f", b"x", expect=True)
+
+
+def test_an_answer_that_is_cut_off_is_an_error():
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT, ("Content-Length", "10")])
+        return [b"first"]
+
+    with pytest.raises(http.client.IncompleteRead):
+        TestApp(application).get("/")
 
 
 def test_an_application_that_does_not_start_its_answer_fails():
@@ -395,6 +428,65 @@ def test_a_100_is_sent_again_for_who_asks_for_more():
     answer = TestApp(reading(how)).put("/f", b"hello", expect=True)
     assert [interim.status for interim in answer.interim] == [100, 100]
     assert answer.body == b"hello"
+
+
+# The environ, and the answer.
+
+
+def test_the_environ_is_the_workers_and_what_a_test_has_put_there_wins():
+    environs = []
+
+    def policy(environ):
+        environs.append(environ)
+
+    def application(environ, start_response):
+        environs.append(environ)
+        start_response("204 No Content", [])
+        return []
+
+    app = TestApp(application, extra_environ={"REMOTE_USER": "ann"}, policy=policy)
+    marks = {"wsgi.url_scheme": "https", "SCRIPT_NAME": "/under", "REMOTE_ADDR": "192.0.2.7"}
+    app.put("/caf%C3%A9%2F?q=a b", b"x", {"X-One": "1"}, extra_environ={"a.mark": app, **marks})
+    asked, called = environs
+    assert asked is called
+    assert marks.items() <= called.items()
+    assert called["a.mark"] is app
+    assert called["REMOTE_USER"] == "ann"
+    assert called["HTTP_X_ONE"] == "1"
+    assert called["PATH_INFO"].encode("latin-1") == "/caf\u00e9/".encode()
+    assert called["QUERY_STRING"] == "q=a b"
+    assert called["RAW_URI"] == "/under/caf%C3%A9/?q=a%20b"
+    assert "gunicorn" in called["SERVER_SOFTWARE"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"SERVER_PROTOCOL": "HTTP/1.0"}])
+def test_the_fields_of_the_answer_are_the_applications(fields):
+    given = [TEXT, ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d"), ("X", "\u00e4")]
+
+    def application(environ, start_response):
+        start_response("200 OK", [*given, ("Date", "today")])  # gunicorn has its own
+        yield b"one, "
+        yield b"two"
+
+    answer = TestApp(application).put("/f", b"x", extra_environ=fields)
+    assert answer.body == b"one, two"
+    assert answer.headerlist == [*given, ("Content-Length", "8")]  # which WebTest has counted
+
+
+def test_the_head_of_a_request_is_answered_without_a_body():
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT, ("Content-Length", "5")])
+        return [b"hello"] if environ["REQUEST_METHOD"] == "GET" else []
+
+    answer = TestApp(application).head("/")
+    assert (answer.headers["Content-Length"], answer.body) == ("5", b"")
+    assert TestApp(application).get("/").body == b"hello"
+
+
+def test_a_malformed_request_is_answered_as_on_the_wire():
+    answer = TestApp(upload).put("/f", b"x", {"Content-Length": "+1"}, status=400)
+    assert answer.body_bytes_read == 0
+    assert answer.interim == []
 
 
 # WebTest.

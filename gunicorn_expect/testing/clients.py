@@ -10,24 +10,19 @@ import contextlib
 import dataclasses
 import http.client
 import io
-import re
 import select
 import socket
 import types
 import urllib.parse
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from gunicorn_expect.testing.interim import Interim
+from gunicorn_expect.testing.interim import INTERIM, Interim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gunicorn_expect.fields import Headers
-
-
-#: The beginning of an interim response; behind a 101 there is another protocol.
-_INTERIM: Final = re.compile(rb"HTTP/1\.[01] (1(?!01)[0-9]{2})\b")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,7 +293,7 @@ class _Connection:
         line = self._incoming.readline()
         if not line:
             raise ConnectionError("the server ended the connection without an answer")
-        match = _INTERIM.match(line)
+        match = INTERIM.match(line)
         if match is None:
             self._incoming.unread(line)
             return None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
+
+#: The beginning of an interim response; behind a 101 there is another protocol.
+INTERIM: Final = re.compile(rb"HTTP/1\.[01] (1(?!01)[0-9]{2})\b")
 
 
 class Interim(NamedTuple):

@@ -1,41 +1,44 @@
-"""A server of one request in memory: no connection, and all that the worker makes of an upload.
+"""A worker in memory: its connection, exchange and answer, on a wire whose other end is a test.
 
-The expectation, the body with its framing, the policy and the gate are those of the worker. Here
-are only the two ends of the connection: what the client sends, and what it hears.
+The rules are the worker's own. Here are only the two ends of the wire: the bytes that the client
+sends, made from the environ of a test, and the bytes that it hears.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import errno
+import http.client
 import io
-from typing import TYPE_CHECKING, Any, Final
-from wsgiref.util import FileWrapper
+import logging
+import string
+import types
+import urllib.parse
+from typing import TYPE_CHECKING, Any, Final, cast
+from wsgiref.util import is_hop_by_hop
 
+from gunicorn.config import Config
+from gunicorn.workers import base
+
+from gunicorn_expect import host
+from gunicorn_expect.answer import KEY, Answer, Service
 from gunicorn_expect.body import Body
-from gunicorn_expect.errors import BodyTimeout
-from gunicorn_expect.expectation import (
-    NOBODY_WAITS,
-    Expectation,
-    State,
-    UnknownExpectationError,
-    expects_continue,
-)
-from gunicorn_expect.framing import Chunked, Framing, Sized
-from gunicorn_expect.gate import Gate
-from gunicorn_expect.receiver import Source
+from gunicorn_expect.connection import Connection, Wants
+from gunicorn_expect.counters import Counters
 from gunicorn_expect.settings import Settings
-from gunicorn_expect.testing.interim import Interim
+from gunicorn_expect.states import State
+from gunicorn_expect.testing.interim import INTERIM, Interim
+from gunicorn_expect.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from gunicorn_expect.decision import Policy
-    from gunicorn_expect.fields import Headers
+    from gunicorn_expect.exchange import Exchange
+    from gunicorn_expect.response import Response
+    from gunicorn_expect.states import End
 
 #: Where the environ of a request has its `Manners`, and gets its `Upload`.
 MANNERS_KEY: Final = "gunicorn_expect.testing.manners"
@@ -44,8 +47,13 @@ UPLOAD_KEY: Final = "gunicorn_expect.testing.upload"
 #: Bytes of a chunk: as http.client sends a file.
 CHUNK_SIZE: Final = 8192
 
-#: gunicorn's limits of a field and of a head.
-_LIMITS: Final = (8190, 65536)
+#: What the worker puts into an environ, whatever a test has there.
+_OF_THE_WORKER: Final = frozenset(
+    {"wsgi.input", "wsgi.input_terminated", "wsgi.early_hints", "wsgi.file_wrapper"}
+)
+
+#: The fields that are gunicorn's in every response: it drops those of an application.
+_OF_GUNICORN: Final = frozenset({"Server", "Date"})
 
 
 class DecidedBy(enum.Enum):
@@ -59,7 +67,7 @@ class DecidedBy(enum.Enum):
 
 
 _DECIDED: Final = {
-    # what became of the expectation, and whether the application had been called
+    # what became of the expectation, and whether the application had it to decide
     (State.CONTINUED, False): DecidedBy.POLICY_PROCEEDED,
     (State.DECLINED, False): DecidedBy.POLICY_REFUSED,
     (State.CONTINUED, True): DecidedBy.APPLICATION_READ,
@@ -85,145 +93,186 @@ class Manners:
             raise ValueError("a client leaves or stalls, not both: leaves_after and stalls_after")
 
 
-def serve(
-    application: WSGIApplication,
-    policy: Policy | None,
-    environ: WSGIEnvironment,
-    start_response: StartResponse,
-) -> Iterable[bytes]:
-    """Answer a request of a client in memory; its environ gets its `Upload` at `UPLOAD_KEY`."""
-    upload = environ[UPLOAD_KEY] = Upload(environ)
+class Server:
+    """An application that serves another one as the worker does. For one thread."""
 
-    def called(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        upload.application_called = True
-        return application(environ, start_response)
+    def __init__(self, application: WSGIApplication, policy: Policy | None) -> None:
+        """Serve this application, behind this policy."""
+        self._application = application
+        worker = _Worker()
+        self._service = Service(
+            worker=worker,
+            cfg=worker.cfg,
+            # No limit of the total: nobody is slow in memory.
+            settings=Settings(expect_min_rate=0, expect_warn=False),
+            counters=Counters(),
+            head_limits=host.head_limits(worker.cfg),
+            application=self._call,
+            policy=policy,
+            catches=(),  # an error is for the test
+        )
 
-    def start(
-        status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
-    ) -> Any:
-        upload.answered = True
-        return start_response(status, headers, exc_info)
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request of a client in memory; its environ gets its `Upload` at `UPLOAD_KEY`."""
+        client = Client(environ)
+        upload = environ[UPLOAD_KEY] = Upload(client.interim)
+        connection = _Connection(self._service, client, environ, upload)
+        if connection.advance() is not Wants.ANSWER:
+            raise ValueError("the environ does not make the head of a request")
+        connection.answer()
+        status, headers, body = client.response(environ["REQUEST_METHOD"])
+        start_response(status, headers)
+        return [body]
 
-    try:
-        served = upload.serve(environ)
-    except UnknownExpectationError:
-        start("417 Expectation Failed", [("Content-Length", "0")])
-        return []
-    return Gate(called, policy)(served, start)
+    def _call(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        upload: Upload = environ[UPLOAD_KEY]
+        upload.was_left_to_the_application = environ[KEY].state is State.PENDING
+        return self._application(environ, start_response)
 
 
 class Upload:
-    """One request, its client, and what the client heard. It is the wire of its own body."""
+    """How the upload of one request went."""
 
-    def __init__(self, environ: WSGIEnvironment) -> None:
-        """Be asked for by this head."""
-        self.application_called = False
-        self.answered = False
-        self.decided_by = DecidedBy.NOBODY
-        self.interim: list[Interim] = []
-        self.body: CountedBody | None = None
-        self._http_1_1 = environ["SERVER_PROTOCOL"] != "HTTP/1.0"
+    #: None: the request has no body, or its head was malformed.
+    body: CountedBody | None = None
+    exchange: Exchange | None = None
+    #: Whether the client still waited when the application was called.
+    was_left_to_the_application = False
 
-    def serve(self, environ: WSGIEnvironment) -> WSGIEnvironment:
-        """Give the environ that the worker makes of this one. UnknownExpectationError: 417."""
-        chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-        waits = expects_continue([("EXPECT", environ.get("HTTP_EXPECT", ""))]) and self._http_1_1
-        served = {
-            # What WebOb has noted of the input is not true of ours.
-            **{name: value for name, value in environ.items() if not name.startswith("webob.")},
-            "wsgi.early_hints": self._hint,
-            "wsgi.file_wrapper": FileWrapper,
-            "wsgi.input_terminated": True,
-        }
-        if chunked:
-            served.pop("CONTENT_LENGTH", None)
-        length = None if chunked else int(environ.get("CONTENT_LENGTH") or 0)
-        if length != 0:
-            served["wsgi.input"] = self.body = self._open(environ, length, waits=waits)
-        return served
+    def __init__(self, interim: list[Interim]) -> None:
+        """Begin."""
+        #: What the client heard before the final response, in order.
+        self.interim = interim
 
-    def _open(self, environ: WSGIEnvironment, length: int | None, *, waits: bool) -> CountedBody:
-        content = environ["wsgi.input"].read()
-        environ["wsgi.input"] = io.BytesIO(content)  # the test may look at it, or send it again
-        self._sender = sender = Sender(content, length, environ.get(MANNERS_KEY) or Manners())
-        framing: Framing
-        if length is None:
-            framing = Chunked(sender, *_LIMITS, on_trailers=lambda _: None)
-        else:
-            framing = Sized(sender, length)
-        if waits:
-            return CountedBody(framing, Expectation(self, on_decided=self._decided), self)
-        sender.send()
-        return CountedBody(framing, NOBODY_WAITS, self)
-
-    def _decided(self, expectation: Expectation) -> None:
-        self.decided_by = _DECIDED[expectation.state, self.application_called]
-
-    def _hint(self, headers: Headers) -> None:
-        if self._http_1_1 and not self.answered:
-            self.interim.append(Interim(103, list(headers)))
-
-    # What an expectation and a body ask of their connection.
-
-    def body_arrived(self) -> bool:
-        """Tell whether body bytes are here."""
-        return self._sender.look(1)
-
-    def send_continue(self, headers: Headers) -> None:
-        """Let the client hear it, and send."""
-        self.interim.append(Interim(100, list(headers)))
-        self._sender.send()
-
-    def close_after_response(self) -> None:
-        """Leave it: there is no connection."""
-
-    def discard(self) -> None:
-        """Leave it."""
+    @property
+    def decided_by(self) -> DecidedBy:
+        """Who decided whether the client sends its body."""
+        state = State.NONE if self.exchange is None else self.exchange.state
+        return _DECIDED.get((state, self.was_left_to_the_application), DecidedBy.NOBODY)
 
 
-class Sender(Source):
+class Client(Transport):
     """A client that sends all that it will send at once when it is let to, and leaves if not."""
 
-    def __init__(self, content: bytes, length: int | None, manners: Manners) -> None:
-        """Have this to send.
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        """Send the request of an environ, whose input is read, and put back."""
+        super().__init__(cast("Any", _NoSocket()))
+        content = environ["wsgi.input"].read()
+        environ["wsgi.input"] = io.BytesIO(content)  # the test may look at it, or send it again
+        manners: Manners = environ.get(MANNERS_KEY) or Manners()
+        #: What it will send of its body.
+        self._body = _body(content, manners, chunked=_is_chunked(environ))
+        self._waits = _waits(environ)
+        self._stalls = manners.stalls_after is not None
+        # What is on its way to the server, and how much of it is received.
+        self._sent = _head(environ) + (b"" if self._waits else self._body)
+        self._received = 0
+        self._response: list[bytes] = []
+        self.interim: list[Interim] = []
 
-        Args:
-            content: the body.
-            length: what its head says of it; None: it is sent in chunks.
-            manners: how much of it is sent.
+    # What the server asks of its transport.
 
-        """
-        super().__init__(timeout=Settings.expect_body_timeout)
-        stalls = manners.stalls_after is not None
-        most = manners.stalls_after if stalls else manners.leaves_after
-        sent = content[:most]
-        if length is None:
-            sent = _in_chunks(sent) + (b"0\r\n\r\n" if most is None else b"")
-        self._sent = sent
-        self._stalls = stalls
-        self._stays = False
-
-    def send(self) -> None:
-        """Send; to do so again changes nothing."""
-        self._ahead, self._stays = self._sent, self._stalls
+    def fileno(self) -> int:
+        """Return -1: it has none."""
+        return -1
 
     def here(self) -> int:
-        """Count what it has sent and nobody has taken."""
-        return len(self._ahead) - self._taken
+        """Count the bytes that can be received."""
+        return len(self._sent) - self._received
 
-    def look(self, size: int) -> bool:  # noqa: ARG002  all of it is here, or nothing
-        """Tell whether there is any of it."""
-        return not self.nothing_ahead
+    def receive(self, size: int) -> bytes | None:
+        """Receive up to ``size`` bytes; ``b""`` at the end, None: nothing."""
+        data = self._sent[self._received : self._received + size]
+        self._received += len(data)
+        return None if not data and (self._waits or self._stalls) else data
 
-    def receive(self, size: int, *, whole: bool = False) -> bytes:  # noqa: ARG002  likewise
-        """Take it."""
-        data = self._ahead[self._taken : self._taken + size]
-        if not data and not self.patience:
-            raise BlockingIOError(errno.EAGAIN, "nothing is here")
-        if not data and self._stays:
-            raise BodyTimeout(f"nothing came from the client for {self.patience:g} s")
-        self._taken += len(data)
-        return data
+    def wait(self, events: int, timeout: float | None) -> int:  # noqa: ARG002  the transport's
+        """Return that time is up: what is not here won't come."""
+        return 0
+
+    def send_at_once(self) -> None:
+        """Do nothing: it hears each piece when it is sent."""
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Hear this: a whole interim response, or a piece of the final one."""
+        match = None if self._response else INTERIM.match(data)
+        if match is None:
+            self._response.append(bytes(data))
+            if self._waits:
+                self._waits = self._stalls = False  # refused: it leaves
+            return len(data)
+        fields = http.client.parse_headers(io.BytesIO(bytes(data).partition(b"\r\n")[2]))
+        self.interim.append(Interim(int(match[1]), fields.items()))
+        if self._waits and match[1] == b"100":
+            self._waits = False
+            self._sent, self._received = self._body, 0
+        return len(data)
+
+    def response(self, method: str) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Return the status, the header fields and the body of the final response.
+
+        The fields are the application's: gunicorn's, and those about the connection, are left out.
+
+        Raises:
+            http.client.HTTPException: there is none, or not all of it.
+
+        """
+        source = types.SimpleNamespace(makefile=lambda _: io.BytesIO(b"".join(self._response)))
+        response = http.client.HTTPResponse(cast("Any", source), method=method)
+        response.begin()
+        fields = [
+            (name, value)
+            for name, value in response.getheaders()
+            if name not in _OF_GUNICORN and not is_hop_by_hop(name)
+        ]
+        return f"{response.status} {response.reason}", fields, response.read()
+
+
+class _Connection(Connection):
+    """The worker's connection, to a client in memory."""
+
+    def __init__(
+        self, service: Service, client: Client, environ: WSGIEnvironment, upload: Upload
+    ) -> None:
+        server = environ["SERVER_NAME"], environ["SERVER_PORT"]
+        super().__init__(service, client.sock, ("127.0.0.1", 0), server)
+        self.transport = client
+        self._environ = environ
+        self._upload = upload
+
+    def answer(self) -> End:
+        """Answer what is here; what the application or the policy raises is raised."""
+        if self.error is not None:
+            return super().answer()
+        return _Answer(self.service, self.request, self.exchange, self).run()
+
+    def create(
+        self, request: Any, exchange: Exchange | None, on_start: Callable[[], object]
+    ) -> tuple[Response, dict[str, Any]]:
+        """Return the response of a request, and its environ: what a test has put there wins."""
+        if exchange is not None:
+            framing: Any = exchange.framing
+            request.body = self._upload.body = CountedBody(framing, exchange)
+            self._upload.exchange = exchange
+        response, made = super().create(request, exchange, on_start)
+        environ = {
+            name: value
+            for name, value in self._environ.items()
+            # What WebOb has noted of the input is not true of ours.
+            if name not in _OF_THE_WORKER and not name.startswith("webob.")
+        }
+        if _is_chunked(environ):
+            environ.pop("CONTENT_LENGTH", None)
+        return response, {**made, **environ}
+
+
+class _Answer(Answer):
+    """The worker's answer, whose errors are for the test."""
+
+    __slots__ = ()
+
+    def _report_gone(self, error: Exception) -> None:
+        raise error
 
 
 class CountedBody(Body):
@@ -250,6 +299,74 @@ class CountedBody(Body):
         return size
 
 
-def _in_chunks(content: bytes) -> bytes:
-    pieces = (content[i : i + CHUNK_SIZE] for i in range(0, len(content), CHUNK_SIZE))
-    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+class _Worker(base.Worker):
+    """gunicorn's worker, as far as one request needs it: no process, and nothing is logged."""
+
+    def __init__(self) -> None:
+        self.cfg = Config()
+        self.cfg.set("sendfile", False)
+        self.log = cast("Any", _Silence("gunicorn_expect.testing", logging.CRITICAL + 1))
+        self.nr = 0
+        self.alive = True
+
+
+class _Silence(logging.Logger):
+    """A log that keeps nothing: what matters to a test reaches it as a response or an error."""
+
+    def access(self, *args: Any) -> None:
+        """Leave it."""
+
+
+class _NoSocket:
+    """What stands for the socket: ``gunicorn.socket`` of the environ, too."""
+
+    def fileno(self) -> int:
+        return -1
+
+    def gettimeout(self) -> float:
+        return 0.0  # it never waits
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Leave it."""
+
+
+# The request, as the client sends it.
+
+
+def _is_chunked(environ: WSGIEnvironment) -> bool:
+    return "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+
+
+def _waits(environ: WSGIEnvironment) -> bool:
+    """Return whether its client waits before it sends the body."""
+    asks = "100-continue" in environ.get("HTTP_EXPECT", "").lower()
+    has_body = _is_chunked(environ) or environ.get("CONTENT_LENGTH", "0") not in ("", "0")
+    return asks and has_body and environ["SERVER_PROTOCOL"] != "HTTP/1.0"
+
+
+def _head(environ: WSGIEnvironment) -> bytes:
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    target = urllib.parse.quote(path, encoding="latin-1") or "/"
+    if environ.get("QUERY_STRING"):
+        query = environ["QUERY_STRING"]
+        target += "?" + urllib.parse.quote(query, safe=string.punctuation, encoding="latin-1")
+    lines = [f"{environ['REQUEST_METHOD']} {target} {environ['SERVER_PROTOCOL']}"]
+    for name, value in environ.items():
+        if name.startswith("HTTP_"):
+            lines.append(f"{name[5:].replace('_', '-')}: {value}")
+        elif name == "CONTENT_TYPE" and value:
+            lines.append(f"Content-Type: {value}")
+        elif name == "CONTENT_LENGTH" and value and not _is_chunked(environ):
+            lines.append(f"Content-Length: {value}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def _body(content: bytes, manners: Manners, *, chunked: bool) -> bytes:
+    """Return what the client sends of its body in all."""
+    most = manners.leaves_after if manners.stalls_after is None else manners.stalls_after
+    sent = content[:most]
+    if not chunked:
+        return sent
+    pieces = (sent[i : i + CHUNK_SIZE] for i in range(0, len(sent), CHUNK_SIZE))
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return chunks + (b"0\r\n\r\n" if most is None else b"")

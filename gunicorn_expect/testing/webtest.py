@@ -11,8 +11,8 @@ from gunicorn_expect.testing.memory import (
     UPLOAD_KEY,
     DecidedBy,
     Manners,
+    Server,
     Upload,
-    serve,
 )
 
 try:
@@ -169,7 +169,7 @@ class TestApp(webtest.TestApp):  # type: ignore[misc]
         """
         super().__init__(app, *args, **options)
         checked = settings.check({"expect_policy": policy}, {})
-        self.app = functools.partial(serve, self.app, settings.policy_of(checked))
+        self.app = Server(self.app, settings.policy_of(checked))
 
     def request(
         self,

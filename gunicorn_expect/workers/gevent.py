@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-from contextlib import nullcontext
+import collections
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gunicorn_expect import connection, exchange, worker
+from gunicorn_expect.answer import OnExit
+from gunicorn_expect.connection import Connection, Wants
+from gunicorn_expect.states import End
+from gunicorn_expect.workers import base
 
 try:
     from gunicorn.workers import ggevent  # first: it says which gevent it needs
 
-    from gevent import GreenletExit  # type: ignore[import-untyped]  # isort: skip
+    import gevent  # type: ignore[import-untyped]  # isort: skip
+    from gevent.pool import Pool  # type: ignore[import-untyped]
+    from gevent.server import StreamServer  # type: ignore[import-untyped]
 except (ImportError, RuntimeError) as error:
     raise RuntimeError(
         f"gunicorn_expect.GeventWorker needs the extra gunicorn-expect[gevent]: {error}"
@@ -21,79 +26,104 @@ except (ImportError, RuntimeError) as error:
 if TYPE_CHECKING:
     import socket
 
-    from gunicorn.http.message import Request
 
-    from gunicorn_expect import linger
-    from gunicorn_expect.settings import Settings
+class Worker(base.Worker, ggevent.GeventWorker):
+    """A worker that has a greenlet for each connection, from its accept to its end."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Listener:
-    """What gunicorn asks a listener for a connection that it has accepted."""
-
-    name: Any
-
-    def getsockname(self) -> Any:
-        """Return it, though the listener may be closed by now."""
-        return self.name
-
-
-class Worker(worker.Worker, ggevent.GeventWorker):
-    """gunicorn's gevent worker, for applications that take uploads."""
-
-    passing = (*worker.Worker.passing, GreenletExit)
     hooks = (
-        "gunicorn.workers.ggevent:GeventWorker.load_wsgi",
-        "gunicorn.workers.ggevent:GeventWorker.handle",
-        "gunicorn.workers.ggevent:GeventWorker.handle_request",
-        "gunicorn.workers.ggevent:GeventWorker.handle_http2",
-        "gunicorn.workers.ggevent:GeventWorker.handle_http2_request",
-        "gunicorn.workers.ggevent:GeventWorker._try_h2c_upgrade",
-        "gunicorn.workers.ggevent:GeventWorker.timeout_ctx",
+        "gunicorn.workers.ggevent:GeventWorker.patch",
+        "gunicorn.workers.ggevent:GeventWorker.is_already_handled",
     )
+    on_exit = OnExit.CLOSE
+    catches = (BaseException,)  # gevent.Timeout is one
+    passes = (KeyboardInterrupt, gevent.GreenletExit)
 
-    #: Connections that greenlets serve now.
-    _served = 0
+    def is_handled(self, items: Any) -> bool:
+        """Return whether the application has answered on the socket by itself."""
+        return bool(self.is_already_handled(items))
 
-    def open(self, closing: linger.Linger, limits: Settings) -> None:
-        """Note the listeners' names, too: they are closed before the last greenlets begin."""
-        super().open(closing, limits)
-        self._listeners = {each: Listener(each.getsockname()) for each in self.sockets}
+    def run(self) -> None:
+        """Serve until the worker ends (main greenlet)."""
+        self.begin()
+        self._lingering: collections.OrderedDict[Connection, Any] = collections.OrderedDict()
+        servers = []
+        for listener in self.sockets:
+            listener.setblocking(True)
+            # One more than there may be, for a new one: then one that lingers makes room.
+            pool = Pool(self.cfg.worker_connections + 1)
+            serve = partial(self._serve, pool, listener.getsockname())
+            server = StreamServer(listener, handle=serve, spawn=pool)
+            if self.cfg.workers > 1:
+                server.max_accept = 1
+            server.start()
+            servers.append(server)
+        while self.alive:
+            self.notify()
+            gevent.sleep(1.0)
+        for server in servers:
+            server.close()
+        self._finish([server.pool for server in servers])
 
-    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
-        """Serve a connection; the oldest closing ones make room for it (greenlet of the pool)."""
-        self._served += 1
+    def _finish(self, pools: list[Any]) -> None:
+        """Let what has begun come to an end, within the time there is (main greenlet)."""
+        ends = self.grace_ends()
+        while time.monotonic() < ends:
+            serving = sum(len(pool) for pool in pools) - len(self._lingering)
+            if serving <= 0:
+                # gunicorn boots the next worker when this one has ended.
+                ends = min(ends, self._linger_ends())
+                if not self._lingering:
+                    return
+            self.notify()
+            gevent.sleep(min(0.1, max(0.0, ends - time.monotonic())))
+        for pool in pools:
+            pool.kill(block=False)
+        gevent.sleep(0)  # they close their connections
+
+    def _linger_ends(self) -> float:
+        if not hasattr(self, "_lingers_until"):
+            self._lingers_until = time.monotonic() + self._settings.expect_linger_idle
+        return self._lingers_until
+
+    def _serve(self, pool: Any, name: Any, client: socket.socket, peer: Any) -> None:
+        """Serve a connection from its accept to its end (greenlet of the pool)."""
+        client.settimeout(0)  # gevent's sockets would wait by themselves
+        conn = Connection(self.service, client, peer, name)
+        self._make_room(pool)
         try:
-            self.lingering.make_room(self.worker_connections - self._served)
-            self._serve(self._listeners[listener], client, addr)
+            self._answer(conn)
+        except Exception:
+            self.log.exception("Error on a connection, which is closed now")
         finally:
-            self._served -= 1
+            self._linger(pool, conn)
 
-    def _serve(self, listener: Listener, client: socket.socket, addr: Any) -> None:
-        def answer(req: Request, sock: socket.socket) -> bool:
-            self.handle_request(listener.name, req, sock, addr)
-            return bool(self.cfg.keepalive)
+    def _answer(self, conn: Connection) -> None:
+        settings = self._settings
+        if not conn.wait_for_head(settings.expect_head_timeout):
+            return
+        while conn.answer() is End.KEEP:
+            if conn.next() is Wants.ANSWER:
+                continue
+            keepalive = (
+                min(self.cfg.keepalive, base.STOPPING) if not self.alive else self.cfg.keepalive
+            )
+            if not conn.has_begun and not conn.wait_for_first_byte(keepalive):
+                return
+            if not conn.wait_for_head(settings.expect_head_timeout):
+                return
 
-        client.setblocking(True)
-        connection.serve(
-            self,
-            client,
-            addr,
-            answer,
-            http2=partial(self.handle_http2, listener),  # type: ignore[arg-type]
-            upgrade=partial(self._try_h2c_upgrade, listener),  # type: ignore[attr-defined]
-            # gunicorn's time to keep alive; it is for a first request, too, but never none at all.
-            patience=self.timeout_ctx if self.cfg.keepalive else nullcontext,  # type: ignore[arg-type]
-        )
+    def _make_room(self, pool: Any) -> None:
+        """Let the connections that linger longest make room for new ones."""
+        while len(pool) > self.cfg.worker_connections and self._lingering:
+            _, greenlet = self._lingering.popitem(last=False)
+            greenlet.kill(block=False)
+            gevent.sleep(0)
 
-    def handle_http2_request(
-        self,
-        listener_name: Any,
-        req: Any,
-        sock: Any,
-        addr: Any,
-        h2_conn: Any,
-    ) -> None:
-        """Handle a request on a stream (greenlet of the connection)."""
-        if exchange.open_stream(req, h2_conn, self.terms):
-            super().handle_http2_request(listener_name, req, sock, addr, h2_conn)
+    def _linger(self, pool: Any, conn: Connection) -> None:
+        self._lingering[conn] = gevent.getcurrent()
+        try:
+            self._make_room(pool)
+            conn.linger_here(self._settings.expect_linger)
+        finally:
+            self._lingering.pop(conn, None)
+            conn.transport.close()

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import errno
+import select
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.workers import sync
-
-from gunicorn_expect import connection, worker
+from gunicorn_expect.answer import OnExit
+from gunicorn_expect.connection import Connection
+from gunicorn_expect.workers import base
+from gunicorn_expect.workers.loop import BROKEN, NO_ROOM, PAUSE, Loop
 
 if TYPE_CHECKING:
-    import socket
-
     from gunicorn.config import Config
     from gunicorn.glogging import Logger
-    from gunicorn.http.message import Request
 
 
-class Worker(worker.Worker, sync.SyncWorker):
-    """gunicorn's sync worker, for applications that take uploads."""
+class Worker(base.Worker):
+    """A worker that serves one request after the other; another thread lingers."""
 
-    hooks = (
-        "gunicorn.workers.sync:SyncWorker.load_wsgi",
-        "gunicorn.workers.sync:SyncWorker.handle",
-        "gunicorn.workers.sync:SyncWorker.handle_request",
-    )
-    guards_all = True
+    multithread = False
+    on_exit = OnExit.ANSWER
+    catches = (BaseException,)
 
     @classmethod
     def check_config(cls, cfg: Config, log: Logger) -> None:
@@ -39,26 +35,124 @@ class Worker(worker.Worker, sync.SyncWorker):
                 f"is {cfg.threads}: use -k gunicorn_expect.Worker, or threads 1"
             )
 
-    def accept(self, listener: Any) -> None:
-        """Accept a connection and serve it; the oldest closing ones make room for it."""
-        self.lingering.make_room(self.cfg.worker_connections - 1)
+    def run(self) -> None:
+        """Serve until the worker ends (main thread)."""
+        self.begin()
+        if "h2" in self.cfg.http_protocols:
+            self.log.warning(
+                "HTTP/2 is not supported by the sync worker. Use gunicorn_expect.Worker or "
+                "gunicorn_expect.GeventWorker for it. Falling back to HTTP/1.1 only."
+            )
+        self._lingering = LingerThread(self)
+        poller = select.poll()
+        names = {}
+        for listener in self.sockets:
+            listener.setblocking(False)
+            names[listener.fileno()] = listener, listener.getsockname()
+            poller.register(listener, select.POLLIN)
+        poller.register(self.PIPE[0], select.POLLIN)
         try:
-            super().accept(listener)
-        except OSError as error:
-            if error.errno in worker.NO_ROOM:
-                self.lingering.make_room(len(self.lingering) - 1)
-                time.sleep(worker.PAUSE)
-            elif worker.is_passing(error):
-                # What gunicorn takes for nothing to accept.
-                raise BlockingIOError(errno.EAGAIN, str(error)) from error
-            else:
-                raise
+            while self.alive:
+                self.tick()
+                for fd, _ in poller.poll(1000):
+                    if fd in names:
+                        self._serve_waiting(*names[fd])
+                    else:
+                        base.drain(fd)
+        except SystemExit:
+            if not self._must_go:
+                self._lingering.finish()
+            raise
+        self._lingering.finish()
 
-    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
-        """Serve a connection."""
+    def may_keep(self) -> bool:
+        """Count a request. No connection is kept: the next client waits."""
+        super().may_keep()
+        return False
 
-        def answer(req: Request, sock: socket.socket) -> bool:
-            self.handle_request(listener, req, sock, addr)
+    def _serve_waiting(self, listener: Any, name: Any) -> None:
+        """Serve those that wait at this listener, one after the other."""
+        while self.alive:
+            try:
+                sock, peer = listener.accept()
+            except OSError as error:
+                if error.errno in BROKEN:
+                    raise
+                if error.errno in NO_ROOM and not self._lingering.make_room(
+                    len(self._lingering) - 1
+                ):
+                    time.sleep(PAUSE)
+                return
+            self._lingering.make_room(self.cfg.worker_connections - 1)
+            self._serve(Connection(self.service, sock, peer, name))
+            self.tick()
+            if len(self.sockets) > 1:
+                return
+
+    def _serve(self, conn: Connection) -> None:
+        try:
+            if conn.wait_for_head(self._settings.expect_head_timeout):
+                conn.answer()
+        except Exception:
+            self.log.exception("Error on a connection, which is closed now")
+        finally:
+            self._lingering.linger(conn)
+
+
+class LingerThread:
+    """A loop for lingering connections alone, in a thread that begins with the first of them."""
+
+    def __init__(self, worker: Worker) -> None:
+        """Begin without a thread."""
+        self._worker = worker
+        self._loop: Loop | None = None
+        self._thread: threading.Thread | None = None
+        self._ending = False
+
+    def linger(self, conn: Connection) -> None:
+        """Close in order; here, for a short time, if the system has no thread left."""
+        if self._thread is None and not self._begin():
+            conn.linger_here(self._worker.service.settings.expect_linger_idle)
+        elif self._loop is not None:
+            self._loop.adopt(conn)
+
+    def __len__(self) -> int:
+        """Count the connections that linger."""
+        return 0 if self._loop is None else self._loop.lingering
+
+    def make_room(self, most: int) -> bool:
+        """Close the oldest until no more than so many linger; return whether one was closed."""
+        return self._loop is not None and self._loop.make_room(most)
+
+    def finish(self) -> None:
+        """Wait for them a little, and close them all (main thread)."""
+        worker = self._worker
+        if self._thread is None or self._loop is None:
+            return
+        ends = min(
+            worker.grace_ends(), time.monotonic() + worker.service.settings.expect_linger_idle
+        )
+        while self._loop.lingering and (left := ends - time.monotonic()) > 0:
+            self._thread.join(min(0.05, left))
+            worker.tick()
+        self._ending = True
+        self._loop.wake()
+        # It closes what is left at once; half of the margin is enough for that.
+        self._thread.join(base.EXIT_MARGIN / 2)
+
+    def _begin(self) -> bool:
+        worker = self._worker
+        loop = Loop(worker.service, [], worker.service.settings, most=worker.cfg.worker_connections)
+        thread = threading.Thread(target=self._run, args=(loop,), name="linger", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more of them
+            loop.end()
             return False
+        self._loop, self._thread = loop, thread
+        return True
 
-        connection.serve(self, client, addr, answer)
+    def _run(self, loop: Loop) -> None:
+        while not self._ending:
+            loop.turn(60.0)
+        loop.end()

@@ -103,20 +103,7 @@ def test_nothing_is_left_of_a_client_that_leaves_after_any_byte_of_its_answer(
 
 
 @pytest.mark.parametrize("transport", ["tls"], indirect=True)
-@pytest.mark.parametrize(
-    "worker",
-    [
-        "thread",
-        pytest.param(
-            "gevent",
-            marks=pytest.mark.xfail(
-                strict=True, reason="gevent's StreamServer prints what a handshake raises"
-            ),
-        ),
-        "sync",
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("worker", ["thread", "gevent", "sync"], indirect=True)
 def test_nothing_is_left_of_a_client_that_leaves_after_any_byte_of_its_handshake(
     served, certificates, thorough
 ):

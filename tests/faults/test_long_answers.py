@@ -68,15 +68,6 @@ FRAMINGS = ["length", "chunks"]
 #: Whether the answer has a Content-Length, and the same of the body: each of them in some pair.
 BOTH_FRAMINGS = [("&length", "length"), ("", "chunks")]
 
-#: Seconds in which a client that waits for us, while we wait for it, is seen to do so. A test
-#: that passes has `PATIENCE`.
-BRIEFLY = 3
-
-waits = pytest.mark.xfail(
-    strict=False,
-    reason="while the answer of an application that may still read is sent, nobody discards",
-)
-
 
 def large(path, framing):
     """Give a request with a large body, in pieces."""
@@ -131,22 +122,20 @@ def test_a_list_is_answered_whole_to_a_client_that_sends_everything_first(served
     served.check_nothing_is_left()
 
 
-@waits
 @pytest.mark.parametrize("how", ["generator", "write"])
 def test_a_long_answer_in_pieces_is_whole_for_a_client_that_sends_everything_first(served, how):
     calls = [(served.server, *framings) for framings in BOTH_FRAMINGS]
-    in_parallel(functools.partial(check_answer, how, BRIEFLY), calls)
+    in_parallel(functools.partial(check_answer, how, PATIENCE), calls)
 
 
 def check_read_behind_answer(server, framing):
     with Client(server) as client:
-        client.socket.settimeout(BRIEFLY)
+        client.socket.settimeout(PATIENCE)
         answer = answer_behind(client, large("/long-then-read", framing))
         assert answer[:LONG] == bytes(LONG)
         assert answer[LONG:] == b"OSError"
 
 
-@waits
 def test_a_read_after_a_long_answer_is_an_error_if_the_client_sent_everything_first(served):
     in_parallel(check_read_behind_answer, itertools.product([served.server], FRAMINGS))
 

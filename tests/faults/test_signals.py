@@ -227,20 +227,7 @@ def test_a_worker_ends_in_time_whatever_its_clients_do(ended):
     assert [case for case in ended if case[2] == INF] == []
 
 
-@pytest.mark.parametrize(
-    ("worker", "transport"),
-    [
-        *itertools.product(WORKERS, ["tcp"]),
-        *itertools.product(["thread", "sync"], ["tls"]),
-        pytest.param(
-            *("gevent", "tls"),
-            marks=pytest.mark.xfail(
-                strict=False,
-                reason="gevent's StreamServer has no handler any more when a handshake ends late",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("worker", "transport"), [*itertools.product(WORKERS, ["tcp", "tls"])])
 def test_all_clients_are_answered_that_connect_while_a_busy_worker_is_told_to_end(
     worker, transport, certificates
 ):

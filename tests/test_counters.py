@@ -8,7 +8,6 @@ import struct
 
 import pytest
 from conftest import WORKERS
-from pairs import Silence
 from test_http2 import WAITS, Http2, new_connection
 from wire import CONTINUE, PATIENCE, Client, Server, request, waiting
 
@@ -16,11 +15,11 @@ from gunicorn_expect import (
     BodyTimeout,
     ClientDisconnected,
     ContentTooLarge,
-    Expectation,
     MalformedBody,
     State,
 )
-from gunicorn_expect.record import Record
+from gunicorn_expect.counters import Counters
+from gunicorn_expect.exchange import Exchange
 
 #: Nothing is late by these before a test has given up.
 NEVER = {"GUNICORN_EXPECT_LINGER": "600", "GUNICORN_EXPECT_LINGER_IDLE": "600"}
@@ -389,18 +388,27 @@ def log():
     return Log()
 
 
-def decline(record, length):
-    def on_decided(expectation):
-        record.decided("PUT", "/files/x", length, expectation)
+class Silence:
+    """The way to a client that waits and sends nothing, and the body that never comes."""
 
-    expectation = Expectation(Silence(), on_decided=on_decided)
-    expectation.on_respond()
-    return expectation
+    ended = False
+
+    def arrived(self):
+        return False
+
+
+def decline(counters, length):
+    def on_decided(exchange):
+        counters.decided("PUT", "/files/x", length, exchange)
+
+    exchange = Exchange(Silence(), Silence(), waits=True, on_decided=on_decided)
+    exchange.respond()
+    return exchange
 
 
 def test_a_decision_is_one_line_and_its_bytes_are_another(log):
-    expectation = decline(Record(log), 5)
-    milliseconds = f"{expectation.decided_after * 1000:.1f}"
+    exchange = decline(Counters(log), 5)
+    milliseconds = f"{exchange.decided_after * 1000:.1f}"
     assert log.lines == [
         f"Expectation declined after {milliseconds} ms: PUT /files/x",
         "Bytes not uploaded: 5",
@@ -421,20 +429,21 @@ def test_a_decision_is_one_line_and_its_bytes_are_another(log):
     ],
 )
 def test_each_failure_of_a_body_has_its_counter(log, error, name):
-    Record(log).failed(error)
+    Counters(log).failed(error)
     assert log.metrics == [(f"gunicorn.expect.{name}", 1)]
     assert log.lines == [f"Body not received: {error}"]
 
 
 def test_what_interrupts_a_read_is_no_failure_of_the_body(log):
-    Record(log).failed(KeyboardInterrupt())
+    Counters(log).failed(KeyboardInterrupt())
     assert log.lines == []
 
 
 @pytest.mark.parametrize("log", [None, BrokenLog()], ids=["none", "broken"])
 def test_a_log_that_is_broken_or_is_none_breaks_nothing(log):
-    record = Record(log)
-    assert decline(record, 5).state is State.DECLINED
-    record.refused("413 Content Too Large")
-    record.failed(BodyTimeout("late"))
-    record.lingered("closed")
+    counters = Counters(log)
+    assert decline(counters, 5).state is State.DECLINED
+    counters.refused("413 Content Too Large")
+    counters.failed(BodyTimeout("late"))
+    counters.late()
+    counters.lingered("closed")

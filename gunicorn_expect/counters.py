@@ -19,12 +19,12 @@ import contextlib
 from typing import TYPE_CHECKING, Protocol
 
 from gunicorn_expect.errors import BodyError
-from gunicorn_expect.expectation import State
+from gunicorn_expect.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gunicorn_expect.expectation import Expectation
+    from gunicorn_expect.exchange import Exchange
 
 
 class Log(Protocol):
@@ -34,25 +34,25 @@ class Log(Protocol):
         """Log a line, and count what the extra is about."""
 
 
-class Record:
+class Counters:
     """What a worker tells of its exchanges; for every thread. None of its methods raises."""
 
     def __init__(self, log: Log | None = None) -> None:
         """Tell this log; without one, nobody."""
         self._log = log
 
-    def decided(self, method: str, path: str, length: int | None, expectation: Expectation) -> None:
+    def decided(self, method: str, path: str, length: int | None, exchange: Exchange) -> None:
         """Tell that an expectation was decided.
 
         Args:
             method: of its request.
             path: likewise, without the query, in which there may be secrets.
             length: bytes of the body; None: not known.
-            expectation: it is no longer pending.
+            exchange: its expectation is no longer pending.
 
         """
-        state = str(expectation)
-        seconds = expectation.decided_after or 0.0
+        state = exchange.state.name.lower()
+        seconds = exchange.decided_after or 0.0
         self._count(
             state,
             1,
@@ -62,7 +62,7 @@ class Record:
             method,
             path,
         )
-        if expectation.state is State.DECLINED and length:
+        if exchange.state is State.DECLINED and length:
             self._count("bytes_not_uploaded", length, "Bytes not uploaded: %d", length)
 
     def refused(self, status: str) -> None:
@@ -80,7 +80,7 @@ class Record:
         self._count("head_timeout", 1, "Request head not received in time")
 
     def lingered(self, outcome: str) -> None:
-        """Tell how a connection ended that was closed in order: what `linger.Linger` says."""
+        """Tell how a connection ended that was closed in order: what the loop says."""
         self._count(f"linger.{outcome}", 1, "Connection closed in order: %s", outcome)
 
     def _count(self, name: str, value: int, line: str, *arguments: object) -> None:

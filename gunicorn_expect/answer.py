@@ -1,0 +1,436 @@
+"""One request answered: hooks, policy, application, response, access log, in gunicorn's order.
+
+Written once, for the three workers, for HTTP/1 and HTTP/2, and for a refusal of an inline policy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import datetime
+import enum
+import errno
+import ssl
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from gunicorn_expect import host
+from gunicorn_expect.decision import EXITS_KEY, Proceed, Refuse, name_of, not_a_decision
+from gunicorn_expect.errors import BodyError, ClientDisconnected
+from gunicorn_expect.exchange import NOBODY_WAITS, Exchange, Expectation
+from gunicorn_expect.framing import DRAIN_SIZE
+from gunicorn_expect.states import End, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from gunicorn.config import Config
+    from gunicorn.workers.base import Worker
+
+    from gunicorn_expect.body import Reader
+    from gunicorn_expect.counters import Counters
+    from gunicorn_expect.decision import Policy
+    from gunicorn_expect.exchange import Framing, Wire
+    from gunicorn_expect.head import Limits
+    from gunicorn_expect.settings import Settings
+
+KEY: Final = "gunicorn_expect.expectation"
+
+#: Statuses that could have been answered before the body was read.
+_LATE: Final = frozenset({"401", "403", "413", "415"})
+
+#: Seconds after which an inline policy is slow. To look at a head takes a thousandth of this;
+#: one that takes longer waits for something.
+SLOW: Final = 0.05
+
+#: Bytes of a refusal that every system takes without waiting for the client to read: Linux begins
+#: with a send buffer of 16 KiB (tcp(7), tcp_wmem), and the head needs some of it.
+SENT_AT_ONCE: Final = 8192
+
+#: The client has gone, as clients do: nothing to report.
+_GONE: Final = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
+
+
+class OnExit(enum.Enum):
+    """What SystemExit out of an application does."""
+
+    END_WORKER = "the worker ends, and gunicorn boots another one"
+    ANSWER = "the client gets 500"
+    CLOSE = "the connection ends, in silence"
+
+
+@dataclasses.dataclass
+class Service:
+    """What a worker gives to every request."""
+
+    worker: Worker
+    """gunicorn's worker: hooks are called with it, and it has the log."""
+    cfg: Config
+    """gunicorn's configuration."""
+    settings: Settings
+    counters: Counters
+    head_limits: Limits
+    application: WSGIApplication
+    policy: Policy | None = None
+    inline: Policy | None = None
+    """The part of the policy that never waits."""
+    multithread: bool = True
+    may_keep: Callable[[], bool] = lambda: True
+    """Called once for each response: whether the worker lets the connection be kept."""
+    is_handled: Callable[[Any], bool] = lambda _: False
+    """Whether the application has answered on the socket by itself, as it tells gevent's worker."""
+    on_exit: OnExit = OnExit.END_WORKER
+    """What SystemExit of an application does: on each worker what it does on gunicorn's."""
+    is_exiting: Callable[[], bool] = lambda: False
+    """Whether a signal handler of gunicorn has raised SystemExit, which must pass."""
+    catches: tuple[type[BaseException], ...] = (Exception, SystemExit)
+    """What of an application is answered with 500."""
+    passes: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
+    """What ends the worker, or the greenlet, whoever has raised it."""
+    warned: set[Reader] = dataclasses.field(default_factory=set)
+    """The places in the application that were warned about."""
+    slow_inline_told: bool = False
+
+    def open_exchange(
+        self, wire: Wire, framing: Framing, request: Any, length: int | None, *, waits: bool
+    ) -> Exchange:
+        """Open the exchange of a request that has a body of so many bytes; None: not known."""
+        return Exchange(
+            wire,
+            framing,
+            waits=waits,
+            # Not the request itself: it has the exchange.
+            on_decided=partial(self.counters.decided, request.method, request.path, length),
+            on_failed=self.counters.failed,
+        )
+
+
+class Way(Protocol):
+    """Where a request came from: a connection, or a stream of HTTP/2."""
+
+    def create(
+        self, request: Any, exchange: Exchange | None, on_start: Callable[[], object], /
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the response of a request, and its environ."""
+
+    def send_error(self, request: Any, error: BaseException, /) -> None:
+        """Send what gunicorn answers for an error; nothing if that has to wait."""
+
+
+class Answer:
+    """The answer to one request, on the connection or the stream that it came on."""
+
+    __slots__ = ("_environ", "_exchange", "_request", "_response", "_service", "_way")
+
+    def __init__(self, service: Service, request: Any, exchange: Exchange | None, way: Way) -> None:
+        """Answer this request.
+
+        Args:
+            service: of the worker.
+            request: gunicorn's, with our body.
+            exchange: its upload; None: it has no body.
+            way: where it came from; it makes the response and the environ.
+
+        """
+        self._service = service
+        self._request = request
+        self._exchange = exchange
+        self._way = way
+        self._response: Any = None
+        self._environ: WSGIEnvironment = {}
+
+    # By the loop.
+
+    def refuse_inline(self) -> bool:
+        """Ask the inline policy; return whether it refused, and the refusal was sent (loop).
+
+        If not, the request is for a thread, where the whole policy is asked.
+        """
+        service = self._service
+        exchange = self._exchange
+        # Only for a client that waits: for what another one has sent of its body somebody may have
+        # to wait. Only the first request of a connection: its response has all of the send buffer.
+        # And not the last one of a worker, which ends behind it.
+        if (
+            service.inline is None
+            or exchange is None
+            or exchange.state is not State.PENDING
+            or self._request.req_number > 1
+            or service.worker.nr + 1 >= service.worker.max_requests
+        ):
+            return False
+        refusal = self._ask_inline(service.inline)
+        if refusal is None:
+            return False
+        self.run(refusal)
+        return True
+
+    def _ask_inline(self, policy: Policy) -> Refuse | None:
+        start = time.monotonic()
+        try:
+            _, environ = self._way.create(self._request, self._exchange, self._started)
+            environ["wsgi.input"] = _Withheld()
+            decision = policy(environ)
+        except Exception:  # noqa: BLE001  it fails again on a thread, and is answered there
+            return None
+        self._notice(time.monotonic() - start)
+        if isinstance(decision, Refuse) and len(decision.body) <= SENT_AT_ONCE:
+            return decision
+        return None
+
+    def _notice(self, seconds: float) -> None:
+        service = self._service
+        if seconds > SLOW and not service.slow_inline_told:
+            service.slow_inline_told = True
+            service.worker.log.warning(
+                "The inline policy %s took %.0f ms, and all connections waited for it. Without "
+                "@gunicorn_expect.inline it runs on a thread",
+                name_of(service.policy),
+                seconds * 1000,
+            )
+
+    # By a thread, or the loop if a refusal is given.
+
+    def run(self, refusal: Refuse | None = None) -> End:
+        """Answer, and return what becomes of the connection. It raises only what ends a worker."""
+        service, worker = self._service, self._service.worker
+        try:
+            service.cfg.pre_request(worker, self._request)
+            begun = datetime.datetime.now()  # noqa: DTZ005  gunicorn's own, for its access log
+            self._response, self._environ = self._way.create(
+                self._request, self._exchange, self._started
+            )
+            self._prepare()
+            return self._end() if self._write(refusal, begun) else End.LINGER
+        except (OSError, host.Http2Error) as error:
+            self._report_gone(error)
+        except StopIteration as error:  # gunicorn's way to close in silence
+            worker.log.debug("Closing connection. %s", error)
+        except service.catches as error:
+            self._fail(error)
+        finally:
+            self._finish()
+        return End.LINGER
+
+    def _prepare(self) -> None:
+        """Complete the environ, and count the request."""
+        service, environ = self._service, self._environ
+        environ["wsgi.multithread"] = service.multithread
+        exchange = self._exchange
+        if exchange is None:
+            environ[KEY] = NOBODY_WAITS
+        else:
+            environ[KEY] = Expectation(exchange)
+            environ["wsgi.early_hints"] = _settled(exchange, environ["wsgi.early_hints"])
+        if not service.may_keep():
+            self._response.force_close()
+
+    def _write(self, refusal: Refuse | None, begun: datetime.datetime) -> bool:
+        """Write the whole response; False: the application has done so on the socket."""
+        exits = contextlib.ExitStack()
+        if self._exchange is not None and self._service.policy is not None:
+            self._environ[EXITS_KEY] = exits
+        try:
+            written = self._write_all(refusal, begun, exits)
+        except BaseException:
+            # What it returns is ignored: nothing that the policy has put there hides an error.
+            exits.__exit__(*sys.exc_info())
+            raise
+        exits.close()
+        return written
+
+    def _write_all(
+        self, refusal: Refuse | None, begun: datetime.datetime, exits: contextlib.ExitStack
+    ) -> bool:
+        service = self._service
+        items = self._items(refusal)
+        if service.is_handled(items):
+            return False
+        if isinstance(items, list | tuple) or host.is_file(items):
+            # The upload is over before its response is: a client that has it may come again.
+            exits.close()
+        try:
+            self._send(items)
+        finally:
+            took = datetime.datetime.now() - begun  # noqa: DTZ005
+            service.worker.log.access(self._response, self._request, self._environ, took)
+            if hasattr(items, "close"):
+                items.close()
+        return True
+
+    def _items(self, refusal: Refuse | None) -> Any:
+        """Return what the policy or the application answers."""
+        service, environ = self._service, self._environ
+        try:
+            if refusal is None and self._exchange is not None and service.policy is not None:
+                refusal = self._ask(service.policy)
+            if refusal is None:
+                return service.application(environ, self._response.start_response)
+        except BodyError as error:
+            self._answer_broken(error)
+            return ()
+        except _NoDecisionError as error:
+            # One line and no traceback: a frame has the environ.
+            service.worker.log.error("%s", error)
+            self._response.replace("500 Internal Server Error")
+            return ()
+        service.counters.refused(str(refusal.status))
+        fields = [*refusal.headers]
+        if not str(refusal.status).startswith("304"):
+            # "A server MUST NOT send Content-Length in such a response [304] unless its field value
+            # equals" that of the 200 (RFC 9110 section 8.6), which nobody knows here.
+            fields.append(("Content-Length", str(len(refusal.body))))
+        self._response.start_response(str(refusal.status), fields)
+        return [refusal.body] if environ["REQUEST_METHOD"] != "HEAD" else []
+
+    def _ask(self, policy: Policy) -> Refuse | None:
+        decision = policy(self._environ)
+        if isinstance(decision, Proceed):
+            self._environ[KEY].proceed(decision.headers)
+        elif isinstance(decision, Refuse):
+            return decision
+        elif decision is not None:
+            raise _NoDecisionError(not_a_decision(policy, decision))
+        return None
+
+    def _send(self, items: Any) -> None:
+        response = self._response
+        try:
+            if host.is_file(items):
+                response.complete = host.has_number(items)
+                response.write_file(items)
+            else:
+                response.complete = isinstance(items, list | tuple)
+                for item in items:
+                    response.write(item)
+            if response.status is None and self._exchange is not None:
+                self._raise_what_was_swallowed(self._exchange.failure)
+        except BodyError as error:
+            self._answer_broken(error)
+        response.complete = True
+        response.close()
+
+    def _raise_what_was_swallowed(self, failure: OSError | None) -> None:
+        """Answer for an application that caught what its read raised, and answered nothing."""
+        if not isinstance(failure, BodyError):
+            return
+        if self._service.settings.expect_warn:
+            self._service.worker.log.warning(
+                "The application caught %s and did not answer: the client got %r. The body was "
+                "read first in %s. Answer there, or let the error pass",
+                type(failure).__name__,
+                failure.status,
+                self._request.body.first_reader,
+            )
+        raise copy.copy(failure)
+
+    def _answer_broken(self, error: BodyError) -> None:
+        """Answer for an application that let pass what a read of its body raised."""
+        if self._response.headers_sent:
+            raise error
+        self._service.worker.log.debug("The body of a request was not received: %s", error)
+        self._response.replace(error.status)
+
+    def _started(self) -> None:
+        """Warn of an upload that was paid for nothing, when the response starts."""
+        service, exchange = self._service, self._exchange
+        status = str(self._response.status)
+        if exchange is None or not service.settings.expect_warn or status[:3] not in _LATE:
+            return
+        reader = self._request.body.first_reader
+        length = self._environ.get("CONTENT_LENGTH") or None
+        if reader is None or reader in service.warned:
+            return
+        if length is None and status.startswith("413"):
+            return  # only who reads such a body can know
+        if length is not None and int(length) <= DRAIN_SIZE:
+            return  # a form, perhaps: so much is read anyway, for the connection to be kept
+        service.warned.add(reader)
+        service.worker.log.warning(
+            "An upload was read and then refused with %r: its body was sent for nothing. It was "
+            "read first in %s. Decide before that, or in expect_policy; expect_warn = False turns "
+            "this warning off",
+            status,
+            reader,
+        )
+
+    # How it ends.
+
+    def _end(self) -> End:
+        """Return what becomes of the connection after a whole response."""
+        kept = not self._response.should_close()
+        if self._exchange is None:
+            return End.KEEP if kept else End.LINGER
+        return self._exchange.end(may_keep=kept)
+
+    def _report_gone(self, error: Exception) -> None:
+        log = self._service.worker.log
+        if isinstance(error, BodyError) and not isinstance(error, ClientDisconnected):
+            log.warning("A response was cut off by %s: %s", type(error).__name__, error)
+        elif (
+            isinstance(error, ssl.SSLError | host.Http2Error)
+            or getattr(error, "errno", None) in _GONE
+        ):
+            log.debug("Ignoring a client that is gone. %s", error)
+        else:
+            log.exception("Socket error processing request.")
+
+    def _fail(self, error: BaseException) -> None:
+        """Answer 500 for an application that failed, if that can still be done."""
+        service, response = self._service, self._response
+        if isinstance(error, service.passes) or (
+            isinstance(error, SystemExit) and service.is_exiting()
+        ):
+            raise error
+        if response is not None and response.headers_sent:
+            service.worker.log.exception("Error handling request")
+            return
+        if isinstance(error, SystemExit) and self._ends_worker():
+            raise error
+        if isinstance(error, SystemExit) and service.on_exit is OnExit.CLOSE:
+            return
+        if self._exchange is not None:
+            with contextlib.suppress(BodyError):
+                self._exchange.respond()
+        self._way.send_error(self._request, error)
+
+    def _ends_worker(self) -> bool:
+        """Return whether SystemExit ends the worker."""
+        service = self._service
+        return service.is_exiting() or service.on_exit is OnExit.END_WORKER
+
+    def _finish(self) -> None:
+        worker = self._service.worker
+        response, environ = self._response, self._environ
+        self._response, self._environ = None, {}  # both lead back here: that would be garbage
+        try:
+            self._service.cfg.post_request(worker, self._request, environ, response)
+        except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and self._ends_worker():
+                raise
+            worker.log.exception("Exception in post_request hook")
+
+
+class _NoDecisionError(Exception):
+    """A policy has returned something other than a decision."""
+
+
+class _Withheld:
+    """``wsgi.input`` for an inline policy: to read it would be to wait."""
+
+    def limit(self, size: int) -> None:
+        """Leave it: on the thread it is asked for again."""
+
+
+def _settled(exchange: Exchange, early_hints: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Keep 103 from a client that waits: boto3 takes it for success and never sends the body."""
+
+    def send_early_hints(headers: Any) -> None:
+        if exchange.state not in (State.PENDING, State.DECLINED):
+            early_hints(headers)
+
+    return send_early_hints

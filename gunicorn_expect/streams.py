@@ -1,0 +1,338 @@
+"""The same for a stream of HTTP/2: gunicorn receives its frames, and each stream is a request.
+
+A connection of HTTP/2 holds a thread as long as it lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import ssl
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from gunicorn_expect import host
+from gunicorn_expect.answer import Answer
+from gunicorn_expect.body import Body
+from gunicorn_expect.errors import BodyTimeout, ClientDisconnected, ContentTooLarge
+from gunicorn_expect.exchange import UnknownExpectationError, expects_continue
+from gunicorn_expect.receiver import FILL_SIZE, Allowance, Receiver
+from gunicorn_expect.response import StreamResponse
+from gunicorn_expect.states import Rest
+from gunicorn_expect.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gunicorn_expect.connection import Connection
+    from gunicorn_expect.exchange import Exchange
+    from gunicorn_expect.fields import Headers
+    from gunicorn_expect.settings import Settings
+
+#: How often a connection is received from to look for a frame that may be here. Over TLS a call
+#: gives one record, and other frames may come before it: a few acknowledgements, mostly.
+LOOKS: Final = 16
+
+
+def serve(conn: Connection, received: bytes, *, upgrade: tuple[bytes, Any] | None = None) -> None:
+    """Answer the streams of a connection until it ends (the thread that owns it).
+
+    Args:
+        conn: the connection.
+        received: what came of HTTP/2 already.
+        upgrade: the HTTP2-Settings and the request of HTTP/1 that asked for HTTP/2.
+
+    """
+    worker = conn.service.worker
+    conn.transport.sock.setblocking(True)  # gunicorn gives it the timeouts that it needs
+    try:
+        http2 = host.http2_connection(worker.cfg, conn.transport.sock, conn.peer)
+        served = 0
+        requests: list[Any] = []
+        if upgrade is None:
+            http2.initiate_connection()
+        else:
+            requests = [http2.initiate_upgrade(*upgrade, b"")]
+        if received:
+            requests += http2.receive_data(received)
+        while True:
+            for request in requests:
+                Stream(conn, http2, request).answer()
+                served = request.stream.stream_id
+            if http2.is_closed:
+                return
+            if not worker.alive:
+                break
+            requests = http2.receive_data()
+        # Requests that are here already are served; then GOAWAY names the last of them, so that
+        # the client can repeat any after it.
+        for request in http2.receive_data(b""):
+            Stream(conn, http2, request).answer()
+            served = request.stream.stream_id
+        http2.close(last_stream_id=served)
+    except (OSError, host.Http2Error, host.NoMoreData) as error:
+        worker.log.debug("HTTP/2 connection closed: %s", error)
+
+
+class Stream:
+    """One stream: what a connection is for a request of HTTP/1."""
+
+    def __init__(self, conn: Connection, http2: Any, request: Any) -> None:
+        """Answer this request."""
+        self._conn = conn
+        self._http2 = http2
+        self._request = request
+        self._stream = request.stream
+
+    def answer(self) -> None:
+        """Answer the request, whatever happens to its stream."""
+        try:
+            if not host.stream_is_closed(self._request):
+                self._answer()
+        finally:
+            self._http2.cleanup_stream(self._stream.stream_id)
+
+    def _answer(self) -> None:
+        request = self._request
+        self._stream.expect_continue = False  # gunicorn's body would send a 100 of its own
+        try:
+            waits = expects_continue(request.headers)
+        except UnknownExpectationError as error:
+            self._http2.send_error(self._stream.stream_id, 417, str(error))
+            return
+        exchange = None
+        length = request.content_length
+        if length != 0 and not (self._stream.body_complete and not self._stream.body_size):
+            service = self._conn.service
+            frames = Frames(self._stream, self._http2, self._conn.transport, service.settings)
+            framing = StreamFraming(frames)
+            exchange = service.open_exchange(frames, framing, request, length, waits=waits)
+            if waits and frames.have_come:
+                exchange.look()
+            request.body = Body(framing, exchange)
+        Answer(self._conn.service, request, exchange, self).run()
+
+    # What an answer and an exchange ask.
+
+    def create(
+        self, request: Any, exchange: Exchange | None, on_start: Callable[[], object]
+    ) -> tuple[StreamResponse, dict[str, Any]]:
+        """Return the response of a request, and its environ."""
+        conn, http2, stream_id = self._conn, self._http2, self._stream.stream_id
+        response, environ = host.create(
+            request,
+            conn.transport.sock,
+            conn.peer,
+            conn.server,
+            conn.service.cfg,
+            StreamResponse,
+            (exchange, on_start, http2),
+        )
+        environ["HTTP_VERSION"] = "2"
+
+        def send_early_hints(headers: Any) -> None:
+            http2.send_informational(stream_id, 103, headers)
+
+        def send_trailers(trailers: Any) -> None:
+            response.trailers = list(trailers)
+
+        environ["wsgi.early_hints"] = send_early_hints
+        environ["gunicorn.http2.send_trailers"] = send_trailers
+        return response, environ
+
+    def send_error(self, request: Any, error: BaseException) -> None:  # noqa: ARG002  its own
+        """Send what gunicorn answers for an error of the application."""
+        log = self._conn.service.worker.log
+        log.error("Error handling HTTP/2 request", exc_info=error)
+        try:
+            self._http2.send_error(self._stream.stream_id, 500, str(error))
+        except Exception as failure:  # noqa: BLE001  nobody is there to be told
+            log.debug("HTTP/2 error response failed: %s", failure)
+
+
+class Frames:
+    """The frames of one stream of an HTTP/2 connection, until its body is read.
+
+    gunicorn receives those of a connection by a call that may wait, and each frame of it starts
+    the time anew. So they are received here, and given to gunicorn.
+    """
+
+    def __init__(
+        self, stream: Any, connection: Any, transport: Transport, limits: Settings
+    ) -> None:
+        """Receive for this stream; what comes for others waits for its turn, as in gunicorn."""
+        self._lost = host.http2_errors()
+        self._stream = stream
+        self._connection = connection
+        self._transport = transport
+        self._timeout = limits.expect_body_timeout or math.inf
+        self._allowance = Allowance(limits.expect_body_timeout, limits.expect_min_rate)
+        self._receiver: Receiver | None = None
+
+    @property
+    def have_come(self) -> bool:
+        """Whether frames of the body have come."""
+        return bool(self._stream.body_size or self._stream.body_complete)
+
+    def look(self) -> bool:
+        """Return, without waiting, whether frames of the body have come.
+
+        Raises:
+            ClientDisconnected: the stream was reset, or its connection is lost.
+
+        """
+        self._receive_what_is_here()
+        return self.have_come
+
+    def next(self) -> bytes:
+        """Return the bytes of the next DATA frame; ``b""`` at the end of the body.
+
+        Raises:
+            ClientDisconnected: the stream was reset, or its connection is lost.
+            BodyTimeout: the client sends too little of this body, whatever else it sends.
+
+        """
+        since = time.monotonic()
+        self._allowance.came = self._stream.body_size
+        late = since + min(self._timeout, self._allowance.left)
+        self._receive_what_is_here()  # before the clock is looked at: what is whole is never late
+        while not self._is_here():
+            seconds = late - time.monotonic()
+            if seconds <= 0:
+                raise self._late(since)
+            with contextlib.suppress(BodyTimeout):
+                self._receive(seconds)
+        self._allowance.waited += time.monotonic() - since
+        with self._failing():
+            return bytes(self._stream.pop_chunk() or b"")
+
+    def send_continue(self, headers: Headers) -> None:
+        """Send an informational HEADERS frame. ClientDisconnected: nobody is there."""
+        with self._failing():
+            self._connection.send_informational(self._stream.stream_id, 100, list(headers))
+
+    def _is_here(self) -> bool:
+        return bool(self._stream.body_complete or self._stream.unacked_size)
+
+    def _receive_what_is_here(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(LOOKS):
+                if self._is_here():
+                    break
+                self._receive(0)
+
+    def _receive(self, seconds: float) -> None:
+        """Receive what comes next on the connection within so many seconds.
+
+        Raises:
+            BlockingIOError, BodyTimeout: nothing did.
+
+        """
+        connection = self._connection
+        if self._receiver is None:
+            # As gunicorn does when it waits for a body: it is for what is sent meanwhile, too.
+            connection.sock.settimeout(connection.stream_timeout)
+            self._receiver = Receiver(_Polled(self._transport.sock), ticks=False)
+        with self._failing():
+            if host.holds_frames(connection):  # they came while the response waited
+                connection.pump(self._stream.stream_id)
+            elif not self._is_gone():
+                self._receiver.patience = seconds
+                data = self._receiver.receive(FILL_SIZE)
+                connection.pending_requests.extend(connection.receive_data(data))
+        if self._is_gone() and not self._is_here():
+            raise ClientDisconnected("the stream or its connection was closed before the end")
+
+    def _is_gone(self) -> bool:
+        return bool(self._stream.disconnected or self._connection.is_closed)
+
+    def _late(self, since: float) -> BodyTimeout:
+        waited = time.monotonic() - since
+        self._allowance.waited += waited
+        if waited >= self._timeout:
+            return BodyTimeout(f"no DATA came on the stream for {self._timeout:g} s")
+        return self._allowance.used_up()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except self._lost as error:
+            raise ClientDisconnected(f"the body ended early: {error}") from error
+
+
+class _Polled(Transport):
+    """A connection whose socket has a timeout, gunicorn's, while it is looked at."""
+
+    def receive(self, size: int) -> bytes | None:
+        """Receive what is here, up to ``size`` bytes; ``b""`` at the end, None: nothing yet."""
+        timeout = self.sock.gettimeout()
+        self.sock.settimeout(0)
+        try:
+            return self.sock.recv(size)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        finally:
+            self.sock.settimeout(timeout)
+
+
+class StreamFraming:
+    """The body of an HTTP/2 stream."""
+
+    def __init__(self, frames: Frames) -> None:
+        """Read what these hold."""
+        self._frames = frames
+        self._ahead = b""  # of a frame
+        self._came = 0
+        self._most: float = math.inf
+
+    @property
+    def ended(self) -> bool:
+        """Return True: a stream that ends leaves its connection alone."""
+        return True
+
+    def read(self, size: int, *, whole: bool = False) -> bytes:  # noqa: ARG002  one frame will do
+        """Read up to ``size`` bytes of a frame, and at least one; ``b""`` at the end of the body.
+
+        Raises:
+            ClientDisconnected: the stream was reset, or its connection broke.
+            BodyTimeout: the client sends too little.
+            ContentTooLarge: there is more than it is limited to.
+
+        """
+        if not self._ahead:
+            self._ahead = self._frames.next()
+            self._came += len(self._ahead)
+            if self._came > self._most:
+                raise ContentTooLarge(int(self._most))
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        return data
+
+    def read_into(self, view: memoryview) -> int:
+        """Read as many bytes as this has room for, or fewer; 0 at the end. Raises as `read`."""
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def arrived(self) -> bool:
+        """Look for DATA frames without waiting; what comes is kept."""
+        return self._frames.look()
+
+    def rest(self) -> Rest:
+        """Return that nothing matters: a stream that ends leaves its connection alone."""
+        return Rest.NOTHING
+
+    def drain(self, deadline: float) -> None:
+        """Leave it to gunicorn.
+
+        "a server MAY request that the client abort transmission of a request without error by
+        sending a RST_STREAM with an error code of NO_ERROR after sending a complete response"
+        (RFC 9113 section 8.1), and gunicorn does so for every body that was not read to its end.
+        """
+
+    def follow_up(self) -> None:
+        """Leave it: a stream has one body."""
+
+    def limit(self, size: int) -> None:
+        """Allow no more than this, nor than an earlier limit: the head may not have told."""
+        self._most = min(self._most, size)

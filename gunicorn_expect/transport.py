@@ -1,0 +1,217 @@
+"""The socket of one connection, plain or TLS: what can be done without waiting, and waiting.
+
+The socket never waits by itself, so that a thread may send while another one receives, and so that
+every wait has its time. Only the owner of the connection calls these, or a thread that reads or
+answers for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import select
+import socket
+import ssl
+import sys
+import termios
+import threading
+from typing import Final
+
+#: The most that is discarded at once: more than a Linux socket holds before it grows.
+DISCARD_SIZE: Final = 1024 * 1024
+
+#: On Linux TCP drops what it was asked for instead of copying it (tcp(7), MSG_TRUNC).
+_DISCARD: Final = (socket.MSG_TRUNC if sys.platform == "linux" else 0) | socket.MSG_DONTWAIT
+
+READ: Final = select.POLLIN
+WRITE: Final = select.POLLOUT
+
+
+class Transport:
+    """A plain connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take over a socket; it may be a blocking one."""
+        self.sock = sock
+        #: Whether nothing more is read but to be thrown away: a thread that still reads gets an
+        #: error, and never bytes of the connection that has this one's file number next.
+        self.ended = False
+        #: Whether the client was told that nothing follows.
+        self.told = False
+
+    def fileno(self) -> int:
+        """Return the file number; -1 when it is closed."""
+        return self.sock.fileno()
+
+    def receive(self, size: int) -> bytes | None:
+        """Receive what is here, up to ``size`` bytes; ``b""`` at the end, None: nothing yet."""
+        self._check()
+        try:
+            return self.sock.recv(size, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def here(self) -> int:
+        """Count the bytes that can be received without waiting, as far as that can be known."""
+        try:
+            count = fcntl.ioctl(self.sock.fileno(), termios.FIONREAD, bytes(4))
+        except (OSError, ValueError):  # ValueError: closed by its owner
+            return 0
+        return int.from_bytes(count, sys.byteorder)
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what there is room for; return how many bytes that were."""
+        try:
+            return self.sock.send(data, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def wait(self, events: int, timeout: float | None) -> int:
+        """Wait until the socket is ready for one of these; return for which, 0: time is up.
+
+        Args:
+            events: `READ`, `WRITE`, or both.
+            timeout: seconds; None: for ever.
+
+        """
+        poller = select.poll()  # of this wait: another thread may wait for the other direction
+        try:
+            poller.register(self.sock, events)
+        except ValueError:
+            return events  # closed by its owner: the next call tells
+        ready = poller.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        return ready[0][1] if ready else 0
+
+    def send_at_once(self) -> None:
+        """Send each piece when it is given.
+
+        Nagle's algorithm would hold a short one back while the last is not acknowledged. gunicorn
+        asks for this on listening sockets, and Linux hands it down; not every system does.
+        """
+        if sys.platform != "linux" and self.sock.family in (socket.AF_INET, socket.AF_INET6):
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    # The end.
+
+    def half_close(self) -> bool:
+        """Say that nothing follows. False: there is no room for that yet.
+
+        Raises:
+            OSError: the client has gone.
+
+        """
+        self.ended = self.told = True
+        self.sock.shutdown(socket.SHUT_WR)
+        return True
+
+    def discard(self, buffer: bytearray) -> int | None:
+        """Throw away what is here; return how much it was, 0 at the end, None: nothing yet."""
+        try:
+            return self.sock.recv_into(buffer, 0, _DISCARD)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return 0  # reset
+
+    def is_acknowledged(self) -> bool:
+        """Return whether the client's system has all that was sent, as far as ours can tell.
+
+        If not, it is lost when the socket is closed and the client sends something more.
+        """
+        if not hasattr(termios, "TIOCOUTQ"):
+            return True
+        try:
+            unsent = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):  # ValueError: closed by its owner
+            return True
+        return not int.from_bytes(unsent, sys.byteorder)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if not self.ended:
+            # Another process may have the socket, too, and must not keep the client waiting.
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+    def _check(self) -> None:
+        if self.ended:
+            raise OSError(errno.EBADF, "the connection is closed")
+
+
+class TLSTransport(Transport):
+    """A TLS connection. One thread may read while another one writes: OpenSSL can't do that.
+
+    So each call is short, and under a lock; waiting is outside of it.
+    """
+
+    sock: ssl.SSLSocket
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        """Take over a socket, whose handshake may still be to come."""
+        super().__init__(sock)
+        sock.settimeout(0)
+        self._lock = threading.Lock()
+
+    def handshake(self) -> int:
+        """Go on with the handshake; return what it waits for, 0: it is done.
+
+        Raises:
+            ssl.SSLError: it failed.
+
+        """
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return READ
+        except ssl.SSLWantWriteError:
+            return WRITE
+        return 0
+
+    def receive(self, size: int) -> bytes | None:
+        """Receive what is here, up to ``size`` bytes; ``b""`` at the end, None: nothing yet."""
+        with self._lock:
+            self._check()
+            try:
+                return self.sock.recv(size)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return None
+
+    def here(self) -> int:
+        """Return 0: what TLS holds back can't be known."""
+        return 0
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what there is room for; return how many bytes that were."""
+        with self._lock:
+            self._check()
+            try:
+                return self.sock.send(data)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return 0
+
+    def half_close(self) -> bool:
+        """Send close_notify and say that nothing follows. False: there is no room for that yet.
+
+        "Servers MUST attempt to initiate an exchange of closure alerts with the client before
+        closing the connection" (RFC 9112 section 9.8): without it, the client can't tell the end of
+        a response that has no length from one that was cut off.
+        """
+        with self._lock:
+            self.ended = True
+            try:
+                self.sock.settimeout(0)
+                self.sock.unwrap()
+            except ssl.SSLWantWriteError:
+                return False
+            except (OSError, ValueError):
+                pass  # the client is gone; or, which is the rule, its own alert did not come yet
+            # This drops the TLS layer: what comes from here on need not be understood.
+            return super().half_close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        with self._lock:
+            super().close()
+            self.ended = True

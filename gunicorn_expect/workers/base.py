@@ -1,0 +1,159 @@
+"""What is the same in each of our workers, from boot to end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+import types
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from gunicorn import glogging
+from gunicorn.workers import base
+
+from gunicorn_expect import host, settings
+from gunicorn_expect.answer import OnExit, Service
+from gunicorn_expect.counters import Counters
+from gunicorn_expect.decision import inline_part
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from gunicorn.config import Config
+
+#: Seconds of a stopping worker's grace that are left to the exit itself: gunicorn's master, which
+#: has begun to count before, kills those that are late.
+EXIT_MARGIN: Final = 0.2
+
+#: Seconds that a stopping worker waits for a request of which nothing has come: gunicorn's own.
+STOPPING: Final = 2.0
+
+
+def drain(fd: int) -> None:
+    """Read what woke a worker."""
+    with contextlib.suppress(BlockingIOError):
+        os.read(fd, 4096)
+
+
+class Worker(base.Worker):
+    """A worker of gunicorn, for applications that take uploads."""
+
+    #: What it relies on in gunicorn's worker, as ``module:Class.attribute``.
+    hooks: ClassVar[tuple[str, ...]] = ()
+    multithread: ClassVar[bool] = True
+    on_exit: ClassVar[OnExit] = OnExit.END_WORKER
+    #: What of an application is answered with 500.
+    catches: ClassVar[tuple[type[BaseException], ...]] = (Exception, SystemExit)
+
+    passes: ClassVar[tuple[type[BaseException], ...]] = (KeyboardInterrupt,)
+
+    service: Service
+    _settings: settings.Settings
+    _grace_ends: float | None = None
+    #: Whether a signal has told it to end at once: gunicorn raises SystemExit then, in whatever
+    #: runs.
+    _must_go = False
+    _notified = 0.0
+
+    @classmethod
+    def checked(cls) -> type[Worker]:
+        """Be the ``worker_class`` of a configuration file, and check its ``expect_*`` names.
+
+        ``worker_class = gunicorn_expect.Worker.checked``: gunicorn calls it when it has read the
+        file, ``gunicorn --check-config`` as well, which never asks a worker.
+
+        Raises:
+            BadSettingError: one of them is wrong.
+
+        """
+        for module in list(sys.modules.values()):
+            names = getattr(module, "__dict__", {})
+            found = names.get("worker_class")
+            if isinstance(found, types.MethodType) and found == cls.checked:
+                settings.check(names)  # of the file that names this
+        return cls
+
+    @classmethod
+    def check_config(cls, cfg: Config, log: glogging.Logger) -> None:  # noqa: ARG003  gunicorn's
+        """Refuse what we can't work with, before a worker boots (master)."""
+        host.require("gunicorn.workers.base:Worker.notify", *cls.hooks)
+        host.head_limits(cfg)
+        settings.load(cfg)
+
+    # From boot to end (worker).
+
+    def load_wsgi(self) -> None:
+        """Load the application, and what is given to every request."""
+        self._settings = settings.load(self.cfg)  # again: after SIGHUP nobody has checked it
+        policy = settings.policy_of(self._settings)
+        # gunicorn's own logger does nothing with what is below its level: don't make the words.
+        plain = type(self.log) is glogging.Logger
+        heard = not plain or self.log.error_log.isEnabledFor(logging.DEBUG)
+        super().load_wsgi()
+        application: Any = self.wsgi  # the stubs of gunicorn have another type for it
+        self.service = Service(
+            worker=self,
+            cfg=self.cfg,
+            settings=self._settings,
+            counters=Counters(self.log if heard else None),
+            head_limits=host.head_limits(self.cfg),
+            application=application,
+            policy=policy,
+            inline=inline_part(policy),
+            multithread=self.multithread,
+            may_keep=self.may_keep,
+            is_handled=self.is_handled,
+            on_exit=self.on_exit,
+            is_exiting=lambda: self._must_go,
+            catches=self.catches,
+            passes=self.passes,
+        )
+
+    def begin(self) -> None:
+        """Take the configuration as it is now: hooks have seen it (worker, before it serves)."""
+        self.service.cfg = host.Snapshot(self.cfg)
+
+    def may_keep(self) -> bool:
+        """Count a request; return whether its connection may be kept (any thread)."""
+        self.nr += 1
+        if self.nr >= self.max_requests:
+            if self.alive:
+                self.log.info("Autorestarting worker after current request.")
+                self.alive = False
+            return False
+        return self.alive and bool(self.service.cfg.keepalive)
+
+    def is_handled(self, items: Any) -> bool:  # noqa: ARG002  gevent's worker knows such an object
+        """Return whether the application has answered on the socket by itself."""
+        return False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note when the grace ends (main thread, in a signal handler)."""
+        self._grace_ends = time.monotonic() + self.cfg.graceful_timeout - EXIT_MARGIN
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """Note that the worker ends at once (main thread, in a signal handler)."""
+        self._must_go = True
+        super().handle_quit(sig, frame)
+
+    def handle_abort(self, sig: int, frame: FrameType | None) -> None:
+        """Note that the worker ends at once (main thread, in a signal handler)."""
+        self._must_go = True
+        super().handle_abort(sig, frame)
+
+    def grace_ends(self) -> float:
+        """Return when a worker that ends has to be gone, by `time.monotonic` (main thread)."""
+        return self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
+
+    def tick(self) -> None:
+        """Once a second: tell the master that we live, and end when it does not (main thread)."""
+        now = time.monotonic()
+        if now - self._notified >= 1.0:
+            self._notified = now
+            self.notify()
+            if self.ppid != os.getppid() and self.alive:
+                self.log.info("Parent changed, shutting down: %s", self)
+                self.alive = False
