@@ -11,6 +11,7 @@ from gunicorn_expect.answer import OnExit
 from gunicorn_expect.connection import Connection, Wants
 from gunicorn_expect.states import End
 from gunicorn_expect.workers import base
+from gunicorn_expect.workers.loop import NO_ROOM
 
 try:
     from gunicorn.workers import ggevent  # first: it says which gevent it needs
@@ -25,6 +26,22 @@ except (ImportError, RuntimeError) as error:
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
+
+
+class Server(StreamServer):  # type: ignore[misc]  # gevent has no types
+    """gevent's server, for which a connection that lingers makes room when the system has none."""
+
+    make_room: Callable[[], bool]
+
+    def do_read(self) -> Any:
+        """Accept a connection; None: there is none, or it is tried again."""
+        try:
+            return super().do_read()
+        except OSError as error:
+            if error.errno in NO_ROOM and self.make_room():
+                return None
+            raise
 
 
 class Worker(base.Worker, ggevent.GeventWorker):
@@ -52,7 +69,8 @@ class Worker(base.Worker, ggevent.GeventWorker):
             # One more than there may be, for a new one: then one that lingers makes room.
             pool = Pool(self.cfg.worker_connections + 1)
             serve = partial(self._serve, pool, listener.getsockname())
-            server = StreamServer(listener, handle=serve, spawn=pool)
+            server = Server(listener, handle=serve, spawn=pool)
+            server.make_room = self._drop_oldest
             if self.cfg.workers > 1:
                 server.max_accept = 1
             server.start()
@@ -67,23 +85,19 @@ class Worker(base.Worker, ggevent.GeventWorker):
     def _finish(self, pools: list[Any]) -> None:
         """Let what has begun come to an end, within the time there is (main greenlet)."""
         ends = self.grace_ends()
+        only_lingers = False
         while time.monotonic() < ends:
-            serving = sum(len(pool) for pool in pools) - len(self._lingering)
-            if serving <= 0:
+            if not only_lingers and sum(map(len, pools)) <= len(self._lingering):
+                only_lingers = True
                 # gunicorn boots the next worker when this one has ended.
-                ends = min(ends, self._linger_ends())
-                if not self._lingering:
-                    return
+                ends = min(ends, time.monotonic() + self._settings.expect_linger_idle)
+            if only_lingers and not self._lingering:
+                return
             self.notify()
             gevent.sleep(min(0.1, max(0.0, ends - time.monotonic())))
         for pool in pools:
             pool.kill(block=False)
         gevent.sleep(0)  # they close their connections
-
-    def _linger_ends(self) -> float:
-        if not hasattr(self, "_lingers_until"):
-            self._lingers_until = time.monotonic() + self._settings.expect_linger_idle
-        return self._lingers_until
 
     def _serve(self, pool: Any, name: Any, client: socket.socket, peer: Any) -> None:
         """Serve a connection from its accept to its end (greenlet of the pool)."""
@@ -114,10 +128,16 @@ class Worker(base.Worker, ggevent.GeventWorker):
 
     def _make_room(self, pool: Any) -> None:
         """Let the connections that linger longest make room for new ones."""
-        while len(pool) > self.cfg.worker_connections and self._lingering:
-            _, greenlet = self._lingering.popitem(last=False)
-            greenlet.kill(block=False)
+        while len(pool) > self.cfg.worker_connections and self._drop_oldest():
             gevent.sleep(0)
+
+    def _drop_oldest(self) -> bool:
+        """Close the connection that lingers longest; return whether there was one."""
+        if not self._lingering:
+            return False
+        _, greenlet = self._lingering.popitem(last=False)
+        greenlet.kill(block=False)
+        return True
 
     def _linger(self, pool: Any, conn: Connection) -> None:
         self._lingering[conn] = gevent.getcurrent()

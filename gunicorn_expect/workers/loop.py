@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: Connections accepted in one turn, so that those that are open have theirs.
 ACCEPTS: Final = 16
 
+#: Events that kqueue reports at once; epoll has such a number of its own.
+EVENTS: Final = 1024
+
 #: What the system says when it has no room for one more connection.
 NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
 
@@ -81,6 +84,43 @@ _EPOLL: Final = (
     if hasattr(select, "EPOLLONESHOT")
     else {}
 )
+
+
+class Kqueue:
+    """kqueue, where there is no epoll: the same verbs. Not tried on the systems that have it."""
+
+    def __init__(self) -> None:
+        """Begin without registrations."""
+        self._kqueue: Any = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
+
+    def watch(self, fd: int) -> None:
+        """Report this whenever it is readable."""
+        self._change(fd, "KQ_FILTER_READ", "KQ_EV_ADD")
+
+    def add(self, fd: int, wants: Wants) -> None:
+        """Report this once. OSError: the system has no room for it."""
+        kind = "KQ_FILTER_READ" if wants is Wants.READ else "KQ_FILTER_WRITE"
+        self._change(fd, kind, "KQ_EV_ADD", "KQ_EV_ONESHOT")
+
+    rearm = add
+
+    def forget(self, fd: int) -> None:
+        """Report this no more."""
+        with contextlib.suppress(OSError):
+            self._change(fd, "KQ_FILTER_READ", "KQ_EV_DELETE")
+
+    def wait(self, timeout: float) -> Iterator[int]:
+        """Wait up to so many seconds; return the file numbers that are ready."""
+        return (event.ident for event in self._kqueue.control(None, EVENTS, timeout))
+
+    def close(self) -> None:
+        """Close it."""
+        self._kqueue.close()
+
+    def _change(self, fd: int, kind: str, *flags: str) -> None:
+        kevent: Any = select.kevent  # type: ignore[attr-defined,unused-ignore]
+        number = sum(getattr(select, flag) for flag in flags)
+        self._kqueue.control([kevent(fd, getattr(select, kind), number)], 0)
 
 
 class Deadlines:
@@ -174,7 +214,7 @@ class Loop:
         self._start = start
         self._most = most
         self._accepts = accepts
-        self._poller = Epoll()
+        self._poller: Epoll | Kqueue = Epoll() if hasattr(select, "epoll") else Kqueue()
         self._bell, self._button = os.pipe()
         for end in (self._bell, self._button):
             os.set_blocking(end, False)

@@ -64,18 +64,10 @@ def is_reset(server, client):
     return False
 
 
-@pytest.mark.parametrize(
-    ("worker", "env"),
-    [
-        ("thread", STAY),
-        ("sync", STAY),
-        # gevent's server waits until a connection is closed.
-        ("gevent", STAY | {"GUNICORN_EXPECT_LINGER_IDLE": "3"}),
-    ],
-)
-def test_clients_that_stay_when_they_are_refused_make_room_when_the_files_run_out(worker, env):
+@pytest.mark.parametrize("worker", WORKERS)
+def test_clients_that_stay_when_they_are_refused_make_room_when_the_files_run_out(worker):
     arguments = ("--worker-connections", "2000")
-    with start(worker, *arguments, FILES="1024", **env) as server, contextlib.ExitStack() as stack:
+    with start(worker, *arguments, FILES="1024", **STAY) as server, contextlib.ExitStack() as stack:
         pid = state(server)["pid"]
         clients = [refused(server, stack) for _ in range(CLIENTS)]
         assert get(server, "/hello") == b"hello"
