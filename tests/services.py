@@ -1,6 +1,7 @@
 """What a worker gives to its connections, without its process: gunicorn's own parts, and ours."""
 
 import contextlib
+import logging
 import os
 
 from gunicorn.config import Config
@@ -12,6 +13,10 @@ from gunicorn_expect.answer import Service
 from gunicorn_expect.connection import Connection
 from gunicorn_expect.counters import Counters
 from gunicorn_expect.settings import Settings
+
+# As gunicorn's logger has it, and now: pytest listens to loggers that don't propagate only if they
+# are there when a test begins.
+logging.getLogger("gunicorn.error").propagate = False
 
 CLIENT = ("127.0.0.1", 40_000)
 LISTENER = ("127.0.0.1", 8000)
