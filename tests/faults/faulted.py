@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import json
+import threading
 import time
 
 from apps import tell
@@ -85,6 +86,9 @@ def app(environ, start_response):
     if path == "/long-then-read":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return itertools.chain(PIECES, outcome_of_reading(environ["wsgi.input"]))
+    if path == "/long-beside-read":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return long_beside_reading(environ["wsgi.input"])
     return answer("200 OK", b"hello")
 
 
@@ -101,6 +105,16 @@ def long(way, start_response):
             write(piece)
         return []
     return PIECES if how == "list" else iter(PIECES)
+
+
+def long_beside_reading(body):
+    """Give a long answer while another thread reads the body; then what it has read."""
+    seen = []
+    thread = threading.Thread(target=lambda: seen.extend(outcome_of_reading(body)))
+    thread.start()
+    yield from PIECES
+    thread.join()
+    yield from seen
 
 
 def outcome_of_reading(body):
