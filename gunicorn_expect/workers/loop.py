@@ -242,7 +242,7 @@ class Loop:
         """Wait up to so many seconds for something to do, and do it.
 
         Raises:
-            BaseException: what ended a thread, and is to end the worker.
+            BaseException: what ended a thread, and is to end the worker. Not while it stops.
 
         """
         self._watch_listeners()
@@ -255,7 +255,7 @@ class Loop:
             elif (conn := self._connections.get(fd)) is not None:
                 self._guard(conn, self._on_ready)
         self._expire()
-        if self._failure is not None:
+        if self._failure is not None and not self._stopping:  # a worker ends once
             raise self._failure
 
     def _guard(self, conn: Connection, step: Callable[[Connection], object]) -> None:

@@ -127,7 +127,7 @@ def test_an_upload_on_another_thread_is_finished_when_a_view_exits(whose):
             assert b" 100 " in upload.receive_head()
             client.send(request("GET /exit"))
             upload.send(b"first")
-            time.sleep(0.5)  # a worker that does not wait for it has ended by then
+            time.sleep(2)  # a worker that does not wait for it has ended by then
             upload.send(b" last")
             assert upload.receive_response()[1] == b"10"
         check_next_worker_serves(server, pid)
