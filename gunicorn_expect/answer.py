@@ -205,16 +205,12 @@ class Answer:
                 self._request, self._exchange, self._started
             )
             self._prepare()
-            return self._end() if self._write(refusal, begun) else End.LINGER
-        except (OSError, host.Http2Error) as error:
-            self._report_gone(error)
-        except StopIteration as error:  # gunicorn's way to close in silence
-            worker.log.debug("Closing connection. %s", error)
-        except service.catches as error:
+            end = self._end() if self._write(refusal, begun) else End.LINGER
+        except BaseException as error:  # noqa: BLE001  what ends a worker is raised again
             self._fail(error)
-        finally:
-            self._finish()
-        return End.LINGER
+            return End.LINGER
+        self._finish()
+        return end
 
     def _prepare(self) -> None:
         """Complete the environ, and count the request."""
@@ -380,18 +376,40 @@ class Answer:
             log.exception("Socket error processing request.")
 
     def _fail(self, error: BaseException) -> None:
-        """Answer 500 for an application that failed, if that can still be done."""
-        service, response = self._service, self._response
-        if isinstance(error, service.passes) or (
-            isinstance(error, SystemExit) and service.is_exiting()
-        ):
+        """Report what was raised, and answer 500 if that can still be done.
+
+        gunicorn logs what breaks off a response before it calls ``post_request``, and else after.
+        """
+        log = self._service.worker.log
+        gone = isinstance(error, OSError | host.Http2Error)
+        passes = not gone and self._must_pass(error)
+        begun = self._response is not None and self._response.headers_sent
+        if begun and not gone and not passes:
+            log.exception("Error handling request")
+        self._finish()
+        if isinstance(error, OSError | host.Http2Error):
+            self._report_gone(error)
+        elif passes:
             raise error
-        if response is not None and response.headers_sent:
-            service.worker.log.exception("Error handling request")
-            return
+        elif isinstance(error, StopIteration):  # gunicorn's way to close in silence
+            log.debug("Closing connection. %s", error)
+        elif not begun:
+            self._answer_failure(error)
+
+    def _must_pass(self, error: BaseException) -> bool:
+        """Return whether this ends the worker, or the greenlet, whatever was sent."""
+        service = self._service
+        return (
+            not isinstance(error, service.catches)
+            or isinstance(error, service.passes)
+            or (isinstance(error, SystemExit) and service.is_exiting())
+        )
+
+    def _answer_failure(self, error: BaseException) -> None:
+        """Answer 500 for an application that failed before anything was sent."""
         if isinstance(error, SystemExit) and self._ends_worker():
             raise error
-        if isinstance(error, SystemExit) and service.on_exit is OnExit.CLOSE:
+        if isinstance(error, SystemExit) and self._service.on_exit is OnExit.CLOSE:
             return
         if self._exchange is not None:
             with contextlib.suppress(BodyError):

@@ -1,0 +1,114 @@
+"""What a server shows of an exchange: its bytes, its hooks, its log."""
+
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import re
+
+from conftest import WORKERS
+from wire import CHECKOUT, Client, Server, request
+
+HERE = pathlib.Path(__file__).parent
+
+#: All of an access log line but its time and what takes time.
+ACCESS = "|".join(
+    f"%({atom})s"
+    for atom in (
+        *"hlurmUqHsBbfa",
+        *("{host}i", "{x-of-client}i", "{content-length}o", "{x-of-application}o"),
+        *("{wsgi.url_scheme}e", "{x.set_by_application}e"),
+    )
+)
+
+#: Of a traceback only the last line is alike.
+_TRACE = re.compile(r"[ \t]|Traceback|During handling|The above exception|StopIteration$|$")
+
+
+def start(worker, *arguments, stock, app="recorded:app", transport="tcp", certificates=None, **env):
+    """Return a server of this worker kind, ours or gunicorn's own, which writes what it does."""
+    return Server(
+        *("-c", str(HERE / "recording.py"), "--threads", "1", "--access-logformat", ACCESS),
+        *arguments,
+        app=app,
+        worker=WORKERS[worker][stock],
+        transport=transport,
+        certificates=certificates,
+        env={"PYTHONPATH": os.pathsep.join([str(HERE), str(CHECKOUT)]), **env},
+    )
+
+
+@contextlib.contextmanager
+def both(worker, *arguments, **options):
+    """Start ours and gunicorn's own with the same arguments."""
+    with (
+        start(worker, *arguments, stock=False, **options) as ours,
+        start(worker, *arguments, stock=True, **options) as stock,
+    ):
+        for server in (ours, stock):
+            server.wait_for_log("NOTED .*post_worker_init")
+        yield ours, stock
+
+
+_marks = itertools.count()
+
+
+def exchange(*pieces):
+    """Send these bytes on a connection, and receive until the server closes."""
+
+    def converse(client):
+        client.send(*pieces)
+        return client.receive_all()
+
+    return converse
+
+
+def shown(server, converse):
+    """Return what the client received, masked, and what hooks, application and log wrote."""
+    start = len(server.lines)
+    with Client(server) as client:
+        port = client.socket.getsockname()
+        received = converse(client)
+    mark = f"/mark?{next(_marks)}"
+    with Client(server) as client:
+        client.send(request(f"GET {mark}", "Connection: close"))
+        client.receive_all()
+    server.wait_for_log(rf'NOTED \["post_request".*"uri": "{re.escape(mark)}"', start)
+    lines = server.lines[start:]
+    end = next(i for i, line in enumerate(lines) if f'"uri": "{mark}"' in line)
+    return masked(received), [*written(server, lines[:end], port)]
+
+
+def without(what, seen):
+    """Leave out what was noted of this."""
+    received, lines = seen
+    return received, [line for line in lines if line[0] != what]
+
+
+def masked(data):
+    return re.sub(rb"(?i)\r\ndate: (?!yesterday)[^\r]*", b"\r\nDate: -", data)
+
+
+def written(server, lines, peer=None):
+    """Yield what hooks and application noted, and the lines of both logs."""
+    for line in lines:
+        if _TRACE.match(line):
+            continue
+        line = re.sub(r"^\[[^\]]*\] \[\d+\] ", "", line)
+        if isinstance(server.address, tuple):
+            line = line.replace(f'"{server.address[1]}"', '"the port"')
+        if isinstance(peer, tuple):
+            line = re.sub(rf"\b{peer[1]}\b", "0", line)
+        if not line.startswith("NOTED "):
+            yield line
+            continue
+        what, *arguments = json.loads(line.removeprefix("NOTED "))
+        yield what, *map(comparable, arguments)
+
+
+def comparable(argument):
+    match argument:
+        case {"gunicorn_expect.expectation": _, **rest}:
+            return rest
+    return argument
