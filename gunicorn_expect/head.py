@@ -237,9 +237,9 @@ class Head(Generic[R]):
             if found < 0 and len(data) > _PROXY_V1_SIZE:
                 self._judge(len(data), parser)
             end = found + 2 if found >= 0 else len(data) + 1
-        if len(data) > self._limits.all_fields:
-            raise TooLargeError
         if len(data) < end:
+            if len(data) > self._limits.all_fields:
+                raise TooLargeError
             return False
         if end:
             parser.judge(bytes(data[:end]))

@@ -233,6 +233,13 @@ def test_only_the_first_head_may_have_a_header_of_the_proxy_protocol():
         fed(head, V1, parser)
 
 
+def test_only_an_unfinished_header_of_the_proxy_protocol_can_be_too_large():
+    head, parser = Head(Limits(proxy="auto", fields=2, field=20, all_fields=2 * 22 + 4)), Parser()
+    data = b"GET /" + b"a" * 50 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert head.feed(data[:60], parser) is None
+    assert head.feed(data[60:], parser) == data
+
+
 @pytest.mark.parametrize("data", [b"PROXY ", V2[:14] + b"\xff\xff"])
 def test_an_endless_header_of_the_proxy_protocol_is_not_collected_for_ever(data):
     head, parser = Head(Limits(proxy="auto", all_fields=1000)), Parser()
