@@ -106,6 +106,12 @@ def pytest_addoption(parser):
         "--soak", type=float, default=20, metavar="SECONDS", help="so long for each worker"
     )
     parser.addoption(
+        "--differential", type=int, default=50_000, metavar="N", help="streams to compare"
+    )
+    parser.addoption(
+        "--differential-from", type=int, default=0, metavar="SEED", help="seed of the first of them"
+    )
+    parser.addoption(
         "--thorough", action="store_true", help="all that tests/faults may try, not a choice"
     )
     parser.addoption("--built", metavar="FOLDER", help="test the sdist and the wheel that are here")

@@ -1,0 +1,232 @@
+"""What may differ from gunicorn: a table, each with the words of docs/compatibility.md that say so.
+
+The responses to a stream are compared in their order. Where two differ, one of the rules must tell
+why, by what both servers made of the same request. Our connection ends with each: so no byte behind
+it is read in two ways. Three differences end nothing: `CORRECTIONS` makes them in what gunicorn has
+answered, before it is compared.
+"""
+
+import dataclasses
+import re
+
+from servers import Exchange
+
+from gunicorn_expect.framing import DRAIN_SIZE
+
+_ERRORS = (b"400", b"403", b"414", b"417", b"431", b"501")
+_BODY_ERRORS = {
+    *("InvalidChunkSize", "InvalidChunkExtension", "ChunkMissingTerminator", "NoMoreData"),
+    # of the trailer section
+    *("InvalidHeader", "InvalidHeaderName", "LimitRequestHeaders", "ObsoleteFolding"),
+}
+_EMPTY_400 = re.compile(
+    rb"HTTP/\d\.\d 400 Bad Request\r\nServer: gunicorn\r\nConnection: close\r\n"
+    rb"Content-Length: 0\r\n\r\n"
+)
+_OF_THE_PROXY_HEADER = (
+    *("PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT"),
+    *("REMOTE_ADDR", "REMOTE_PORT"),
+)
+_EXPECT = re.compile("(?<=e)x(?=pect)", re.IGNORECASE)
+_CHUNKED = re.compile(r"(?:^|,)[ \t]*chunked[ \t]*(?:,|$)", re.IGNORECASE)
+
+
+@dataclasses.dataclass
+class Case:
+    """One response of each, with what is needed to understand why they differ."""
+
+    ours: Exchange
+    theirs: Exchange
+    #: Whether the stream has come in several pieces, or was cut off.
+    in_pieces: bool
+    #: Whether a line of it is over the limit of a field, with its CRLF.
+    has_long_line: bool
+    #: Called for what gunicorn answers to the lines that came up to here, for each end of a piece
+    #: or a line: as if the head ended there.
+    cut_responses: object
+
+    @property
+    def environ(self):
+        return self.theirs.environ or {}
+
+    def field(self, name):
+        return self.environ.get(name, "")
+
+    @property
+    def is_chunked(self):
+        return bool(_CHUNKED.search(self.field("HTTP_TRANSFER_ENCODING")))
+
+    def same_request(self):
+        return self.ours.environ == self.theirs.environ is not None
+
+    def status(self):
+        return self.ours.sent[9:12]
+
+    def closing(self):
+        """Return gunicorn's response as if it had closed the connection."""
+        return self.theirs.sent.replace(
+            b"\r\nConnection: keep-alive\r\n", b"\r\nConnection: close\r\n", 1
+        )
+
+    def only_closes(self):
+        """Return whether only that is different."""
+        return self.same_request() and self.ours.sent == self.closing()
+
+
+# Each rule: whether it says why both differ.
+
+
+def unknown_expectation(case):
+    # It comes before a request that gunicorn can't make an environ of.
+    no_environ = case.theirs.environ is None and case.theirs.sent.startswith(b"HTTP/1.1 500 ")
+    return case.status() == b"417" and (expects_unknown(case.environ) or no_environ)
+
+
+def declined(case):
+    # A client that waits gets no other interim response.
+    response = case.closing().removeprefix(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    return case.ours.state == "DECLINED" and case.same_request() and case.ours.sent == response
+
+
+def closes_as_asked(case):
+    options = [option.strip(" \t").lower() for option in case.field("HTTP_CONNECTION").split(",")]
+    return "close" in options and case.only_closes()
+
+
+def body_ends_early(case):
+    return (
+        case.same_request()
+        and case.ours.raised == "ClientDisconnected"
+        and case.theirs.raised in (None, "NoMoreData", "ChunkMissingTerminator")
+        and _EMPTY_400.fullmatch(case.ours.sent)
+    )
+
+
+def malformed_body(case):
+    return (
+        case.same_request()
+        and case.is_chunked
+        and case.ours.raised == "MalformedBody"
+        and (case.theirs.raised in _BODY_ERRORS or case.has_long_line)
+        and _EMPTY_400.fullmatch(case.ours.sent)
+    )
+
+
+def malformed_rest_of_a_body(case):
+    if not (case.same_request() and case.is_chunked and case.ours.raised is None):
+        return False
+    if case.theirs.raised in _BODY_ERRORS:
+        # It had to read ahead for the one byte that the application got from ours.
+        return len(case.ours.read) == 1 and b"\r\nConnection: close\r\n" in case.ours.sent
+    response = case.closing()
+    second = response[len(case.ours.sent) :]
+    # An application that fails behind the first byte ends gunicorn's connection, too.
+    ended = second[9:12] in _ERRORS or (case.ours.responds == "fails late" and not second)
+    return response.startswith(case.ours.sent) and ended
+
+
+def unread_rest(case):
+    unknown = case.is_chunked and (case.in_pieces or case.has_long_line)
+    much = (
+        case.field("CONTENT_LENGTH").isdecimal() and int(case.field("CONTENT_LENGTH")) > DRAIN_SIZE
+    )
+    return (unknown or much) and case.ours.raised is None and case.only_closes()
+
+
+def malformed_line_before_the_end(case):
+    return (
+        case.in_pieces
+        and case.ours.environ is case.theirs.environ is None
+        and case.status() in _ERRORS
+        and not case.theirs.sent
+        and case.ours.sent in case.cut_responses()
+    )
+
+
+def two_errors(case):
+    return (
+        case.in_pieces
+        and case.ours.environ is case.theirs.environ is None
+        and case.status() in _ERRORS
+        and case.theirs.sent[9:12] in _ERRORS
+        and case.ours.sent in case.cut_responses()
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Deviation:
+    """A difference that is meant."""
+
+    tells: object
+    #: The words of docs/compatibility.md.
+    documented: str
+
+
+DEVIATIONS = [
+    Deviation(unknown_expectation, "has an `Expect` member other than `100-continue`"),
+    Deviation(declined, "answered while its client waits"),
+    Deviation(closes_as_asked, "`close` in any `Connection` field"),
+    Deviation(body_ends_early, "stops sending before the end of its body"),
+    Deviation(malformed_body, "malformed chunked body"),
+    Deviation(malformed_rest_of_a_body, "malformed chunked body"),
+    Deviation(unread_rest, "is more than 64 KiB, or comes in chunks that are not all here"),
+    Deviation(malformed_line_before_the_end, "A request head with a line that no parser takes"),
+    Deviation(two_errors, "has two errors and comes in pieces"),
+]
+
+
+def expects_unknown(environ):
+    """Return whether a request asks for what nobody knows."""
+    members = environ.get(as_ordinary_field("HTTP_EXPECT"), "").split(",")
+    return any(member.strip(" \t").lower() not in ("", "100-continue") for member in members)
+
+
+def as_ordinary_field(data):
+    """Return bytes, or a text, with `Expect` as a field that means nothing to gunicorn.
+
+    Our rules for it are our own. So gunicorn gets it under another name of that length, and what is
+    compared is what it makes of the rest.
+    """
+    if isinstance(data, str):
+        return _EXPECT.sub(lambda match: "W" if match[0] == "X" else "w", data)
+    return as_ordinary_field(data.decode("latin-1")).encode("latin-1")
+
+
+# Corrections: each changes the exchanges of gunicorn to what they have to be.
+
+
+def carry_proxy_header(ours, stock):
+    first = (stock[0].environ if stock else None) or {}
+    for exchange in stock[1:] if "PROXY_PROTOCOL" in first else []:
+        if exchange.environ is not None:
+            exchange.environ.update({name: first[name] for name in _OF_THE_PROXY_HEADER})
+
+
+def tell_length(ours, stock):
+    chunked, sized = b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"Content-Length: 0\r\n\r\n"
+    for mine, theirs in zip(ours, stock, strict=False):
+        if mine.state:  # an upload
+            theirs.sent = theirs.sent.replace(b"\r\n" + chunked, b"\r\n" + sized, 1)
+
+
+def replace_fields(ours, stock):
+    for mine, theirs in zip(ours, stock, strict=False):
+        if mine.state and b" 500 Replaced\r\n" in theirs.sent:
+            theirs.sent = theirs.sent.replace(b"Content-Type: text/plain\r\n", b"", 1)
+
+
+CORRECTIONS = [
+    Deviation(carry_proxy_header, "for every request on its connection"),
+    Deviation(tell_length, "An empty response to a request with a body"),
+    Deviation(replace_fields, "replaces the response to a request with a body"),
+]
+
+#: In a response of gunicorn's that depends on the pieces in which a stream has come. Ours has to be
+#: the one to a stream that comes at once.
+BY_PIECES = Deviation(
+    (
+        b"max buffer headers",  # what has come behind a head counts, too
+        b"Invalid HTTP request line: &#x27;&#x27;",  # an empty line behind a PROXY header
+    ),
+    "depends on the pieces in which a head comes",
+)
