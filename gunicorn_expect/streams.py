@@ -6,6 +6,7 @@ A connection of HTTP/2 holds a thread as long as it lives.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import math
 import ssl
 import time
@@ -64,11 +65,13 @@ def serve(conn: Connection, received: bytes, *, upgrade: tuple[bytes, Any] | Non
             if not worker.alive:
                 break
             requests = http2.receive_data()
-        # Requests that are here already are served; then GOAWAY names the last of them, so that
-        # the client can repeat any after it.
-        for request in http2.receive_data(b""):
-            Stream(conn, http2, request).answer()
-            served = request.stream.stream_id
+        # Requests that are here already are served; then GOAWAY names the last of them, so that the
+        # client can repeat any after it. (gunicorn receives b"" here, which is the end for it: it
+        # serves none of them, and sends no GOAWAY.)
+        while http2.pending_requests:
+            for request in http2.receive_data():
+                Stream(conn, http2, request).answer()
+                served = request.stream.stream_id
         http2.close(last_stream_id=served)
     except (OSError, host.Http2Error, host.NoMoreData) as error:
         worker.log.debug("HTTP/2 connection closed: %s", error)
@@ -140,11 +143,14 @@ class Stream:
         environ["gunicorn.http2.send_trailers"] = send_trailers
         return response, environ
 
-    def send_error(self, request: Any, error: BaseException) -> None:  # noqa: ARG002  its own
-        """Send what gunicorn answers for an error of the application."""
+    def send_error(self, request: Any, error: BaseException) -> None:
+        """Send what gunicorn answers for an error of the application, and log both."""
         log = self._conn.service.worker.log
         log.error("Error handling HTTP/2 request", exc_info=error)
         try:
+            response, environ = self.create(request, None, lambda: None)
+            response.status = "500 Internal Server Error"
+            log.access(response, request, environ, datetime.timedelta())
             self._http2.send_error(self._stream.stream_id, 500, str(error))
         except Exception as failure:  # noqa: BLE001  nobody is there to be told
             log.debug("HTTP/2 error response failed: %s", failure)

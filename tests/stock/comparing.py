@@ -29,7 +29,7 @@ _TRACE = re.compile(r"[ \t]|Traceback|During handling|The above exception|StopIt
 def start(worker, *arguments, stock, app="recorded:app", transport="tcp", certificates=None, **env):
     """Return a server of this worker kind, ours or gunicorn's own, which writes what it does."""
     return Server(
-        *("-c", str(HERE / "recording.py"), "--threads", "1", "--access-logformat", ACCESS),
+        *("-c", "python:recording", "--threads", "1", "--access-logformat", ACCESS),
         *arguments,
         app=app,
         worker=WORKERS[worker][stock],
@@ -59,15 +59,15 @@ def exchange(*pieces):
 
     def converse(client):
         client.send(*pieces)
-        return client.receive_all()
+        return masked(client.receive_all())
 
     return converse
 
 
-def shown(server, converse):
+def shown(server, converse, connect=Client):
     """Return what the client received, masked, and what hooks, application and log wrote."""
     start = len(server.lines)
-    with Client(server) as client:
+    with connect(server) as client:
         port = client.socket.getsockname()
         received = converse(client)
     mark = f"/mark?{next(_marks)}"
@@ -77,7 +77,7 @@ def shown(server, converse):
     server.wait_for_log(rf'NOTED \["post_request".*"uri": "{re.escape(mark)}"', start)
     lines = server.lines[start:]
     end = next(i for i, line in enumerate(lines) if f'"uri": "{mark}"' in line)
-    return masked(received), [*written(server, lines[:end], port)]
+    return received, [*written(server, lines[:end], port)]
 
 
 def without(what, seen):

@@ -4,7 +4,10 @@ import functools
 import io
 import os
 import pathlib
+import signal
+import time
 
+import recording
 from recording import described, note
 
 ROUTES = {}
@@ -282,3 +285,19 @@ def memory_file(environ, start_response):
 @route("/pid")
 def pid(environ, start_response):
     return answer(start_response, str(os.getpid()).encode())
+
+
+@route("/trailers")
+def trailers(environ, start_response):
+    start_response("200 OK", [("Content-Length", "5")])
+    environ["gunicorn.http2.send_trailers"]([("x-sum", "1")])
+    return Body(b"hello")
+
+
+@route("/stop")
+def stop(environ, start_response):
+    """Answer when the worker has begun to stop."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    while recording.WORKERS[-1].alive:
+        time.sleep(0.01)
+    return answer(start_response, b"stopping")

@@ -60,13 +60,21 @@ on_reload = of_one("on_reload")
 when_ready = of_one("when_ready")
 pre_fork = of_two("pre_fork")
 post_fork = of_two("post_fork")
-post_worker_init = of_one("post_worker_init")
 worker_int = of_one("worker_int")
 worker_abort = of_one("worker_abort")
 pre_exec = of_one("pre_exec")
 child_exit = of_two("child_exit")
 worker_exit = of_two("worker_exit")
 on_exit = of_one("on_exit")
+
+
+#: The worker of this process.
+WORKERS = []
+
+
+def post_worker_init(worker):
+    WORKERS.append(worker)
+    note("post_worker_init", described(worker))
 
 
 def nworkers_changed(server, new, old):
