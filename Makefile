@@ -55,7 +55,7 @@ check: $(VENV)/dev
 release-check: $(VENV)/dev $(PYTHONS)
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
-	$(BIN)/pytest tests/test_package.py --built dist
+	$(BIN)/pytest tests/package/test_package.py --built dist
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/draw.py

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import trustme
-from apps import PIECE
 from servers import HERE, apart, print_machine, resident, served, worker_of
+
+from apps import PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,101 +1,26 @@
-"""Which gunicorns the tests talk to.
+"""The fixtures that all tests share, and the options of pytest for them."""
 
-A cell of the matrix is a worker on a transport, with a parser, a gunicorn and a Python. The quick
-choice has each value of each axis in some cell; ``--matrix wide``, which CI runs, has every cell of
-one Python and some of the others; ``--matrix full`` has every cell.
-"""
-
-import dataclasses
-import itertools
 import os
-import pathlib
 import shutil
-import ssl
 import subprocess
-import sys
 import tempfile
 
 import hypothesis
 import pytest
 import redis
-import trustme
-from pairs import connected
 from selenium import webdriver
-from wire import CHECKOUT, PATIENCE, Client, Server
+
+from support import PATIENCE
+from support.certificates import Certificates
+from support.client import Client
+from support.installed import PYTHONS, gunicorn_at, missing, oldest_gunicorn
+from support.matrix import MATRICES, WORKERS
+from support.server import Server
+from support.socket_pairs import connected
 
 # A slow machine is no failure.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-
-WORKERS = {
-    "thread": ("gunicorn_expect.Worker", "gthread"),
-    "gevent": ("gunicorn_expect.GeventWorker", "gevent"),
-    "sync": ("gunicorn_expect.workers.sync.Worker", "sync"),
-}
-TRANSPORTS = ["tcp", "unix", "tls", "proxy-v1", "proxy-v2"]
-PARSERS = ["python", "fast"]
-GUNICORNS = ["newest", "oldest"]
-
-#: Where `make` puts other gunicorns and other Pythons.
-INSTALLED = CHECKOUT / ".venv"
-
-
-def other_pythons():
-    """Give the version and the interpreter of each other Python that `make` has set up."""
-    return {
-        folder.name: folder / "bin" / "python"
-        for folder in sorted(INSTALLED.joinpath("pythons").glob("3.*"))
-        if folder.joinpath("ready").exists()
-        if folder.name != "{}.{}".format(*sys.version_info)
-    }
-
-
-PYTHONS = {"current": pathlib.Path(sys.executable), **other_pythons()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    worker: str = "thread"
-    transport: str = "tcp"
-    parser: str = "python"
-    gunicorn: str = "newest"
-    python: str = "current"
-
-    def __str__(self):
-        return "-".join(dataclasses.astuple(self))
-
-
-QUICK = [
-    Cell("thread", "tcp"),
-    Cell("gevent", "tcp"),
-    Cell("sync", "tcp"),
-    Cell("thread", "tls", gunicorn="oldest"),
-    Cell("gevent", "tls", "fast"),
-    Cell("sync", "tls"),
-    Cell("thread", "unix", "fast"),
-    Cell("gevent", "unix", gunicorn="oldest"),
-    Cell("sync", "proxy-v1", "fast", "oldest"),
-    Cell("thread", "proxy-v2"),
-    *(
-        Cell(worker, transport, python=python)
-        for python, worker, transport in zip(
-            [python for python in PYTHONS if python != "current"],
-            itertools.cycle(["gevent", "thread", "sync"]),
-            itertools.cycle(["tls", "tcp"]),
-            strict=False,
-        )
-    ),
-]
-FULL = [
-    Cell(*values) for values in itertools.product(WORKERS, TRANSPORTS, PARSERS, GUNICORNS, PYTHONS)
-]
-WIDE = [
-    cell
-    for cell in FULL
-    if cell.python == "current"
-    or (cell.transport, cell.parser, cell.gunicorn) == ("tls", "python", "newest")
-]
-MATRICES = {"quick": QUICK, "wide": WIDE, "full": FULL}
 
 
 def pytest_addoption(parser):
@@ -128,54 +53,6 @@ def pytest_generate_tests(metafunc):
         if metafunc.definition.get_closest_marker("keeps_alive"):
             cells = [cell for cell in cells if cell.worker != "sync"]  # it closes every connection
         metafunc.parametrize("cell", cells, ids=str, scope="session", indirect=True)
-
-
-def missing(what, means="make test"):
-    """Skip a test that this machine has no means for; CI must not go without it."""
-    if "CI" in os.environ:
-        pytest.fail(f"{what} is not installed")
-    pytest.skip(f"{what} is not installed: run {means}")
-
-
-def gunicorn_at(version):
-    """Give the folder of another gunicorn."""
-    folder = INSTALLED / "gunicorns" / version
-    if not folder.exists():
-        missing(f"gunicorn {version}")
-    return folder
-
-
-def oldest_gunicorn():
-    requirement = next(
-        line.strip()
-        for line in CHECKOUT.joinpath("setup.cfg").read_text("utf-8").splitlines()
-        if line.strip().startswith("gunicorn>=")
-    )
-    return requirement.removeprefix("gunicorn>=")
-
-
-class Certificates:
-    """A certificate for localhost, and those who trust it."""
-
-    def __init__(self, folder):
-        self._authority = trustme.CA()
-        issued = self._authority.issue_cert("localhost", "127.0.0.1")
-        self.certificate = str(folder / "certificate.pem")
-        self.key = str(folder / "key.pem")
-        self.authority = str(folder / "authority.pem")
-        self._authority.cert_pem.write_to_path(self.authority)
-        issued.cert_chain_pems[0].write_to_path(self.certificate)
-        self._contexts = {}
-        issued.private_key_pem.write_to_path(self.key)
-
-    def trust(self, *protocols):
-        """Return a client's context; to make one takes longer than a handshake."""
-        if protocols not in self._contexts:
-            context = self._contexts[protocols] = ssl.create_default_context()
-            self._authority.configure_trust(context)
-            if protocols:
-                context.set_alpn_protocols(protocols)
-        return self._contexts[protocols]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import functools
 import itertools
 import re
 
-from deviations import (
+from differential.deviations import (
     BY_PIECES,
     CORRECTIONS,
     DEVIATIONS,
@@ -13,7 +13,7 @@ from deviations import (
     as_ordinary_field,
     expects_unknown,
 )
-from servers import Exchange
+from differential.servers import Exchange
 
 #: Ends a head that is cut off, so that gunicorn says what it makes of its lines.
 _CUT = b"\r\n" * 6

@@ -9,8 +9,7 @@ answered, before it is compared.
 import dataclasses
 import re
 
-from servers import Exchange
-
+from differential.servers import Exchange
 from gunicorn_expect.framing import DRAIN_SIZE
 
 _ERRORS = (b"400", b"403", b"414", b"417", b"431", b"501")

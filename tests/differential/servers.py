@@ -11,15 +11,15 @@ import os
 import re
 
 from gunicorn.workers import gthread
-from services import service
-from streams import Limits
 
+from differential.streams import Limits
 from gunicorn_expect import host
 from gunicorn_expect.answer import KEY
 from gunicorn_expect.connection import Connection, Wants
 from gunicorn_expect.settings import Settings
 from gunicorn_expect.states import End
 from gunicorn_expect.transport import READ, Transport
+from support.connections import service
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _DATE = re.compile(rb"\r\nDate: [^\r]*(?=\r\n)")

@@ -14,12 +14,13 @@ import logging
 import re
 
 import pytest
-from comparison import compare
-from configurations import configurations
-from deviations import BY_PIECES, CORRECTIONS, DEVIATIONS
-from servers import Server
-from streams import make
-from wire import CHECKOUT
+
+from differential.comparison import compare
+from differential.configurations import configurations
+from differential.deviations import BY_PIECES, CORRECTIONS, DEVIATIONS
+from differential.servers import Server
+from differential.streams import make
+from support import CHECKOUT
 
 CONFIGURATIONS = configurations()
 

@@ -4,7 +4,7 @@ import os
 import resource
 import sys
 
-import inject
+from faults import inject
 
 inject.install()
 if "FAIL_AT_START" in os.environ:

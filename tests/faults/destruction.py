@@ -2,12 +2,13 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import time
 
-from conftest import WORKERS
-from wire import CHECKOUT, PATIENCE, TESTS, Client, Server, request
+from support import PATIENCE
+from support.client import Client, request
+from support.matrix import WORKERS
+from support.server import Server
 
 HERE = pathlib.Path(__file__).parent
 
@@ -18,14 +19,13 @@ UNREAD_CHUNKED = ("Transfer-Encoding: chunked", b"30D40\r\n" + UNREAD[1] + b"\r\
 
 def start(worker, *arguments, stock=False, transport="tcp", certificates=None, **env):
     """Give a server of this worker kind; with ``stock``, one of gunicorn's own."""
-    path = [str(TESTS), str(CHECKOUT), str(HERE)]
     return Server(
         *("-c", str(HERE / "configuration.py"), *arguments),
-        app="faulty:app",
+        app="faults.faulty:app",
         worker=WORKERS[worker][stock],
         transport=transport,
         certificates=certificates,
-        env={"PYTHONPATH": os.pathsep.join(path), **env},
+        env=env,
     )
 
 

@@ -7,8 +7,7 @@ import json
 import threading
 import time
 
-from apps import tell
-
+from apps.switchboard import tell
 from gunicorn_expect import Refuse, inline, policies
 from gunicorn_expect.admission import admission
 

@@ -7,9 +7,8 @@ import pathlib
 import sys
 import threading
 
-import inject
-
 import gunicorn_expect
+from faults import inject
 from gunicorn_expect import policies
 
 #: More than a send buffer holds at first, so that what the client sends is thrown away meanwhile.

@@ -4,9 +4,10 @@ import contextlib
 import re
 
 import pytest
-from conftest import WORKERS
-from unfriendly import EXCHANGES, HTTP2_EXCHANGES, WAYS_TO_LEAVE, Http2, serve
-from wire import Client
+
+from faults.unfriendly import EXCHANGES, HTTP2_EXCHANGES, WAYS_TO_LEAVE, Http2, serve
+from support.client import Client
+from support.matrix import WORKERS
 
 #: What gunicorn itself leaves open when a worker exits: the file of its heartbeat, and in the sync
 #: worker the socket that it listens on, which is the first file that it has opened.

@@ -7,10 +7,11 @@ serves at once. The other workers go on.
 import time
 
 import pytest
-from conftest import WORKERS
-from destruction import start, state
-from unfriendly import http2
-from wire import Client, request, waiting
+
+from faults.destruction import start, state
+from faults.unfriendly import http2
+from support.client import Client, request, waiting
+from support.matrix import WORKERS
 
 #: Seconds that an exit takes at most. What holds a worker holds it for gunicorn's timeout, 30 s.
 AT_ONCE = 15
@@ -63,7 +64,7 @@ def served(kind, certificates):
         stock=whose == "stock",
         transport=transport,
         certificates=certificates,
-        GUNICORN_EXPECT_POLICY="faulty:policy",
+        GUNICORN_EXPECT_POLICY="faults.faulty:policy",
     ) as server:
         yield server
 

@@ -5,8 +5,8 @@ import socket
 from types import SimpleNamespace
 
 import pytest
-from conftest import WORKERS
-from unfriendly import (
+
+from faults.unfriendly import (
     EXCHANGES,
     HTTP2_EXCHANGES,
     LONG,
@@ -19,7 +19,9 @@ from unfriendly import (
     in_parallel,
     serve,
 )
-from wire import PATIENCE, Client, request
+from support import PATIENCE
+from support.client import Client, request
+from support.matrix import WORKERS
 
 
 @pytest.fixture(scope="module", params=["tcp", "unix", "tls"])

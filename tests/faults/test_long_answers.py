@@ -10,9 +10,11 @@ import ssl
 from types import SimpleNamespace
 
 import pytest
-from conftest import WORKERS
-from unfriendly import LONG, Worker, at_once, in_parallel, serve
-from wire import PATIENCE, Client, request
+
+from faults.unfriendly import LONG, Worker, at_once, in_parallel, serve
+from support import PATIENCE
+from support.client import Client, request
+from support.matrix import WORKERS
 
 CLIENTS = 4
 #: Bytes of an answer that is longer than a send buffer is at first.

@@ -9,9 +9,10 @@ import resource
 import ssl
 
 import pytest
-from conftest import WORKERS
-from destruction import get, post, settled, start, state, unharmed
-from wire import Client, request
+
+from faults.destruction import get, post, settled, start, state, unharmed
+from support.client import Client, request
+from support.matrix import WORKERS
 
 #: The environment of a server whose closing connections stay.
 STAY = {"GUNICORN_EXPECT_LINGER": "600", "GUNICORN_EXPECT_LINGER_IDLE": "600"}

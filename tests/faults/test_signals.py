@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from conftest import WORKERS
-from unfriendly import serve, workers_of
-from wire import CONTINUE, PATIENCE, Client, request, waiting
+
+from faults.unfriendly import serve, workers_of
+from support import PATIENCE
+from support.client import CONTINUE, Client, request, waiting
+from support.matrix import WORKERS
 
 #: Seconds that gunicorn is told to give an exchange when it ends.
 GRACE = 1

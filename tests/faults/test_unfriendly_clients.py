@@ -7,9 +7,11 @@ import threading
 import time
 
 import pytest
-from conftest import WORKERS
-from destruction import UNREAD, UNREAD_CHUNKED, get, post, settled, start, state, unharmed
-from wire import PATIENCE, Client, request
+
+from faults.destruction import UNREAD, UNREAD_CHUNKED, get, post, settled, start, state, unharmed
+from support import PATIENCE
+from support.client import Client, request
+from support.matrix import WORKERS
 
 LONG = 17_000
 LARGE = 1_500_000

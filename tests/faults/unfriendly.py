@@ -7,7 +7,6 @@ application that counts its uploads.
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import socket
@@ -17,10 +16,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import h2.connection
-from wire import CHECKOUT, CONTINUE, PATIENCE, TESTS, Client, Server, request, waiting
 
-#: Where gunicorn finds `faulted`, and the package.
-PATH = os.pathsep.join(map(str, (TESTS / "faults", TESTS, CHECKOUT)))
+from support import PATIENCE
+from support.client import CONTINUE, Client, request, waiting
+from support.server import Server
 
 #: Seconds of every timeout. Nothing that a client has left behind may wait for one of them: that
 #: would be found by `Worker.check_nothing_is_left`, which has less patience.
@@ -173,11 +172,10 @@ def serve(worker, *arguments, env=(), **others):
     names = ("BODY_TIMEOUT", "HEAD_TIMEOUT", "LINGER", "LINGER_IDLE")
     return Server(
         *("--keep-alive", NEVER, "--timeout", NEVER, *arguments),
-        app="faulted:app",
+        app="faults.faulted:app",
         worker=worker,
         env={
-            "PYTHONPATH": PATH,
-            "GUNICORN_EXPECT_POLICY": "faulted:policy",
+            "GUNICORN_EXPECT_POLICY": "faults.faulted:policy",
             **{f"GUNICORN_EXPECT_{name}": NEVER for name in names},
             **dict(env),
         },

@@ -17,8 +17,9 @@ import sys
 import threading
 from pathlib import Path
 
-from counting import CountingRelay
-from wire import PATIENCE, Server
+from realworld.counting import CountingRelay
+from support import PATIENCE
+from support.server import Server
 
 PROGRAMS = Path(__file__).parent / "clients"
 SIZE = 4 * 1024**2

@@ -8,7 +8,8 @@ import re
 import socket
 import threading
 
-from wire import PATIENCE, Relay
+from support import PATIENCE
+from support.relay import Relay
 
 
 @dataclasses.dataclass

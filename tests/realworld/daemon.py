@@ -9,8 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from conftest import missing
-from wire import PATIENCE
+from support import PATIENCE
+from support.installed import missing
 
 
 class Daemon:

@@ -1,7 +1,6 @@
 """The upload service of the examples, whose word a test can hold back."""
 
-from apps import tell
-
+from apps.switchboard import tell
 from examples.flask_upload import app as service
 
 

@@ -18,8 +18,12 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import WORKERS, missing
-from wire import CONTINUE, Client, Relay, Server, request, waiting
+
+from support.client import CONTINUE, Client, request, waiting
+from support.installed import missing
+from support.matrix import WORKERS
+from support.relay import Relay
+from support.server import Server
 
 HERE = Path(__file__).parent
 WAITS = re.compile(rb"\r\nExpect: 100-continue\r\n")
@@ -54,9 +58,7 @@ def check_asked_once(relay):
 @pytest.fixture(scope="module", params=ALL)
 def s3(request):
     needs("moto")
-    with Server(
-        "--pythonpath", str(HERE), app="s3_server:app", worker=class_of(request.param)
-    ) as server:
+    with Server(app="realworld.s3_server:app", worker=class_of(request.param)) as server:
         with boto3(server) as client:
             client.create_bucket(Bucket="bucket")
         server.is_stock = request.param == "stock"
@@ -148,8 +150,7 @@ def test_boto3_sends_a_body_in_chunks_with_its_checksum_behind_it(certificates, 
     """As it does over TLS with what it can't read twice; S3 calls it aws-chunked."""
     needs("moto")
     with Server(
-        *("--pythonpath", str(HERE)),
-        app="s3_server:app",
+        app="realworld.s3_server:app",
         worker=class_of(worker),
         transport="tls",
         certificates=certificates,
@@ -180,7 +181,7 @@ def test_a_policy_refuses_what_moto_would_have_read(tmp_path):
     policy.write_text(
         "from gunicorn_expect.policies import max_length\n\nexpect_policy = max_length(1_000_000)\n"
     )
-    with Server("--pythonpath", str(HERE), "-c", str(policy), app="s3_server:app") as server:
+    with Server("-c", str(policy), app="realworld.s3_server:app") as server:
         with boto3(server) as client:
             client.create_bucket(Bucket="bucket")
         with Relay(server) as relay:
@@ -224,8 +225,7 @@ def webdav(request, tmp_path_factory):
 def serve_webdav(worker, folder):
     needs("wsgidav")
     with Server(
-        *("--pythonpath", str(HERE)),
-        app="webdav_server:app",
+        app="realworld.webdav_server:app",
         worker=class_of(worker),
         env={"WEBDAV_FOLDER": str(folder)},
     ) as server:

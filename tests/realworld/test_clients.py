@@ -7,9 +7,20 @@ import functools
 import re
 
 import pytest
-from clients import CLIENTS, PLAIN_SIZE, REFUSALS, SIZE, STATUSES, WORKERS, World, received, whole
-from conftest import missing
-from wire import CHECKOUT
+
+from realworld.clients import (
+    CLIENTS,
+    PLAIN_SIZE,
+    REFUSALS,
+    SIZE,
+    STATUSES,
+    WORKERS,
+    World,
+    received,
+    whole,
+)
+from support import CHECKOUT
+from support.installed import missing
 
 PAGE = CHECKOUT / "docs/clients.md"
 WAITING = [name for name, program in CLIENTS.items() if program.waits]

@@ -14,9 +14,12 @@ import sys
 import threading
 
 import pytest
-from conftest import missing
-from daemon import Daemon, free_address
-from wire import CHECKOUT, CONTINUE, PATIENCE, TESTS, Client, Server, request, waiting
+
+from realworld.daemon import Daemon, free_address
+from support import CHECKOUT, PATIENCE, TESTS
+from support.client import CONTINUE, Client, request, waiting
+from support.installed import missing
+from support.server import Server
 
 DEPLOY = CHECKOUT / "examples" / "deploy" / "fleet"
 TOKEN = "Authorization: Bearer letmein"
@@ -31,7 +34,7 @@ class Fleet(Daemon):
         self.folder = folder
         self._backs = {name: free_address() for name in "ab"}
         self._env = {
-            "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS / "realworld"), str(CHECKOUT)]),
+            "PYTHONPATH": os.pathsep.join([str(TESTS), str(CHECKOUT)]),
             "UPLOAD_FOLDER": str(folder),
             "UPLOAD_STORAGE": storage,
             "UPLOAD_AT_ONCE": str(at_once),
@@ -56,7 +59,7 @@ class Fleet(Daemon):
     def start(self, name):
         """Start a node, and wait until it serves."""
         command = [sys.executable, "-m", "gunicorn", "--config", str(DEPLOY / "gunicorn.conf.py")]
-        command += ["--bind", "{}:{}".format(*self._backs[name]), "fleet_app:app"]
+        command += ["--bind", "{}:{}".format(*self._backs[name]), "realworld.fleet_app:app"]
         env = self._env | {"UPLOAD_NODE": name}
         self.nodes[name] = self._stack.enter_context(Server.of(command, env=env, cwd=CHECKOUT))
 

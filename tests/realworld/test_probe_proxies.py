@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from probe_page import blocks, masked
-from test_proxies import PROXIES, Running, Upstream
-from wire import Server
 
 from gunicorn_expect.__main__ import main
+from realworld.proxies import PROXIES, Running, Upstream
+from support.probe_page import blocks, masked
+from support.server import Server
 
 TOKEN = "Authorization: Bearer letmein"
 

@@ -10,8 +10,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import missing
-from wire import CHECKOUT, PATIENCE, Client, waiting
+
+from support import CHECKOUT, PATIENCE
+from support.client import Client, waiting
+from support.installed import missing
 
 DEPLOY = CHECKOUT / "examples" / "deploy"
 UNITS = ["gunicorn-expect.service", "gunicorn-expect.socket"]

@@ -6,7 +6,9 @@ import sys
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
-from wire import CHECKOUT, PATIENCE, Server
+
+from support import CHECKOUT, PATIENCE
+from support.server import Server
 
 COMMAND = "-m gunicorn -k gunicorn_expect.Worker --threads 8 examples.upload_page.app:app"
 LIMIT = 30_000_000

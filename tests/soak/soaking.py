@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 
-import faulted
+from faults import faulted
 
 #: The ways to read, each request in the next one.
 WAYS = itertools.cycle(["pieces", "all", "lines", "into"])

@@ -16,18 +16,19 @@ import threading
 import time
 
 import pytest
-from conftest import WORKERS
-from unfriendly import (
+
+from faults.unfriendly import (
     EXCHANGES,
     HTTP2_EXCHANGES,
-    PATH,
     WAYS_TO_LEAVE,
     Exchange,
     Http2,
     footprint,
     workers_of,
 )
-from wire import CONTINUE, TESTS, Client, Server, request, waiting
+from support.client import CONTINUE, Client, request, waiting
+from support.matrix import WORKERS
+from support.server import Server
 
 CROWD = 12
 UNFRIENDLY = 8
@@ -258,14 +259,13 @@ def test_nothing_is_stored_short_and_nothing_stays(worker, tmp_path, seconds):
         "SOAK_FOLDER": str(tmp_path),
         "GUNICORN_EXPECT_LINGER": "3",
         "GUNICORN_EXPECT_LINGER_IDLE": "0.5",
-        "GUNICORN_EXPECT_POLICY": "faulted:policy",
-        "PYTHONPATH": os.pathsep.join([str(TESTS / "soak"), PATH]),
+        "GUNICORN_EXPECT_POLICY": "faults.faulted:policy",
     }
     http2 = () if worker == "sync" else ("--http-protocols", "h1,h2", "--http2-cleartext", "both")
     with Server(
         *("--graceful-timeout", "10", *http2),
         worker=WORKERS[worker][0],
-        app="soaking:app",
+        app="soak.soaking:app",
         env=env,
     ) as server:
         short = {kind: (server, exchange) for kind, exchange in SHORT.items()}

@@ -3,14 +3,11 @@
 import contextlib
 import itertools
 import json
-import os
-import pathlib
 import re
 
-from conftest import WORKERS
-from wire import CHECKOUT, Client, Server, request
-
-HERE = pathlib.Path(__file__).parent
+from support.client import Client, request
+from support.matrix import WORKERS
+from support.server import Server
 
 #: All of an access log line but its time and what takes time.
 ACCESS = "|".join(
@@ -26,16 +23,18 @@ ACCESS = "|".join(
 _TRACE = re.compile(r"[ \t]|Traceback|During handling|The above exception|StopIteration$|$")
 
 
-def start(worker, *arguments, stock, app="recorded:app", transport="tcp", certificates=None, **env):
+def start(
+    worker, *arguments, stock, app="stock.recorded:app", transport="tcp", certificates=None, **env
+):
     """Return a server of this worker kind, ours or gunicorn's own, which writes what it does."""
     return Server(
-        *("-c", "python:recording", "--threads", "1", "--access-logformat", ACCESS),
+        *("-c", "python:stock.recording", "--threads", "1", "--access-logformat", ACCESS),
         *arguments,
         app=app,
         worker=WORKERS[worker][stock],
         transport=transport,
         certificates=certificates,
-        env={"PYTHONPATH": os.pathsep.join([str(HERE), str(CHECKOUT)]), **env},
+        env=env,
     )
 
 

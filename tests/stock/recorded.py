@@ -7,8 +7,8 @@ import pathlib
 import signal
 import time
 
-import recording
-from recording import described, note
+from stock import recording
+from stock.recording import described, note
 
 ROUTES = {}
 

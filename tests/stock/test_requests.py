@@ -1,9 +1,10 @@
 """Requests are answered as by stock gunicorn: bytes, order of hooks, arguments, environ, logs."""
 
 import pytest
-from comparing import both, exchange, shown, without
-from conftest import WORKERS
-from wire import request
+
+from stock.comparing import both, exchange, shown, without
+from support.client import request
+from support.matrix import WORKERS
 
 CLOSE = "Connection: close"
 

@@ -9,8 +9,10 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import pytest
-from comparing import both, shown
-from wire import PATIENCE, request
+
+from stock.comparing import both, shown
+from support import PATIENCE
+from support.client import request
 
 KEPT = (
     h2.events.InformationalResponseReceived,

@@ -1,0 +1,46 @@
+"""Going on when the test says so."""
+
+from apps.routes import KEY, answer, route
+from apps.switchboard import tell
+
+
+@route("/read-after-event")
+def read_after_event(environ, start_response):
+    tell("set entered-" + environ["QUERY_STRING"])
+    tell("wait " + environ["QUERY_STRING"])
+    body = environ["wsgi.input"].read()
+    return answer(start_response, [body.decode(), str(environ[KEY])])
+
+
+@route("/refuse-after-event")
+def refuse_after_event(environ, start_response):
+    tell("set entered-" + environ["QUERY_STRING"])
+    tell("wait " + environ["QUERY_STRING"])
+    return answer(start_response, b"no", "403 Forbidden")
+
+
+@route("/answer-after-event")
+def answer_after_event(environ, start_response):
+    """Read so many bytes as the query says, and answer when the test says so."""
+    environ["wsgi.input"].read(int(environ["QUERY_STRING"]))
+    tell("wait " + environ["HTTP_X_EVENT"])
+    return answer(start_response, b"unread")
+
+
+class Closing:
+    """An iterable that wants to be closed (PEP 3333)."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __iter__(self):
+        return iter([b"no"])
+
+    def close(self):
+        tell("set " + self.name)
+
+
+@route("/refuse-and-close")
+def refuse_and_close(environ, start_response):
+    start_response("403 Forbidden", [("Content-Length", "2")])
+    return Closing(environ["QUERY_STRING"])

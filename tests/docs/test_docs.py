@@ -1,0 +1,309 @@
+"""docs/ is true: the site builds, the pictures are new, what is named exists, and its code runs."""
+
+import importlib.util
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import xml.etree.ElementTree
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from gunicorn.config import Config
+
+import gunicorn_expect
+from gunicorn_expect import (
+    State,
+    admission,
+    connection,
+    exchange,
+    framing,
+    policies,
+    receiver,
+    settings,
+)
+from support import CHECKOUT, PATIENCE, TESTS
+from support.client import Client, waiting
+from support.installed import missing
+from support.server import Server
+
+DOCS = CHECKOUT / "docs"
+PAGES = {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
+
+
+def matches(pattern):
+    """Give each match in each page, with the name of the page."""
+    return [(page, found) for page, text in PAGES.items() for found in re.findall(pattern, text)]
+
+
+# The site.
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    for module in ("sphinx", "myst_parser", "furo"):
+        if importlib.util.find_spec(module) is None:
+            missing(module)
+    built = subprocess.run(
+        [
+            *(sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"),
+            *("-d", tmp_path / "doctrees", DOCS, tmp_path / "site"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (built.returncode, built.stderr) == (0, "")
+    site = {path.stem for path in tmp_path.joinpath("site").glob("*.html")}
+    assert site >= {Path(page).stem for page in PAGES}
+    described = re.findall(
+        r'id="gunicorn_expect\.([\w.]+)"', tmp_path.joinpath("site/api.html").read_text("utf-8")
+    )
+    assert {*gunicorn_expect.__all__} - {"__version__"} <= {*described}
+    assert {f"policies.{name}" for name in policies.__all__} <= {*described}
+    assert {"Expectation.proceed", "body.Body.readinto", "workers.sync.Worker"} <= {*described}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", PAGES[page])
+    assert [link for link in links if not DOCS.joinpath(link).is_file()] == []
+
+
+# The pictures.
+
+
+@pytest.fixture(scope="module")
+def draw():
+    return runpy.run_path(str(DOCS / "draw.py"))
+
+
+@pytest.mark.parametrize("name", ["states", "endings"])
+def test_the_pictures_are_those_of_the_code(draw, name):
+    assert DOCS.joinpath(f"{name}.svg").read_text("utf-8") == draw[name](), "run docs/draw.py"
+
+
+def test_every_ending_is_drawn(draw):
+    assert set(draw["ENDINGS"]) == set(State) - {State.PENDING}
+
+
+@pytest.mark.parametrize("name", ["states", "endings"])
+def test_every_text_of_a_picture_is_in_it(name):
+    picture = xml.etree.ElementTree.parse(DOCS / f"{name}.svg").getroot()
+    _, _, width, height = map(float, picture.get("viewBox").split())
+    places = [
+        (float(line.get("x")), float(line.get("y")))
+        for line in picture.iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert places
+    assert all(0 < x < width and 0 < y < height for x, y in places)
+
+
+# What is named.
+
+
+NAMED = matches(r"`(\w+/test_\w+\.py)::(test_\w+)`")
+
+
+def test_every_test_that_is_named_exists():
+    assert NAMED
+    for page, (file, name) in NAMED:
+        assert f"\ndef {name}(" in TESTS.joinpath(file).read_text("utf-8"), (
+            f"{page}: {file}::{name}"
+        )
+
+
+def test_every_requirement_has_a_test():
+    _, *requirements = re.split(r"(?m)^(?:>.*\n)+", PAGES["rfc.md"])
+    assert len(requirements) == PAGES["rfc.md"].count("\n\n> ")
+    assert [what for what in requirements if "::test_" not in what] == []
+
+
+def receiver_allows(*sizes):
+    """Give the seconds of waiting that these many bytes have in all, by default."""
+    limits = settings.Settings.expect_body_timeout, settings.Settings.expect_min_rate
+    allowed = []
+    for size in sizes:
+        allowance = receiver.Allowance(*limits)
+        allowance.came = size
+        allowed.append(allowance.left)
+    return allowed
+
+
+#: What a page says in numbers, and whether it is so.
+NUMBERS = {
+    ("security.md", "At most 64 KiB are waited for, for 5 s"): (
+        (framing.DRAIN_SIZE, exchange.DRAIN_TIMEOUT) == (64 * 1024, 5)
+    ),
+    ("security.md", "at most 1 MiB from the socket"): receiver.MOST == 1024 * 1024,
+    ("security.md", "30 s plus one second for every 240 that came"): (
+        (settings.Settings.expect_body_timeout, settings.Settings.expect_min_rate) == (30, 240)
+    ),
+    ("security.md", "It has 1 s for a word; then uploads are admitted uncounted for 5 s"): (
+        (admission.PATIENCE, admission.PAUSE) == (1, 5)
+    ),
+    ("security.md", "for an hour at most (`lease`)"): admission.LEASE == 3600,
+    ("security.md", "819,204"): (
+        (8190 + len("\r\n")) * Config().limit_request_fields + len("\r\n\r\n") == 819_204
+    ),
+    ("settings.md", "31 s for a body of 240 bytes, and 130 s for one of 24,000"): (
+        receiver_allows(240, 24_000) == [31, 130]
+    ),
+    ("settings.md", "64 KiB, once for each place"): framing.DRAIN_SIZE == 64 * 1024,
+    ("how-it-works.md", "after one second without progress"): connection.STUCK == 1,
+    ("how-it-works.md", "is at most 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,
+    ("how-it-works.md", "keeps arriving within 10 ms"): receiver.TICK == 0.01,
+}
+
+
+@pytest.mark.parametrize(("page", "words"), NUMBERS)
+def test_numbers_are_those_of_the_code(page, words):
+    assert words in " ".join(PAGES[page].split())
+    assert NUMBERS[page, words]
+
+
+# The page of the settings.
+
+
+SECTIONS = re.findall(
+    r"^## (expect_\w+)\n\n\| type .*\n.*\n\| (.*) \| (.*?) ?\| (.*) \| `(.*)` \|$",
+    PAGES["settings.md"],
+    re.MULTILINE,
+)
+
+
+def test_every_setting_has_its_section_with_its_default():
+    def shown(value):
+        return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+    assert [(name, default) for name, _, _, default, _ in SECTIONS] == [
+        (field.name, shown(field.default)) for field in fields(settings.Settings)
+    ]
+
+
+@pytest.mark.parametrize(("name", "kind", "unit", "default", "variable"), SECTIONS)
+def test_a_setting_takes_what_its_section_says(name, kind, unit, default, variable):
+    with pytest.raises(settings.BadSettingError, match=re.escape(f"{variable} is 'no such'")) as e:
+        settings.check({}, {variable: "no such"})
+    assert str(e.value).endswith(f"it takes {kind}")
+    if default != "none":
+        assert settings.check({}, {variable: default}) == settings.Settings()
+
+
+def test_gunicorns_settings_have_the_defaults_that_are_shown():
+    _, table = PAGES["settings.md"].split("| gunicorn's | default | here |\n")
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", table, re.MULTILINE)
+    assert len(rows) == 7
+    assert rows == [(name, str(Config().settings[name].default)) for name, _ in rows]
+
+
+# The code.
+
+
+#: Pages with a test of their own that runs all of their blocks.
+ELSEWHERE = {
+    "policies.md": "docs/test_policies_page.py",
+    "testing.md": "docs/test_testing_page.py",
+    "probe.md": "support/probe_page.py",
+}
+
+
+def blocks():
+    """Give each block of code: its page, its language, its first line and itself."""
+    for page, text in PAGES.items():
+        found = re.findall(r"^```(\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        assert 2 * len(found) == text.count("```"), f"{page} has a block without a language"
+        for language, block in found:
+            # What is in braces is the site's, and is built with it.
+            if page not in ELSEWHERE and not language.startswith("{"):
+                yield page, block.split("\n", 1)[0], block
+
+
+BLOCKS = {(page, line): block for page, line, block in blocks()}
+
+
+def gunicorn(folder, command="gunicorn app:app"):
+    """Start gunicorn by a command of a page."""
+    _, *arguments = shlex.split(command)
+    return Server.of(
+        [sys.executable, "-m", "gunicorn", *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(CHECKOUT)},
+    )
+
+
+def serves(block, folder):
+    """Start gunicorn by this command, and see the rule."""
+    [command] = re.findall(r"^\$ (.*)\n\Z", block)
+    with gunicorn(folder, command) as server, Client(server) as client:
+        client.send(waiting("PUT /", "Content-Length: 5"))
+        answer = client.receive_all()
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+def configures(block, folder):
+    """Start gunicorn with this configuration, and see its policy."""
+    folder.joinpath("gunicorn.conf.py").write_text(block, "utf-8")
+    with gunicorn(folder) as server, Client(server) as client:
+        client.send(waiting("PUT /", "Content-Length: 5000000001"))
+        assert client.receive_all().startswith(b"HTTP/1.1 413 ")
+
+
+def stops(block, folder):
+    """Run these commands: gunicorn says what is shown, and stops."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    transcript = re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", block, re.MULTILINE)
+    assert transcript
+    for command, output in transcript:
+        result = subprocess.run(
+            ["sh", "-c", command],
+            cwd=folder,
+            env={
+                "PATH": path,
+                "PYTHONPATH": str(CHECKOUT),
+                "GUNICORN_CMD_ARGS": "--bind 127.0.0.1:0 --no-control-socket",
+            },
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert result.returncode == 1
+        lines = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
+        assert lines == output.splitlines()
+
+
+#: How each block is run, or why it can't be.
+RUN = {
+    ("deploy.md", "# cp gunicorn-expect.service gunicorn-expect.socket /etc/systemd/system/"): (
+        "it installs units into the systemd of this machine; see realworld/test_systemd.py"
+    ),
+    ("migrating.md", "$ gunicorn -k gunicorn_expect.Worker --threads 8 app:app"): serves,
+    (
+        "migrating.md",
+        "$ gunicorn -k gunicorn_expect.GeventWorker --worker-connections 1000 app:app",
+    ): serves,
+    ("settings.md", "# gunicorn.conf.py"): configures,
+    (
+        "settings.md",
+        "$ GUNICORN_EXPECT_LINGER=soon gunicorn -k gunicorn_expect.Worker app:app",
+    ): stops,
+}
+
+
+def test_it_is_said_of_every_block_how_it_is_run():
+    assert set(BLOCKS) == set(RUN)
+    assert len(BLOCKS) == len(list(blocks())), "two blocks of a page begin alike"
+    for page, module in ELSEWHERE.items():
+        assert page in TESTS.joinpath(module).read_text("utf-8")
+
+
+@pytest.mark.parametrize(("page", "line"), [key for key, run in RUN.items() if callable(run)])
+def test_the_code_of_the_pages_runs(tmp_path, page, line):
+    example = CHECKOUT.joinpath("examples/plain_wsgi.py").read_text("utf-8")
+    tmp_path.joinpath("app.py").write_text(example, "utf-8")
+    RUN[page, line](BLOCKS[page, line], tmp_path)

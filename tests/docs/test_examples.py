@@ -1,0 +1,198 @@
+"""The examples, as a user would run them, with curl as the client."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+
+import pytest
+
+from support import CHECKOUT
+from support.client import Client, request, waiting
+from support.relay import Relay
+from support.server import Server
+
+FRAMEWORKS = [
+    "examples.flask_upload:app",
+    "examples.django_upload:app",
+    "examples.falcon_upload:app",
+    "examples.bottle_upload:app",
+    "examples.pyramid_upload:app",
+]
+APPLICATIONS = [*FRAMEWORKS, "examples.plain_wsgi:app"]
+TOKEN = "Authorization: Bearer letmein"
+
+
+@pytest.fixture(scope="module", params=APPLICATIONS)
+def example(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uploads")
+    with Server(
+        app=request.param, env={"UPLOAD_FOLDER": str(folder), "UPLOAD_LIMIT": "300000000"}
+    ) as server:
+        server.folder = folder if request.param in FRAMEWORKS else None
+        server.takes_chunks = "django" not in request.param
+        yield server
+
+
+@pytest.fixture(scope="module")
+def big_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("big") / "big.iso"
+    path.write_bytes(os.urandom(1024) * 20_000)
+    return path
+
+
+def curl(*arguments):
+    """Run curl; give the status and what it received, interim responses included."""
+    return subprocess.run(
+        ["curl", "--silent", "--show-error", "--include", *arguments],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    ).stdout
+
+
+def url(server):
+    return "http://{}:{}/files/big.iso".format(*server.address)
+
+
+def check_refused_unread(answer, sent, status):
+    """Check that curl, which waited, got this answer alone, and sent no byte but its head."""
+    head, body = answer.split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nConnection: close\r\n" in head
+    assert body == b""
+    head, body = sent.split(b"\r\n\r\n", 1)
+    assert head.startswith(b"PUT /files/big.iso HTTP/1.1\r\n")
+    assert b"\r\nExpect: 100-continue" in head
+    assert len(body) == 0
+
+
+def stored(server):
+    return sorted(path.name for path in server.folder.rglob("*")) if server.folder else []
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_curl_without_a_token_sends_its_head_and_no_byte_more(example, big_file, chunked):
+    transfer = ["-H", "Transfer-Encoding: chunked"] if chunked else []
+    with Relay(example) as relay:
+        answer = curl(*transfer, "-T", big_file, url(relay))
+        [sent] = relay.sent_by_clients()
+    check_refused_unread(answer, sent, 401)
+    assert b"\r\nwww-authenticate: bearer\r\n" in answer.lower()
+    assert stored(example) == []
+
+
+def test_curl_with_a_file_too_large_sends_its_head_and_no_byte_more(example, tmp_path):
+    too_large = tmp_path / "big.iso"
+    with too_large.open("wb") as file:
+        file.truncate(6 * 1024**3)
+    with Relay(example) as relay:
+        answer = curl("-H", TOKEN, "-T", too_large, url(relay))
+        [sent] = relay.sent_by_clients()
+    check_refused_unread(answer, sent, 413)
+    assert stored(example) == []
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_curl_with_a_token_is_told_to_go_on_and_uploads_all(example, big_file, chunked):
+    transfer = ["-H", "Transfer-Encoding: chunked"] if chunked else []
+    with Relay(example) as relay:
+        answer = curl(*transfer, "-H", TOKEN, "-T", big_file, url(relay))
+        [sent] = relay.sent_by_clients()
+    if chunked and not example.takes_chunks:
+        check_refused_unread(answer, sent, 411)
+        return
+    interim, final, body = answer.split(b"\r\n\r\n")
+    assert interim == b"HTTP/1.1 100 Continue"
+    assert final.startswith(b"HTTP/1.1 201 ")
+    assert b"%d" % big_file.stat().st_size in body
+    if not chunked:
+        assert len(sent.split(b"\r\n\r\n", 1)[1]) == big_file.stat().st_size
+    if example.folder:
+        assert stored(example) == ["big.iso"]
+        uploaded = example.folder / "big.iso"
+        assert uploaded.read_bytes() == big_file.read_bytes()
+        uploaded.unlink()
+
+
+def test_curl_that_waits_for_ever_is_refused_all_the_same(example, big_file):
+    answer = curl("--expect100-timeout", "60", "-T", big_file, url(example))
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+def test_an_upload_that_is_cut_off_is_not_stored(example, framing):
+    with Client(example) as client:
+        client.send(waiting("PUT /files/big.iso", TOKEN, framing))
+        if "chunked" in framing and not example.takes_chunks:
+            assert client.receive_all().startswith(b"HTTP/1.1 411 ")
+            return
+        assert client.receive_head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(b"64\r\nonly this")
+        client.shut_down()
+        assert client.receive_all().startswith(b"HTTP/1.1 400 ")
+    assert stored(example) == []
+
+
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_a_chunked_upload_that_grows_too_large_is_not_stored(tmp_path, application):
+    """The plain example has its limit in its text."""
+    text = CHECKOUT.joinpath("examples/plain_wsgi.py").read_text("utf-8")
+    folder = tmp_path / "uploads"
+    tmp_path.joinpath("plain_wsgi.py").write_text(text.replace("5 * 1024**3", "10"))
+    if "plain" in application:
+        application = "plain_wsgi:app"
+    with (
+        Server(
+            *("--pythonpath", str(tmp_path)),
+            app=application,
+            env={"UPLOAD_FOLDER": str(folder), "UPLOAD_LIMIT": "10"},
+        ) as server,
+        Client(server) as client,
+    ):
+        client.send(
+            request("PUT /files/big.iso", TOKEN, "Transfer-Encoding: chunked"),
+            b"b\r\nhello world\r\n0\r\n\r\n",
+        )
+        status = b"411" if "django" in application else b"413"
+        assert client.receive_head().startswith(b"HTTP/1.1 %b " % status)
+    assert list(folder.rglob("*")) == []
+
+
+@pytest.mark.parametrize("application", FRAMEWORKS)
+def test_an_upload_that_stalls_is_not_stored(tmp_path, application):
+    folder = tmp_path / "uploads"
+    env = {"UPLOAD_FOLDER": str(folder), "GUNICORN_EXPECT_BODY_TIMEOUT": "0.1"}
+    with Server(app=application, env=env) as server, Client(server) as client:
+        client.send(request("PUT /files/big.iso", TOKEN, "Content-Length: 100"), b"only this")
+        assert client.receive_all().startswith(b"HTTP/1.1 408 ")
+    assert list(folder.rglob("*")) == []
+
+
+@pytest.mark.parametrize("example", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize("name", ["..", ".", "%2e%2e", "..%2fx", ".hidden", "a%00b", "a%0a"])
+def test_a_name_that_leads_elsewhere_is_not_stored(example, name):
+    with Client(example) as client:
+        client.send(waiting(f"PUT /files/{name}", TOKEN, "Content-Length: 5"))
+        head = client.receive_head()
+    assert head.split()[1] in {b"400", b"404", b"308"}
+    assert stored(example) == []
+
+
+@pytest.mark.parametrize("application", FRAMEWORKS)
+def test_the_answer_is_json_and_the_file_is_there(tmp_path, application):
+    with (
+        Server(app=application, env={"UPLOAD_FOLDER": str(tmp_path)}) as server,
+        Client(server) as client,
+    ):
+        client.send(request("PUT /files/a.txt", TOKEN, "Content-Length: 5"), b"hello")
+        head, body = client.receive_response()
+    assert re.search(rb"(?i)\r\nlocation: (http://test)?/files/a.txt\r\n", head)
+    assert json.loads(body) == {
+        "name": "a.txt",
+        "size": 5,
+        "sha256": hashlib.sha256(b"hello").hexdigest(),
+    }
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_bytes() == b"hello"

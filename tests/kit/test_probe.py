@@ -1,0 +1,647 @@
+"""The probe: what it sees on a connection, what it makes of it, and what it never shows."""
+
+import contextlib
+import dataclasses
+import json
+import re
+import shlex
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from gunicorn_expect.__main__ import main
+from gunicorn_expect.probe import timeline as seen
+from gunicorn_expect.probe.question import Manner
+from gunicorn_expect.probe.verdict import NOTES, RULES, judge
+from support import CHECKOUT, PATIENCE
+from support.client import CONTINUE
+from support.probe_page import BLOCKS, PAGE, blocks, masked
+from support.relay import Relay
+from support.scripted_server import Scripted
+from support.server import Server
+
+PATH = "/files/big.iso"
+TOKEN = "Authorization: Bearer letmein"
+APP = "examples.flask_upload:app"
+
+
+class Result:
+    """What a run of the probe said, in JSON."""
+
+    def __init__(self, status, output):
+        said = json.loads(output)
+        self.status = status
+        self.verdict = said["verdict"]
+        self.events = [event["event"] for event in said["timeline"]]
+        self.timeline = said["timeline"]
+
+    def of(self, name):
+        """Give the only event of this name."""
+        [event] = [event for event in self.timeline if event["event"] == name]
+        return event
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the probe here."""
+
+    def run(*arguments):
+        status = main(["probe", "--json", *arguments])
+        output = capsys.readouterr()
+        assert output.err == ""
+        result = Result(status, output.out)
+        assert result.verdict["status"] == status
+        return result
+
+    return run
+
+
+# What a timeline means.
+
+OPENING = (seen.Connected(-1, "-"), seen.HeadSent(0, "PUT", "/", (), 10))
+WHOLE = seen.Whole(6, 0)
+END = seen.Closed(7, "end")
+RESET = seen.Closed(7, "reset")
+LEFT = seen.Left(1000, 1.0)
+SENT = seen.BodySent(5, 10, 10)
+
+
+def interim(status=100, at=2, **fields):
+    return seen.Interim(at, status, "", tuple(fields.items()))
+
+
+def final(status, at=5, *, closes=True, **fields):
+    return seen.Final(at, status, "", tuple(fields.items()), closes, 0)
+
+
+KEEPS = final(401, closes=False)
+
+WAITS, SENDS, IMPATIENT = Manner
+VERDICTS = [
+    ("unreachable", [seen.Unreachable(0, "Connection refused")], WAITS, None),
+    ("continue-in-answer", [final(401), WHOLE, interim(at=6), END], WAITS, 401),
+    ("continue-in-answer", [final(200), seen.ContinueInContent(5), WHOLE, END], WAITS, None),
+    ("continue-in-answer", [interim(), final(401), interim(at=6), RESET], WAITS, 401),
+    ("second-answer", [final(401), WHOLE, final(400), WHOLE, END], IMPATIENT, 401),
+    ("malformed", [seen.Malformed(1, "illegal status line")], WAITS, None),
+    ("malformed", [final(401), WHOLE, seen.Malformed(1, "illegal status line")], WAITS, 401),
+    ("cut-off", [final(401), seen.CutOff(6), RESET], IMPATIENT, 401),
+    ("cut-off", [final(401), LEFT], WAITS, 401),
+    ("cut-off", [seen.CutOff(6), END], WAITS, None),
+    ("closed", [END], WAITS, None),
+    ("closed", [RESET], SENDS, 401),
+    ("closed", [interim(103), END], WAITS, None),
+    ("silence", [LEFT], WAITS, None),
+    ("silence", [interim(102), LEFT], WAITS, 401),
+    ("two-continues", [interim(), interim(), LEFT], WAITS, None),
+    ("two-continues", [interim(), interim(), final(401), WHOLE, END], WAITS, 401),
+    ("other-interim", [interim(103), interim(), LEFT], WAITS, None),
+    ("other-interim", [interim(103), final(401), WHOLE, END], WAITS, 401),
+    ("refusal-heard", [interim(103), final(401), WHOLE, END], IMPATIENT, 401),
+    ("continued", [interim(), interim(102), LEFT], WAITS, None),
+    ("expectation-failed", [final(417), WHOLE, END], WAITS, None),
+    ("expectation-failed", [final(417), WHOLE, END], WAITS, 401),
+    ("refused-first", [final(417), WHOLE, END], WAITS, 417),
+    ("continue-instead", [interim(), LEFT], WAITS, 401),
+    ("continue-instead", [interim(), SENT, LEFT], SENDS, 401),
+    ("other-answer", [final(403), WHOLE, END], WAITS, 401),
+    ("other-answer", [interim(), final(200), WHOLE, END], SENDS, 401),
+    ("other-answer", [final(200), WHOLE, END], IMPATIENT, 401),
+    ("refusal-heard", [final(401), WHOLE, SENT, RESET], IMPATIENT, 401),
+    ("refused-behind-continue", [interim(), final(401), WHOLE, LEFT], WAITS, 401),
+    ("refused-behind-continue", [interim(), final(401), WHOLE, SENT, END], SENDS, 401),
+    ("refused-first", [final(401), WHOLE, END], WAITS, 401),
+    ("refused-first", [KEEPS, WHOLE, LEFT], SENDS, 401),
+    ("refused", [final(401), WHOLE, END], WAITS, None),
+    ("refused", [interim(), final(401), WHOLE, END], WAITS, None),
+    ("refused", [final(503), WHOLE, END], IMPATIENT, None),
+    ("no-answer", [interim(), SENT, LEFT], SENDS, None),
+    ("no-answer", [interim(), SENT, END], IMPATIENT, None),
+    ("continued", [interim(), LEFT], WAITS, None),
+    ("continued", [interim(), END], WAITS, None),
+    ("accepted", [interim(), SENT, final(201), WHOLE, LEFT], SENDS, None),
+    ("accepted", [SENT, final(201), WHOLE, LEFT], IMPATIENT, None),
+    ("answered-unasked", [final(200), WHOLE, END], WAITS, None),
+    ("answered-unasked", [final(302), WHOLE, END], SENDS, None),
+]
+STATUSES = {name: status for name, status, _, _ in RULES}
+
+
+@pytest.mark.parametrize(("name", "events", "manner", "refusal"), VERDICTS)
+def test_the_verdict_follows_from_the_timeline(name, events, manner, refusal):
+    verdict = judge((*OPENING, *events), manner, refusal)
+    assert (verdict.name, verdict.status) == (name, STATUSES[name])
+    assert "{" not in verdict.text
+    assert "None" not in verdict.text
+
+
+def test_every_verdict_is_in_the_table():
+    assert {name for name, *_ in VERDICTS} == set(STATUSES)
+    assert {name for name, status in STATUSES.items() if status == 0} == {
+        *("refusal-heard", "refused-first", "accepted", "continued"),
+    }
+
+
+NOTED = [
+    ("The word is late", [interim(at=1001), LEFT], WAITS, None),
+    ("The word is late", [final(401, 1001), WHOLE, END], WAITS, 401),
+    ("After a 417", [final(417), WHOLE, END], WAITS, 417),
+    ("The connection is not announced", [KEEPS, WHOLE, LEFT], WAITS, 401),
+    ("The connection was announced", [final(401), WHOLE, LEFT], WAITS, 401),
+    ("The connection was closed", [interim(), KEEPS, WHOLE, END], WAITS, 401),
+    ("The connection was reset", [final(401), WHOLE, RESET], WAITS, 401),
+]
+NOT_NOTED = [
+    ("The word is late", [final(201, 1001), WHOLE, LEFT], IMPATIENT, None),
+    ("The word is late", [interim(at=1000), LEFT], WAITS, None),
+    ("The connection is not announced", [interim(), KEEPS, WHOLE, LEFT], WAITS, 401),
+    ("The connection is not announced", [KEEPS, WHOLE, LEFT], IMPATIENT, 401),
+    ("The connection was announced", [final(401), WHOLE, END], WAITS, 401),
+    ("The connection was closed", [final(401), WHOLE, END], WAITS, 401),
+    ("The connection was closed", [interim(), END], WAITS, 401),
+    ("The connection was reset", [RESET], WAITS, 401),
+]
+
+
+@pytest.mark.parametrize(("beginning", "events", "manner", "refusal"), NOTED)
+def test_what_is_good_to_know_is_noted(beginning, events, manner, refusal):
+    [note] = judge((*OPENING, *events), manner, refusal).notes
+    assert note.startswith(beginning)
+
+
+@pytest.mark.parametrize(("beginning", "events", "manner", "refusal"), NOT_NOTED)
+def test_what_is_not_so_is_not_noted(beginning, events, manner, refusal):
+    notes = judge((*OPENING, *events), manner, refusal).notes
+    assert not any(note.startswith(beginning) for note in notes)
+
+
+def test_every_note_is_in_the_table():
+    assert len({beginning for beginning, *_ in NOTED}) == len(NOTES)
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([interim(Server="Caddy"), final(401)], "The 100 says Server: Caddy. Nothing"),
+        ([interim(Via="1.1 a"), LEFT], "The 100 says Via: 1.1 a."),
+        (
+            [interim(), final(401, Server="nginx/1.2")],
+            "The 401 says Server: nginx/1.2. nginx",
+        ),
+        ([interim(), final(401, Server="gunicorn")], "The 401 says Server: gunicorn. gunicorn's"),
+        ([interim(), final(401, Server="a", Via="b")], "The 401 says Server: a, Via: b."),
+        ([interim(), final(401)], "Nothing names who it was."),
+        ([final(401, Server="nginx/1.2")], "The 401 says Server: nginx/1.2."),
+    ],
+)
+def test_who_spoke_is_named_as_far_as_it_is_said(events, said):
+    text = judge((*OPENING, *events, WHOLE, END), WAITS, 401).text
+    assert said.removesuffix(" Nothing") in text
+    assert ("itself" in text) == ("nginx" in said and len(events) == 2)
+
+
+# What comes from a server that says what a test wants it to say.
+
+RESETS = "reset"
+ENDS = "end"
+STAYS = "stay"
+
+
+class Saying(Scripted):
+    """It hears a head, says each piece, and does the last step."""
+
+    def __init__(self, *pieces, last):
+        super().__init__()
+        self._pieces = pieces
+        self._last = last
+
+    def converse(self, client):
+        self.hear(client, b"\r\n\r\n")
+        for piece in self._pieces:
+            client.sendall(self.heard if piece is ECHO else piece)
+        if self._last == RESETS:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
+        if self._last == ENDS:
+            client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(65536):
+                pass
+
+
+ECHO = object()
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nSet-Cookie: a=s3cret\r\n\r\n"
+NO = b"HTTP/1.1 401 No\r\nServer: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+KEPT = b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"
+LONG = b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n"
+UNSIZED = b"HTTP/1.1 401 No\r\n\r\nhello"
+OLD = b"HTTP/1.0 401 No\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n"
+CHUNKED = b"HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+SPLIT = CHUNKED.replace(b"5\r\nhello", b"7\r\nHTTP/1.\r\n12\r\n1 100 Continue\r\n\r\n")
+REFUSAL = ("--refusal", "401")
+SHORT = ("--timeout", "0.3")
+MALFORMED = b"HTTP/1.1 one hundred\r\n\r\n"
+
+SCRIPTS = {
+    "a refusal": ([NO], ENDS, REFUSAL, "refused-first", "Final Whole Closed"),
+    "kept": ([KEPT], STAYS, REFUSAL, "refused-first", "Final Whole Left"),
+    "1.0 kept": ([OLD], STAYS, REFUSAL, "refused-first", "Final Whole Left"),
+    "not closed": ([NO], STAYS, REFUSAL, "refused-first", "Final Whole Left"),
+    "reset behind": ([NO], RESETS, REFUSAL, "refused-first", "Final Whole Closed"),
+    "in chunks": ([CHUNKED], ENDS, REFUSAL, "refused-first", "Final Whole Closed"),
+    "ends by closing": ([UNSIZED], ENDS, REFUSAL, "refused-first", "Final Whole Closed"),
+    "ends by reset": ([UNSIZED], RESETS, REFUSAL, "cut-off", "Final CutOff Closed"),
+    "cut off": ([LONG, b"hello"], ENDS, REFUSAL, "cut-off", "Final CutOff Closed"),
+    "in a head": ([NO[:20]], ENDS, REFUSAL, "cut-off", "CutOff Closed"),
+    "without an end": ([LONG], STAYS, (*REFUSAL, *SHORT), "cut-off", "Final Left"),
+    "nothing": ([], STAYS, SHORT, "silence", "Left"),
+    "closed": ([], ENDS, (), "closed", "Closed"),
+    "reset": ([], RESETS, (), "closed", "Closed"),
+    "a 100": ([CONTINUE], STAYS, (), "continued", "Interim Left"),
+    "a 100 instead": ([CONTINUE], STAYS, REFUSAL, "continue-instead", "Interim Left"),
+    "two": ([CONTINUE, CONTINUE], STAYS, (), "two-continues", "Interim Interim Left"),
+    "both": (
+        [CONTINUE, NO],
+        ENDS,
+        REFUSAL,
+        "refused-behind-continue",
+        "Interim Final Whole Closed",
+    ),
+    "behind": ([KEPT, CONTINUE], ENDS, REFUSAL, "continue-in-answer", "Final Whole Interim Closed"),
+    "within": (
+        [LONG, CONTINUE[:7], CONTINUE[7:], bytes(100 - len(CONTINUE))],
+        ENDS,
+        REFUSAL,
+        "continue-in-answer",
+        "Final ContinueInContent Whole Closed",
+    ),
+    "within, in pieces": (
+        [SPLIT],
+        ENDS,
+        REFUSAL,
+        "continue-in-answer",
+        "Final ContinueInContent Whole Closed",
+    ),
+    "103": ([EARLY_HINTS, CONTINUE], STAYS, (), "other-interim", "Interim Interim Left"),
+    "malformed": ([MALFORMED], ENDS, (), "malformed", "Malformed"),
+    "malformed behind": ([NO, b"what?\r\n\r\n"], ENDS, (), "malformed", "Final Whole Malformed"),
+    "an echo": ([ECHO], ENDS, (), "malformed", "Malformed"),
+    "two answers": (
+        [NO, NO],
+        ENDS,
+        (*REFUSAL, "--impatient"),
+        "second-answer",
+        "Final Whole Final Whole BodySent Closed",
+    ),
+    "417": (
+        [NO.replace(b"401", b"417")],
+        ENDS,
+        (),
+        "expectation-failed",
+        "Final Whole Closed",
+    ),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_comes_is_in_the_timeline(run, script):
+    pieces, last, arguments, name, events = SCRIPTS[script]
+    with Saying(*pieces, last=last) as server:
+        result = run(*arguments, server.url)
+    assert result.verdict["name"] == name
+    opening = ["Connected", "HeadSent"]
+    seen = [event for event in result.events if event != "BodySent"]
+    assert seen == opening + [event for event in events.split() if event != "BodySent"]
+    assert ("BodySent" in result.events) == ("--impatient" in arguments)
+    times = [event["at"] for event in result.timeline]
+    assert times == sorted(times)
+    assert result.of("HeadSent")["at"] == 0
+
+
+def test_an_answer_says_whether_the_connection_closes_and_how_it_did(run):
+    ways = {}
+    for script in ("a refusal", "kept", "1.0 kept", "not closed", "reset behind"):
+        pieces, last, arguments, _, _ = SCRIPTS[script]
+        with Saying(*pieces, last=last) as server:
+            result = run(*arguments, server.url)
+        ways[script] = result.of("Final")["closes"], result.timeline[-1].get("by")
+    assert ways == {
+        "a refusal": (True, "end"),
+        "kept": (False, None),
+        "1.0 kept": (False, None),
+        "not closed": (True, None),
+        "reset behind": (True, "reset"),
+    }
+
+
+def test_a_reset_is_told_whether_the_probe_was_sending_or_reading(run):
+    with Saying(NO, last=RESETS) as server:
+        result = run(*REFUSAL, "--impatient", "--length", "50000000", server.url)
+    assert result.verdict["name"] == "refusal-heard"
+    assert result.of("Closed")["by"] == "reset"
+    assert any(note.startswith("The connection was reset") for note in result.verdict["notes"])
+
+
+def test_the_fields_of_an_interim_response_are_shown_but_for_cookies(run):
+    with Saying(EARLY_HINTS, NO, last=ENDS) as server:
+        result = run(server.url)
+    assert result.of("Interim")["fields"] == [["Link", "</a>"], ["Set-Cookie", "***"]]
+
+
+def test_the_head_asks_as_the_command_says():
+    with Saying(NO, last=ENDS) as server:
+        arguments = ["--method", "POST", "-H", "X-A: b", "-H", "Host: c", "--length", "7"]
+        main(["probe", *arguments, f"{server.url}d?e=f"])
+    assert server.heard == (
+        b"POST /d?e=f HTTP/1.1\r\nHost: c\r\nX-A: b\r\n"
+        b"Expect: 100-continue\r\nContent-Length: 7\r\n\r\n"
+    )
+
+
+def test_a_terminal_is_not_told_what_to_do(capsys):
+    server_field = NO.replace(b"Server: x", b"Server: \x1b[31mx\xe9")
+    with Saying(server_field, last=ENDS) as server:
+        main(["probe", *REFUSAL, server.url])
+    output = capsys.readouterr().out
+    assert r"Server: \x1b[31mx\xe9" in output
+    assert "\x1b" not in output
+
+
+# What comes from gunicorn.
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+    return {"UPLOAD_FOLDER": str(tmp_path_factory.mktemp("uploads"))}
+
+
+@pytest.fixture(scope="module")
+def ours(uploads):
+    with Server(app=APP, env=uploads) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stock(uploads):
+    with Server(app=APP, env=uploads, worker="gthread") as server:
+        yield server
+
+
+def url(server, scheme="http"):
+    return f"{scheme}://localhost:{server.address[1]}{PATH}"
+
+
+def test_a_refusal_comes_instead_of_a_100(run, ours):
+    result = run(*REFUSAL, url(ours))
+    assert (result.verdict["name"], result.verdict["notes"]) == ("refused-first", [])
+    assert result.events == ["Connected", "HeadSent", "Final", "Whole", "Closed"]
+    assert result.of("Final")["fields"] == [["Server", "gunicorn"]]
+    assert result.of("Final")["closes"]
+    assert result.of("Closed")["by"] == "end"
+
+
+def test_an_accepted_upload_is_asked_for_and_not_sent(run, ours):
+    with Relay(ours) as relay:
+        result = run("-H", TOKEN, url(relay))
+        [sent] = relay.sent_by_clients()
+    assert (result.status, result.verdict["name"]) == (0, "continued")
+    assert sent.endswith(b"\r\n\r\n")
+
+
+def test_the_body_is_sent_when_it_is_asked_for_and_the_user_says_so(run, ours):
+    with Relay(ours) as relay:
+        result = run("-H", TOKEN, "--send-body", "--length", "300000", url(relay))
+        refused = run(*REFUSAL, "--send-body", url(relay))
+        sent = [bytes(each.partition(b"\r\n\r\n")[2]) for each in relay.sent_by_clients()]
+    assert (result.status, result.verdict["name"]) == (0, "accepted")
+    assert result.of("Final")["status"] == 201
+    assert result.of("Final")["body_sent"] == 300000
+    assert refused.verdict["name"] == "refused-first"
+    assert sent == [bytes(300000), b""]
+
+
+def test_a_client_that_sends_on_hears_the_refusal_whole(run, ours):
+    result = run(*REFUSAL, "--impatient", "--length", "50000000", url(ours))
+    assert (result.status, result.verdict["name"]) == (0, "refusal-heard")
+    assert result.of("BodySent")["length"] == 50000000
+
+
+def test_stock_gunicorn_says_100_before_the_application_is_asked(run, stock):
+    result = run(*REFUSAL, url(stock))
+    assert (result.status, result.verdict["name"]) == (1, "refused-behind-continue")
+    assert "The 401 says Server: gunicorn. gunicorn's own workers" in result.verdict["text"]
+    sends = run(*REFUSAL, "--send-body", url(stock))
+    assert (sends.status, sends.verdict["name"]) == (1, "refused-behind-continue")
+
+
+@pytest.mark.parametrize("manner", [[], ["--send-body"], ["--impatient"]])
+def test_over_tls(run, uploads, certificates, manner):
+    with Server(app=APP, env=uploads, transport="tls", certificates=certificates) as server:
+        trusted = run(*REFUSAL, *manner, "--cacert", certificates.authority, url(server, "https"))
+        accepted = run("-H", TOKEN, *manner, "--insecure", url(server, "https"))
+        untrusted = run(*REFUSAL, url(server, "https"))
+    assert trusted.status == 0
+    assert trusted.events[:3] == ["Connected", "Secured", "HeadSent"]
+    assert trusted.of("Secured")["version"].startswith("TLSv1.")
+    assert accepted.verdict["name"] == ("accepted" if manner else "continued")
+    assert (untrusted.status, untrusted.verdict["name"]) == (2, "unreachable")
+    assert "certificate" in untrusted.verdict["text"]
+
+
+def test_a_server_that_asks_for_a_certificate_of_the_client_is_told_apart(run, certificates):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.authority)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = ssl.TLSVersion.TLSv1_3  # the client is done before it is asked
+    answered = threading.Event()
+
+    def serve():
+        connection, _ = listener.accept()
+        with context.wrap_socket(connection, True, do_handshake_on_connect=False) as tls:
+            with pytest.raises(ssl.SSLError):
+                tls.do_handshake()
+            answered.wait(PATIENCE)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        result = run("--cacert", certificates.authority, f"https://localhost:{port}/")
+        answered.set()
+        thread.join(PATIENCE)
+    assert result.verdict["name"] == "malformed"
+    assert result.of("Malformed")["reason"] == "TLS: TLSV13_ALERT_CERTIFICATE_REQUIRED"
+
+
+def test_over_a_unix_socket(run, uploads):
+    with Server(app=APP, env=uploads, transport="unix") as server:
+        arguments = ["--unix-socket", server.address, f"http://files.example{PATH}"]
+        result = run(*REFUSAL, *arguments)
+        assert result.of("Connected")["to"] == server.address
+        assert run("-H", TOKEN, *arguments).status == 0
+    assert result.status == 0
+
+
+def test_without_a_server_there_is_no_connection(run, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+    for arguments in ([closed], ["--unix-socket", str(tmp_path / "none"), closed]):
+        result = run(*arguments)
+        assert (result.status, result.verdict["name"]) == (2, "unreachable")
+        assert result.events == ["Unreachable"]
+
+
+# The command.
+
+
+def command(*arguments, code=None):
+    """Run it in a process of its own."""
+    program = ["-c", code] if code else ["-m", "gunicorn_expect"]
+    return subprocess.run(
+        [sys.executable, *program, *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_it_is_a_module_to_run(ours):
+    assert command("probe", *REFUSAL, url(ours)).returncode == 0
+    assert command("probe", url(ours)).returncode == 1
+    assert command("probe", "--help").returncode == 0
+
+
+def test_without_h11_it_says_which_extra_it_needs():
+    code = (
+        "import sys; sys.modules['h11'] = None; "
+        "from gunicorn_expect.__main__ import main; sys.exit(main())"
+    )
+    result = command("probe", "http://localhost/", code=code)
+    assert (result.returncode, result.stdout) == (2, "")
+    [line] = result.stderr.splitlines()
+    assert line.startswith("the probe needs the extra gunicorn-expect[probe]: ")
+
+
+SECRET = "s3cret"
+HERE = "http://localhost/"
+ERRORS = {
+    "no command": ([], "required: COMMAND"),
+    "no URL": (["probe"], "required: URL"),
+    "another scheme": (["probe", "ftp://s3cret/"], "has to be http://"),
+    "no host": (["probe", "http:///s3cret"], "has to be http://"),
+    "a user": (["probe", "http://me:s3cret@localhost/"], "give a field Authorization by -H"),
+    "a port": (["probe", "http://me:s3cret@localhost:http/"], "the port of the URL is none"),
+    "no address": (["probe", "http://s3cret@[::/"], "the host or the port"),
+    "the URL's characters": (["probe", "http://localhost/s3cret d"], "Illegal target"),
+    "not ASCII": (["probe", "http://localhost/s3crét"], "percent-encode"),
+    "a method": (["probe", "--method", "P UT", HERE], "Illegal method"),
+    "no colon": (["probe", "-H", "Authorization s3cret", HERE], "has no colon"),
+    "a line's end": (["probe", "-H", "A: s3cret\nB: c", HERE], "the field A has"),
+    "a name": (["probe", "-H", "A b: s3cret", HERE], "the field A b has"),
+    "ours": (["probe", "-H", "Expect: s3cret", HERE], "is for the probe"),
+    "the length": (["probe", "-H", "content-length: 1", HERE], "--length says"),
+    "two hosts": (
+        ["probe", "-H", "Host: a", "-H", "Host: b", HERE],
+        "multiple Host",
+    ),
+    "not quoted": (
+        ["probe", "-H", "Authorization:", "Bearer", "s3cret", HERE],
+        "2 of its words",
+    ),
+    "misspelt": (["probe", "--heder=A: s3cret", HERE], "1 of its words"),
+    "too early": (["-H", "A: s3cret", "probe", HERE], "invalid choice"),
+    "no switch": (["probe", "--json=s3cret", HERE], "ignored explicit"),
+    "no body": (["probe", "--length", "0", HERE], "1 or more"),
+    "no status": (["probe", "--refusal", "s3cret", HERE], "like 401"),
+    "an interim": (["probe", "--refusal", "100", HERE], "like 401"),
+    "no time": (["probe", "--timeout", "0", HERE], "more than 0"),
+    "no number": (["probe", "--timeout", "s3cret", HERE], "more than 0"),
+    "both": (["probe", "--send-body", "--impatient", HERE], "not allowed with"),
+    "no file": (["probe", "--cacert", "/none", HERE], "--cacert can't be used"),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_what_cannot_be_asked_is_an_error_that_holds_no_secret(capsys, error):
+    arguments, said = ERRORS[error]
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    output = capsys.readouterr()
+    assert said in output.err
+    assert "s3cr" not in output.err
+    assert output.out == ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+def test_nothing_secret_is_printed(capsys, script, form):
+    pieces, last, arguments, _, _ = SCRIPTS[script]
+    names = ["Authorization", "proxy-authorization", "Cookie", "X-Api-Key"]
+    fields = [part for name in names for part in ("-H", f"{name}: Bearer {SECRET}")]
+    with Saying(*pieces, last=last) as server:
+        main(["probe", *arguments, *form, *SHORT, *fields, f"{server.url}?token={SECRET}"])
+    assert server.heard.count(SECRET.encode()) == 5
+    output = capsys.readouterr()
+    assert SECRET not in output.out + output.err
+    assert "X-Api-Key" in output.out
+
+
+def test_the_text_shows_what_the_json_does(capsys, ours):
+    main(["probe", "-H", TOKEN, "--send-body", url(ours)])
+    lines = capsys.readouterr().out.splitlines()
+    said = [re.sub(r"^ *-?[\d.]+ ms  ", "", line) for line in lines]
+    assert said[0].startswith("connected to 127.0.0.1:")
+    assert said[1:-3] == [
+        f"head sent: PUT {PATH}, 1048576 bytes announced, Authorization: ***",
+        "100 Continue",
+        "1048576 of 1048576 bytes of the body sent",
+        "201 CREATED, Server: gunicorn",
+        "the answer is whole, with 110 bytes of content",
+        "nothing more for 1.0 s: the probe left",
+    ]
+
+
+# The page.
+
+
+SHOWN = [*blocks("127.0.0.1:8000"), *blocks("127.0.0.1:8001")]
+
+
+@pytest.mark.parametrize(("line", "output"), SHOWN, ids=range(len(SHOWN)))
+def test_the_page_shows_what_is_printed(capsys, ours, stock, line, output):
+    for place, server in {"127.0.0.1:8000": ours, "127.0.0.1:8001": stock}.items():
+        line = line.replace(place, "{}:{}".format(*server.address))
+    main(shlex.split(line))
+    assert masked(capsys.readouterr().out) == masked(output)
+
+
+def test_every_block_of_the_page_is_run():
+    run_here = len(blocks("127.0.0.1:8000")), len(blocks("127.0.0.1:8001"))
+    run_before_a_proxy = len(blocks("127.0.0.1:8080"))
+    assert (*run_here, run_before_a_proxy) == (3, 1, 1)
+    assert PAGE.count("```") == 2 * len(BLOCKS) == 2 * (sum(run_here) + run_before_a_proxy)
+
+
+def test_the_page_has_all_verdicts_and_events():
+    verdicts = re.findall(r"^\| `([a-z0-9-]+)` \| ([012]) \|", PAGE, re.MULTILINE)
+    assert verdicts == [(name, str(status)) for name, status, _, _ in RULES]
+    events = re.findall(r"^\| `([A-Z]\w+)` \| (.*) ?\|$", PAGE, re.MULTILINE)
+    assert {name: re.findall(r"`(\w+)`", fields) for name, fields in events} == {
+        kind.__name__: [field.name for field in dataclasses.fields(kind)][1:]
+        for kind in seen.Event.__subclasses__()
+    }
+
+
+def test_the_page_has_all_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["probe", "--help"])
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    table = PAGE.partition("## Options")[2].partition("## Exit")[0]
+    assert set(re.findall(r"--[a-z-]+", table)) - {"---"} == options

@@ -1,0 +1,825 @@
+"""gunicorn_expect.testing.TestApp: an upload without a server is as it is on the wire."""
+
+import dataclasses
+import http.client
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import webob
+import webtest
+
+import gunicorn_expect.testing
+from apps import deciding, router
+from gunicorn_expect import BodyTimeout, ClientDisconnected, Proceed, Refuse, State
+from gunicorn_expect.answer import KEY
+from gunicorn_expect.decision import EXITS_KEY
+from gunicorn_expect.settings import BadSettingError
+from gunicorn_expect.testing import DecidedBy, Interim, TestApp, TestRequest
+from support import CHECKOUT
+from support.client import Client, request
+from support.server import Server
+
+TEXT = ("Content-Type", "text/plain")
+MANNERS = [{"leaves_after": 5}, {"stalls_after": 5}]
+
+
+def upload(environ, start_response):
+    """Refuse who has no token, and what is too large; else answer what was read."""
+    if "HTTP_AUTHORIZATION" not in environ:
+        start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer")])
+        return []
+    if int(environ.get("CONTENT_LENGTH") or 0) > 10**6:
+        start_response("413 Content Too Large", [])
+        return []
+    body = environ["wsgi.input"].read()
+    start_response("201 Created", [TEXT])
+    return [body]
+
+
+def reading(how):
+    """Give an application that answers what this reads of the input."""
+
+    def application(environ, start_response):
+        said = how(environ["wsgi.input"])
+        start_response("200 OK", [TEXT])
+        return [said if isinstance(said, bytes) else repr(said).encode()]
+
+    return application
+
+
+@pytest.fixture
+def app():
+    app = TestApp(upload)
+    app.authorization = ("Bearer", "letmein")
+    return app
+
+
+def of_tests(**options):
+    """Give the applications of the wire tests; they do not say of which type their answers are."""
+    return TestApp(
+        router.app, extra_environ={"RAW_URI": "/"}, lint=False, policy=deciding.policy, **options
+    )
+
+
+# What became of it.
+
+
+def test_a_view_refuses_before_it_reads():
+    assert TestApp(upload).put("/f", b"x" * 10**6, expect=True, status=401).refused_unread
+
+
+def test_a_refusal_is_no_status_of_webtests_unless_it_is_named():
+    with pytest.raises(webtest.AppError, match="401"):
+        TestApp(upload).put("/f", b"x", expect=True)
+
+
+def test_what_is_read_is_continued(app):
+    answer = app.put("/f", b"hello", expect=True)
+    assert (answer.status, answer.body) == ("201 Created", b"hello")
+    assert answer.continued
+    assert answer.interim == [Interim(100, [])]
+    assert answer.body_bytes_read == 5
+    assert answer.decided_by is DecidedBy.APPLICATION_READ
+    assert not answer.refused_unread
+
+
+def test_nobody_who_does_not_ask_is_continued(app):
+    answer = app.put("/f", b"hello")
+    assert answer.body == b"hello"
+    assert answer.interim == []
+    assert not answer.continued
+    assert answer.body_bytes_read == 5
+    assert answer.decided_by is DecidedBy.NOBODY
+
+
+def test_who_does_not_ask_is_refused_unread_as_well():
+    answer = TestApp(upload).put("/f", b"x", status=401)
+    assert answer.refused_unread
+    assert answer.decided_by is DecidedBy.NOBODY
+
+
+@pytest.mark.parametrize("body", [b"", b"hello"])
+@pytest.mark.parametrize("fields", [{}, {"SERVER_PROTOCOL": "HTTP/1.0"}])
+def test_nobody_waits_without_a_body_or_by_http_1_0(app, body, fields):
+    answer = app.put("/f", body, expect=True, extra_environ=fields)
+    assert answer.continued is (body != b"" and not fields)
+    assert (answer.decided_by is DecidedBy.NOBODY) is not answer.continued
+    assert answer.body == body
+
+
+def test_a_refusal_of_a_request_without_a_body_is_not_one_of_a_body():
+    assert not TestApp(upload).get("/f", status=401).refused_unread
+    assert not TestApp(upload).put("/f", b"", expect=True, status=401).refused_unread
+
+
+def test_what_is_read_or_asked_for_and_then_refused_is_not_refused_unread():
+    app = of_tests()
+    answer = app.put("/read-then-refuse", b"hello\nyou", expect=True, status=403)
+    assert (answer.continued, answer.body_bytes_read) == (True, 9)
+    assert not answer.refused_unread
+    answer = app.put("/proceed-and-refuse", b"hello", expect=True, status=403)
+    assert (answer.continued, answer.body_bytes_read) == (True, 0)
+    assert not answer.refused_unread
+    answer = app.put("/read-then-refuse", b"hello", status=403)
+    assert not answer.refused_unread
+
+
+def test_an_unread_success_is_no_refusal():
+    answer = of_tests().put("/hello", b"hello", expect=True)
+    assert not answer.refused_unread
+    assert answer.decided_by is DecidedBy.APPLICATION_ANSWERED
+
+
+@pytest.mark.parametrize(
+    ("decision", "who"),
+    [
+        (None, DecidedBy.APPLICATION_READ),
+        (Proceed(), DecidedBy.POLICY_PROCEEDED),
+        (Refuse(413), DecidedBy.POLICY_REFUSED),
+    ],
+)
+def test_the_policy_decides_or_leaves_it(decision, who):
+    app = TestApp(reading(lambda body: body.read()), policy=lambda environ: decision)
+    answer = app.put("/f", b"hello", expect=True, status="*")
+    assert answer.decided_by is who
+    assert answer.refused_unread is (who is DecidedBy.POLICY_REFUSED)
+
+
+def test_a_policy_may_be_a_place():
+    answer = TestApp(upload, policy="apps.deciding:Policies.strict").put("/f", b"x", status=403)
+    assert answer.refused_unread
+
+
+@pytest.mark.parametrize("policy", ["no place", "apps.deciding:nothing", 7, lambda: None])
+def test_what_is_no_policy_is_refused(policy):
+    with pytest.raises(BadSettingError, match="expect_policy is "):
+        TestApp(upload, policy=policy)
+
+
+# The body.
+
+
+@pytest.mark.parametrize(
+    ("how", "count"),
+    [
+        (lambda body: body.read(), 12),
+        (lambda body: body.read(5), 5),
+        (lambda body: body.readline(), 4),
+        (lambda body: body.readlines(), 12),
+        (lambda body: body.readlines(1), 4),
+        (lambda body: next(body), 4),
+        (lambda body: list(body), 12),
+        (lambda body: body.readinto(bytearray(7)), 7),
+        (lambda body: body.readinto(bytearray(20)), 12),
+        (lambda body: body.read(0), 0),
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_is_counted_is_what_was_given(how, count, chunked):
+    answer = TestApp(reading(how)).put("/f", b"one\ntwo\nthre", expect=True, chunked=chunked)
+    assert answer.body_bytes_read == count
+    assert answer.continued is (count > 0)
+
+
+def test_a_chunked_body_has_no_length():
+    def application(environ, start_response):
+        assert environ["wsgi.input_terminated"]
+        assert environ["HTTP_TRANSFER_ENCODING"] == "chunked"
+        assert "CONTENT_LENGTH" not in environ
+        start_response("200 OK", [TEXT])
+        return [environ["wsgi.input"].read()]
+
+    content = bytes(100_000)
+    answer = TestApp(application).put("/f", content, chunked=True, expect=True)
+    assert answer.body == content
+    assert answer.continued
+
+
+def test_more_can_be_announced_than_is_sent(app):
+    """So a test of a large upload needs no large upload."""
+    fields = {"Content-Length": str(5 * 1024**3)}
+    assert app.put("/f", b"", fields, expect=True, status=413).refused_unread
+
+
+@pytest.mark.parametrize("expect", [False, True])
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    ("manners", "status"),
+    [({"leaves_after": 5}, "400 Bad Request"), ({"stalls_after": 5}, "408 Request Timeout")],
+)
+def test_a_body_that_does_not_come_is_answered(app, expect, chunked, manners, status):
+    answer = app.put("/f", b"hello world", expect=expect, chunked=chunked, status="*", **manners)
+    assert answer.status == status
+    assert answer.continued is expect
+    assert not answer.refused_unread or not expect
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [5, 6])
+@pytest.mark.parametrize(
+    ("manners", "error"),
+    [({"leaves_after": 5}, ClientDisconnected), ({"stalls_after": 5}, BodyTimeout)],
+)
+def test_the_read_raises_what_it_does_on_the_wire(chunked, size, manners, error):
+    def how(body):
+        return [read(body), read(body)]
+
+    def read(body):
+        try:
+            return body.read(size)
+        except OSError as raised:
+            return type(raised)
+
+    answer = TestApp(reading(how)).put("/f", b"hello world", chunked=chunked, **manners)
+    assert answer.text == repr([b"hello", error] if size == 5 else [error, error])
+
+
+def test_a_stall_is_not_waited_for():
+    """It would be 30 s."""
+    answer = TestApp(upload, extra_environ={"HTTP_AUTHORIZATION": "x"}).put(
+        "/f", b"hello", stalls_after=0, status=408
+    )
+    assert answer.body_bytes_read == 0
+
+
+@pytest.mark.parametrize(
+    ("manners", "words"),
+    [
+        ({"leaves_after": 5, "stalls_after": 5}, "not both"),
+        ({"leaves_after": -1}, "leaves_after is -1; it takes a number of bytes"),
+    ],
+)
+def test_a_client_that_cannot_be_is_refused(app, manners, words):
+    with pytest.raises(ValueError, match=words):
+        app.put("/f", b"x", **manners)
+
+
+@pytest.mark.parametrize("expect", [False, True])
+def test_a_limit_holds_for_chunks(expect):
+    answer = of_tests().put(
+        "/read", b"hello", {"X-Decide": "limit 3"}, chunked=True, expect=expect, status=413
+    )
+    assert answer.continued is expect
+    assert answer.body_bytes_read == 0
+
+
+# What happens around it.
+
+
+def test_a_100_has_its_header_fields_and_hints_wait_for_it():
+    answer = of_tests().put("/hints", b"hello", {"X-Decide": "proceed"}, expect=True)
+    assert answer.interim == [
+        Interim(100, [("X-Said", "go on")]),
+        Interim(103, [("Link", "</before>")]),
+        Interim(103, [("Link", "</after>")]),
+    ]
+    answer = of_tests().put("/hints", b"hello", expect=True)
+    assert answer.interim == [Interim(100, []), Interim(103, [("Link", "</after>")])]
+    assert of_tests().put("/hints-and-refuse", b"x", expect=True, status=403).interim == []
+
+
+def test_hints_behind_the_beginning_of_the_answer_are_silent():
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT])
+        yield b"one"
+        environ["wsgi.early_hints"]([("Link", "</late>")])
+        yield b"two"
+
+    assert TestApp(application).get("/").interim == []
+    assert TestApp(application).put("/", b"x").interim == []
+
+
+def test_hints_are_silent_by_http_1_0():
+    fields = {"SERVER_PROTOCOL": "HTTP/1.0"}
+    assert (
+        of_tests().put("/hints", b"hello", extra_environ={"RAW_URI": "/", **fields}).interim == []
+    )
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_was_sent_can_be_read_behind_the_beginning_of_the_answer(chunked):
+    raised = []
+
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT])
+        yield b"first, "
+        yield environ["wsgi.input"].read(5)
+        with pytest.raises(BodyTimeout, match="for 30 s") as error:
+            environ["wsgi.input"].read()
+        raised.append(error.type)
+
+    answer = TestApp(application).put("/f", b"hello world", chunked=chunked, stalls_after=5)
+    assert answer.body == b"first, hello"
+    assert raised == [BodyTimeout]
+
+
+def test_what_the_policy_has_put_into_the_exits_is_done_at_the_end():
+    done = []
+
+    def policy(environ):
+        environ[EXITS_KEY].callback(done.append, "done")
+
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT])
+        yield environ["wsgi.input"].read()
+        assert done == []
+
+    TestApp(application, policy=policy).put("/f", b"x", expect=True)
+    assert done == ["done"]
+
+
+def test_the_application_has_the_expectation():
+    states = []
+
+    def application(environ, start_response):
+        states.append(environ[KEY].state)
+        environ[KEY].proceed([("X-Node", "7")])
+        states.append(environ[KEY].state)
+        start_response("204 No Content", [])
+        return []
+
+    answer = TestApp(application).put("/f", b"x", expect=True)
+    assert states == [State.PENDING, State.CONTINUED]
+    assert answer.interim == [Interim(100, [("X-Node", "7")])]
+    assert answer.decided_by is DecidedBy.APPLICATION_READ
+    TestApp(application).get("/")
+    assert states[2:] == [State.NONE, State.NONE]
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "words"),
+    [
+        ("/start-twice", AssertionError, "already set"),
+        ("/start?100 Continue", ValueError, "a 1xx is not a final response"),
+        ("/fail", LookupError, "the application failed"),
+        ("/fail-after-first-byte", LookupError, "the application failed"),
+        ("/write-then-read", ClientDisconnected, "the client left after 0 of 5 bytes"),
+    ],
+)
+def test_what_the_application_does_wrong_reaches_the_test(path, error, words):
+    with pytest.raises(error, match=words):
+        of_tests().put(path, b"hello", expect=True)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, ConnectionResetError, SystemExit])
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("body", [b"", b"hello"])
+def test_an_error_that_a_worker_takes_for_its_own_reaches_the_test(error, started, body):
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT])
+        if started:
+            yield b"first"
+        raise error("of the application")
+
+    with pytest.raises(error, match="of the application"):
+        TestApp(application).put("/f", body)
+
+
+def test_what_the_policy_raises_reaches_the_test():
+    def policy(environ):
+        raise PermissionError("of the policy")
+
+    with pytest.raises(PermissionError, match="of the policy"):
+        TestApp(upload, policy=policy).put("/f", b"x", expect=True)
+
+
+def test_an_answer_that_is_cut_off_is_an_error():
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT, ("Content-Length", "10")])
+        return [b"first"]
+
+    with pytest.raises(http.client.IncompleteRead):
+        TestApp(application).get("/")
+
+
+def test_an_application_that_does_not_start_its_answer_fails():
+    with pytest.raises(AssertionError, match="did not call start_response"):
+        TestApp(lambda environ, start_response: []).put("/f", b"x", expect=True)
+
+
+def test_a_refused_client_that_is_read_from_leaves():
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT])
+        yield b"first"
+        with pytest.raises(ClientDisconnected):
+            environ["wsgi.input"].read()
+
+    answer = TestApp(application).put("/f", b"hello", expect=True, chunked=True)
+    assert answer.body == b"first"
+    assert not answer.continued
+
+
+@pytest.mark.parametrize("value", ["100-continue, x", "something"])
+def test_an_unknown_expectation_is_answered_417(app, value):
+    answer = app.put("/f", b"x", {"Expect": value}, status=417)
+    assert answer.body_bytes_read == 0
+    assert answer.decided_by is DecidedBy.NOBODY
+
+
+def test_a_100_is_sent_again_for_who_asks_for_more():
+    def how(body):
+        body.send_hundred_continue_response()
+        begin = body.read(2)
+        body.send_hundred_continue_response()
+        return begin + body.read()
+
+    answer = TestApp(reading(how)).put("/f", b"hello", expect=True)
+    assert [interim.status for interim in answer.interim] == [100, 100]
+    assert answer.body == b"hello"
+
+
+# The environ, and the answer.
+
+
+def test_the_environ_is_the_workers_and_what_a_test_has_put_there_wins():
+    environs = []
+
+    def policy(environ):
+        environs.append(environ)
+
+    def application(environ, start_response):
+        environs.append(environ)
+        start_response("204 No Content", [])
+        return []
+
+    app = TestApp(application, extra_environ={"REMOTE_USER": "ann"}, policy=policy)
+    marks = {"wsgi.url_scheme": "https", "SCRIPT_NAME": "/under", "REMOTE_ADDR": "192.0.2.7"}
+    app.put("/caf%C3%A9%2F?q=a b", b"x", {"X-One": "1"}, extra_environ={"a.mark": app, **marks})
+    asked, called = environs
+    assert asked is called
+    assert marks.items() <= called.items()
+    assert called["a.mark"] is app
+    assert called["REMOTE_USER"] == "ann"
+    assert called["HTTP_X_ONE"] == "1"
+    assert called["PATH_INFO"].encode("latin-1") == "/caf\u00e9/".encode()
+    assert called["QUERY_STRING"] == "q=a b"
+    assert called["RAW_URI"] == "/under/caf%C3%A9/?q=a%20b"
+    assert "gunicorn" in called["SERVER_SOFTWARE"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"SERVER_PROTOCOL": "HTTP/1.0"}])
+def test_the_fields_of_the_answer_are_the_applications(fields):
+    given = [TEXT, ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d"), ("X", "\u00e4")]
+
+    def application(environ, start_response):
+        start_response("200 OK", [*given, ("Date", "today")])  # gunicorn has its own
+        yield b"one, "
+        yield b"two"
+
+    answer = TestApp(application).put("/f", b"x", extra_environ=fields)
+    assert answer.body == b"one, two"
+    assert answer.headerlist == [*given, ("Content-Length", "8")]  # which WebTest has counted
+
+
+def test_the_head_of_a_request_is_answered_without_a_body():
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT, ("Content-Length", "5")])
+        return [b"hello"] if environ["REQUEST_METHOD"] == "GET" else []
+
+    answer = TestApp(application).head("/")
+    assert (answer.headers["Content-Length"], answer.body) == ("5", b"")
+    assert TestApp(application).get("/").body == b"hello"
+
+
+def test_a_malformed_request_is_answered_as_on_the_wire():
+    answer = TestApp(upload).put("/f", b"x", {"Content-Length": "+1"}, status=400)
+    assert answer.body_bytes_read == 0
+    assert answer.interim == []
+
+
+# WebTest.
+
+
+def test_every_method_that_sends_a_body_may_ask(app):
+    for send in (app.put, app.post, app.patch, app.delete):
+        assert send("/f", "hello", expect=True).continued
+        assert send("/f", {"a": "b"}, expect=True).body == b"a=b"
+    for send in (app.put_json, app.post_json, app.patch_json, app.delete_json):
+        assert send("/f", {"a": 1}, expect=True, chunked=True).body == b'{"a": 1}'
+    answer = app.post("/f", upload_files=[("file", "a.txt", b"hello")], expect=True)
+    assert b'filename="a.txt"' in answer.body
+    assert answer.continued
+
+
+@pytest.mark.parametrize("url", ["/f", TestRequest.blank("/f")], ids=["url", "request"])
+def test_a_request_of_any_method_may_ask(app, url):
+    answer = app.request(url, method="PATCH", body=b"hello", expect=True)
+    assert (answer.body, answer.continued) == (b"hello", True)
+    answer = app.request(url, method="PUT", body=b"hello", chunked=True, stalls_after=1, status=408)
+    assert not answer.continued
+
+
+def test_a_request_of_webtests_own_is_answered(app):
+    req = webtest.TestRequest.blank("/f", method="PUT", body=b"hello")
+    req.authorization = ("Bearer", "letmein")
+    assert app.do_request(req).body_bytes_read == 5
+    req.headers["Expect"] = "100-continue"
+    assert not app.do_request(req).continued  # WebOb's requests are of HTTP/1.0
+    req.http_version = "HTTP/1.1"
+    assert app.do_request(req).continued
+
+
+def test_what_webob_knows_of_the_request_is_not_said_of_ours():
+    def application(environ, start_response):
+        start_response("200 OK", [TEXT])
+        return [webob.Request(environ).body]
+
+    answer = TestApp(application).request("/f", method="PUT", body=b"hello", expect=True)
+    assert answer.body == b"hello"
+    assert answer.continued
+
+
+def test_the_request_stays_as_it_was(app):
+    answer = app.put("/f", b"hello", expect=True)
+    assert answer.request.body == b"hello"
+    assert answer.request.headers["Expect"] == "100-continue"
+
+
+def test_webtests_lint_sees_what_is_answered():
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Length", "5")])
+        return [environ["wsgi.input"].read()]
+
+    with pytest.raises(AssertionError, match="No Content-Type header"):
+        TestApp(application).put("/f", b"hello", expect=True)
+    assert TestApp(application, lint=False).put("/f", b"hello", expect=True).body == b"hello"
+
+
+def test_cookies_and_redirects_are_webtests():
+    def application(environ, start_response):
+        if environ["REQUEST_METHOD"] == "PUT":
+            start_response("303 See Other", [("Location", "/there"), ("Set-Cookie", "a=b")])
+            return []
+        start_response("200 OK", [TEXT])
+        return [environ["HTTP_COOKIE"].encode()]
+
+    answer = TestApp(application).put("/f", b"x", expect=True)
+    assert answer.refused_unread
+    assert answer.follow().body == b"a=b"
+
+
+# Frameworks.
+
+
+def flask():
+    from flask import Flask, request
+
+    app = Flask("flask_app")
+
+    @app.put("/f")
+    def put():
+        return ("", 401) if "Authorization" not in request.headers else request.get_data()
+
+    return app
+
+
+def pyramid():
+    from pyramid.config import Configurator
+    from pyramid.response import Response
+
+    def put(request):
+        if "Authorization" not in request.headers:
+            return Response(status=401)
+        return Response(request.body)
+
+    with Configurator() as config:
+        config.add_route("f", "/f")
+        config.add_view(put, route_name="f")
+        return config.make_wsgi_app()
+
+
+def bottle():
+    from bottle import Bottle, HTTPResponse, request
+
+    app = Bottle()
+
+    @app.put("/f")
+    def put():
+        if "Authorization" not in request.headers:
+            return HTTPResponse(status=401)
+        return request.environ["wsgi.input"].read()  # its own body takes apart chunks that are none
+
+    return app
+
+
+@pytest.mark.parametrize("make", [flask, pyramid, bottle])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_view_of_a_framework_refuses_and_accepts(make, chunked):
+    app = TestApp(make())
+    assert app.put("/f", b"x" * 10**6, expect=True, chunked=chunked, status=401).refused_unread
+    answer = app.put(
+        "/f", b"hello", {"Authorization": "Bearer letmein"}, expect=True, chunked=chunked
+    )
+    assert answer.body == b"hello"
+    assert answer.continued
+    assert answer.body_bytes_read == 5
+
+
+# Beside the wire.
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    path: str
+    decide: str = "nothing"
+    expect: str = "100-continue"
+    body: bytes = b"hello"
+    chunked: bool = False
+    leaves_after: int | None = None
+    stalls_after: int | None = None
+
+    def __str__(self):
+        default = Case(self.path)
+        changed = [f"{k}={v}" for k, v in vars(self).items() if v != getattr(default, k)]
+        return " ".join([self.path, *changed])
+
+
+PATHS = [
+    *("/read", "/read-nothing", "/read-some?3", "/start-then-read", "/read-while-yielding-nothing"),
+    *("/read-by?readline-2", "/read-by?readlines", "/read-by?next", "/read-by?readinto"),
+    *("/refuse", "/refuse-with-body", "/refuse-by-write", "/refuse-twice", "/read-then-refuse"),
+    *("/refuse-without-length", "/refuse-without-length?generator"),
+    *("/refuse-without-length?empty-items", "/file", "/memory-file", "/keywords", "/no-content"),
+    *("/state", "/proceed", "/proceed-and-refuse", "/hints", "/hints-and-refuse", "/read-broken"),
+    *("/proceed-badly?name=X&value=%0a", "/chunks", "/start?204+No+Content", "/ordinary-read"),
+]
+CASES = [
+    *(
+        Case(path, expect=expect, chunked=chunked)
+        for path in PATHS
+        for expect in ("100-continue", "")
+        for chunked in (False, True)
+    ),
+    *(
+        Case("/read", decide, chunked=chunked)
+        for decide in ("proceed", "refuse 413", "refuse 403 not yours", "limit 3", "read")
+        for chunked in (False, True)
+    ),
+    *(
+        Case(path, expect=expect, chunked=chunked, **manners)
+        for path in ("/read", "/read-broken", "/refuse", "/read-some?5", "/read-some?6")
+        for expect in ("100-continue", "")
+        for chunked in (False, True)
+        for manners in MANNERS
+    ),
+    Case("/echo-file"),
+    Case("/echo-buffered", expect=""),
+    Case("/read", body=b""),
+    Case("/read", expect="100-Continue"),
+    Case("/read", expect="100-continue, something"),
+]
+#: Longer than what a stalled client sent at once is on its way.
+STALL = {"GUNICORN_EXPECT_BODY_TIMEOUT": "0.3", "GUNICORN_EXPECT_POLICY": "apps.counting:policy"}
+
+
+@pytest.fixture(scope="module")
+def counting():
+    with Server("--threads", "8", app="apps.counting:app", env=STALL) as server:
+        yield server
+
+
+def on_the_wire(server, case):
+    """Give what a client of a real gunicorn hears, and what was read."""
+    fields = [f"X-Case: {case}", f"X-Decide: {case.decide}", "Connection: close"]
+    if case.expect:
+        fields.append(f"Expect: {case.expect}")
+    fields.append(
+        "Transfer-Encoding: chunked" if case.chunked else f"Content-Length: {len(case.body)}"
+    )
+    sent = case.body[:5]
+    if case.chunked:
+        sent = b"5\r\n%b\r\n" % sent
+    if case.leaves_after is None and case.stalls_after is None:
+        rest = case.body[5:]
+        sent += (b"%x\r\n%b\r\n" % (len(rest), rest) if rest else b"") if case.chunked else rest
+        sent += b"0\r\n\r\n" if case.chunked else b""
+    interim = []
+    with Client(server) as client:
+        client.send(request(f"PUT {case.path}", *fields))
+        if not case.expect:
+            send(client, case, sent)
+        while (head := client.receive_head()).startswith(b"HTTP/1.1 1"):
+            lines = head.decode().removesuffix("\r\n\r\n").split("\r\n")
+            interim.append(
+                (int(lines[0].split()[1]), [tuple(line.split(": ", 1)) for line in lines[1:]])
+            )
+            if interim[-1][0] == 100:
+                send(client, case, sent)
+        client.receive_all()
+    read = json.loads(server.get("/counted")).get(str(case), 0)
+    return int(head.split()[1]), interim, read
+
+
+def send(client, case, sent):
+    client.send(sent)
+    if case.leaves_after is not None:
+        client.shut_down()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_it_is_as_on_the_wire(counting, case):
+    answer = of_tests().put(
+        case.path,
+        case.body,
+        {"Expect": case.expect, "X-Decide": case.decide}
+        if case.expect
+        else {"X-Decide": case.decide},
+        status="*",
+        chunked=case.chunked,
+        leaves_after=case.leaves_after,
+        stalls_after=case.stalls_after,
+    )
+    here = answer.status_int, [tuple(x) for x in answer.interim], answer.body_bytes_read
+    assert here == on_the_wire(counting, case)
+
+
+# The package.
+
+
+def test_without_webtest_one_line_names_the_extra():
+    code = "import sys; sys.modules['webtest'] = None; import gunicorn_expect.testing"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+    )
+    assert run.stderr.splitlines()[-1] == (
+        "ImportError: gunicorn_expect.testing needs WebTest: pip install 'gunicorn_expect[testing]'"
+    )
+
+
+def test_without_what_webtest_needs_that_is_named():
+    code = "import sys; sys.modules['bs4'] = None; import gunicorn_expect.testing"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+    )
+    assert "bs4" in run.stderr.splitlines()[-1]
+
+
+def test_the_worker_does_not_load_it():
+    code = "import sys, gunicorn_expect; assert 'gunicorn_expect.testing' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT, timeout=60)
+
+
+def test_every_name_is_there():
+    assert [
+        x for x in gunicorn_expect.testing.__all__ if not hasattr(gunicorn_expect.testing, x)
+    ] == []
+
+
+USER = """\
+from collections.abc import Iterable
+
+from gunicorn_expect.testing import DecidedBy, GunicornServer, Interim, Outcome, TestApp, Waits
+from gunicorn_expect.testing.fixtures import StartGunicorn
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    start_response("403 Forbidden", [])
+    return []
+
+
+def test_without_a_server() -> None:
+    answer = TestApp(app, policy="uploads:policy").put("/", b"x", expect=True, status=403)
+    refused: bool = answer.refused_unread
+    continued: bool = answer.continued
+    size: int = answer.body_bytes_read
+    who: DecidedBy = answer.decided_by
+    interim: list[Interim] = answer.interim
+    assert not TestApp(app).request("/", method="OPTIONS", chunked=True, status=403).continued
+
+
+def test_with_one(gunicorn_server: StartGunicorn) -> None:
+    server: GunicornServer = gunicorn_server("uploads:app", "--threads", "4", policy="a:policy")
+    outcome: Outcome = Waits(timeout=5).put(server.url + "/", b"x", {"X-A": "b"})
+    status: int = outcome.status
+"""
+
+
+def check_types(folder, code):
+    path = folder / "test_user.py"
+    path.write_text(code, "utf-8")
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull),
+            *("--cache-dir", str(folder / "cache"), str(path)),
+        ],
+        cwd=folder,
+        env={**os.environ, "MYPYPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    ).stdout
+
+
+def test_a_users_tests_have_types(tmp_path):
+    assert "Success" in check_types(tmp_path, USER)
+    wrong = USER.replace("expect=True", "expect='yes'").replace("timeout=5", "patience=5")
+    said = check_types(tmp_path, wrong)
+    assert 'Argument "expect" to "__call__" of "Send" has incompatible type "str"' in said
+    assert 'Unexpected keyword argument "patience" for "Waits"' in said

@@ -1,0 +1,344 @@
+"""gunicorn_expect.testing: each client against a real gunicorn, and a server that says nothing."""
+
+import socket
+import subprocess
+import sys
+import textwrap
+from http.client import HTTPException
+
+import pytest
+
+from gunicorn_expect.testing import (
+    DoesNotWait,
+    GunicornServer,
+    Interim,
+    SkipsTheBody,
+    Trickles,
+    Waits,
+    WaitsOneSecond,
+)
+from support import CHECKOUT, PATIENCE
+from support.client import CONTINUE
+from support.scripted_server import Scripted
+
+ASKING = [Waits(), WaitsOneSecond(), SkipsTheBody(), Trickles(size=2, interval=0.001)]
+CLIENTS = [*ASKING, DoesNotWait()]
+#: Of the system's: enough for a body to be on its way when its answer comes.
+LARGE = bytes(8 * 1024**2)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with GunicornServer(
+        "apps.router:app", "--threads", "8", policy="apps.deciding:policy", env={"SWITCHBOARD": ""}
+    ) as server:
+        yield server
+
+
+class Saying(Scripted):
+    """It says these bytes when it has heard so many, and then ends."""
+
+    def __init__(self, *script):
+        super().__init__()
+        self._script = script
+
+    def converse(self, client):
+        for mark, said in self._script:
+            self.hear(client, mark)
+            client.sendall(said)
+        client.shutdown(socket.SHUT_WR)
+        while data := client.recv(65536):
+            self.heard += data
+
+
+# Accepted and refused.
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda x: type(x).__name__)
+def test_what_is_accepted_arrives(server, client):
+    outcome = client.put(server.url + "/read", b"hello world")
+    assert (outcome.status, outcome.body) == (200, b"hello world")
+    assert outcome.body_bytes_sent == 11
+    assert outcome.continued is (client in ASKING)
+    assert not outcome.closed
+    assert outcome.next is None
+
+
+@pytest.mark.parametrize("client", ASKING, ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/refuse?status=403+Forbidden", {}), ("/read", [("X-Decide", "refuse 403")])],
+    ids=["application", "policy"],
+)
+def test_what_is_refused_is_not_sent_by_who_asks(server, client, path, headers):
+    outcome = client.post(server.url + path, LARGE, headers)
+    assert outcome.status == 403
+    assert outcome.headers["connection"] == "close"
+    assert outcome.interim == []
+    assert outcome.body_bytes_sent == 0
+    assert outcome.closed
+    assert outcome.next is None
+
+
+def test_who_does_not_wait_hears_its_refusal_behind_the_body(server):
+    outcome = DoesNotWait().put(server.url + "/refuse-with-body", LARGE)
+    assert (outcome.status, outcome.body) == (413, b"too large")
+    assert outcome.body_bytes_sent == len(LARGE)
+    assert outcome.closed
+
+
+def test_who_asks_and_does_not_wait_is_sent_no_100(server):
+    outcome = DoesNotWait().put(server.url + "/state", b"hello", {"Expect": "100-continue"})
+    assert outcome.body == b'["waived", false, "waived", "WAIVED"]'
+    assert outcome.interim == []
+
+
+def test_interim_responses_have_their_fields(server):
+    outcome = Waits().put(server.url + "/hints", b"hello", {"X-Decide": "proceed"})
+    assert outcome.interim == [
+        Interim(100, [("X-Said", "go on")]),
+        Interim(103, [("Link", "</before>")]),
+        Interim(103, [("Link", "</after>")]),
+    ]
+    assert outcome.body == b"hello"
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda x: type(x).__name__)
+def test_without_a_body_there_is_nothing_to_wait_for(server, client):
+    outcome = client.request("GET", server.url + "/hello")
+    assert (outcome.status, outcome.body, outcome.body_bytes_sent) == (200, b"hello", 0)
+    assert outcome.next is None
+
+
+def test_a_chunked_answer_is_taken_apart(server):
+    assert Waits().request("GET", server.url + "/chunks").body == b"onetwo"
+
+
+def test_an_answer_to_head_has_no_body(server):
+    outcome = Waits().request("HEAD", server.url + "/hello")
+    assert (outcome.headers["Content-Length"], outcome.body) == ("5", b"")
+
+
+# A server that says nothing, or something else.
+
+
+def answer(*fields, status="200 OK"):
+    return "\r\n".join([f"HTTP/1.1 {status}", "Content-Length: 0", *fields, "", ""]).encode()
+
+
+def test_who_waits_gives_up_in_the_end_and_has_sent_nothing():
+    with Saying((b"never", b"")) as server, pytest.raises(TimeoutError, match="no word came"):
+        Waits(timeout=0.1).put(server.url, b"hello")
+    assert b"\r\nExpect: 100-continue\r\n" in server.heard
+    assert server.heard.endswith(b"\r\n\r\n")
+
+
+def test_who_waits_a_second_sends_then():
+    with Saying((b"hello", answer())) as server:
+        outcome = WaitsOneSecond().put(server.url, b"hello")
+    assert (outcome.status, outcome.body_bytes_sent, outcome.interim) == (200, 5, [])
+
+
+def test_who_does_not_wait_says_nothing_of_it():
+    with Saying((b"hello", answer())) as server:
+        DoesNotWait().put(server.url, b"hello")
+    assert b"Expect" not in server.heard
+
+
+def test_a_100_behind_another_interim_response_is_heard():
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    with Saying((b"\r\n\r\n", hints + CONTINUE), (b"hello", answer())) as server:
+        outcome = Waits().put(server.url, b"hello")
+    assert outcome.interim == [Interim(103, [("Link", "</a>")]), Interim(100, [])]
+    assert outcome.status == 200
+
+
+def test_another_interim_response_is_no_word():
+    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    with Saying((b"\r\n\r\n", hints + answer(status="403 Forbidden"))) as server:
+        outcome = Waits().put(server.url, b"hello")
+    assert (outcome.status, outcome.body_bytes_sent) == (403, 0)
+    assert server.heard.endswith(b"\r\n\r\n")
+
+
+def test_who_skips_the_body_goes_on_where_the_server_lets_it():
+    script = (b"\r\n\r\n", answer(status="403 Forbidden")), (b"GET /next ", answer())
+    with Saying(*script) as server:
+        outcome = SkipsTheBody(then="/next").put(server.url, b"hello")
+    assert outcome.status == 403
+    assert not outcome.closed
+    assert outcome.next.status == 200
+    assert b"hello" not in server.heard
+
+
+def test_who_skips_the_body_goes_on_where_it_is_not_let():
+    with Saying((b"\r\n\r\n", answer("Connection: close", status="403 Forbidden"))) as server:
+        outcome = SkipsTheBody(then="/next").put(server.url, b"hello")
+    assert outcome.closed
+    assert outcome.next is None
+    assert b"GET /next HTTP/1.1\r\n" in server.heard
+
+
+def test_a_word_that_never_ends_a_body_is_no_answer():
+    script = (b"\r\n\r\n", CONTINUE)
+    with Saying(script) as server, pytest.raises(ConnectionError, match="without an answer"):
+        Waits().put(server.url, b"hello")
+
+
+def test_who_trickles_stops_at_an_answer():
+    with Saying((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nhe", answer())) as server:
+        outcome = Trickles(size=1, interval=0.001).put(server.url, b"he")
+    assert outcome.body_bytes_sent == 2
+    with Saying((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", answer())) as server:
+        outcome = Trickles(size=1, interval=PATIENCE).put(server.url, b"hello")
+    assert (outcome.status, outcome.body_bytes_sent) == (200, 1)
+
+
+def test_who_trickles_goes_on_at_another_interim_response():
+    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    script = (b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", hints), (b"hello", answer())
+    with Saying(*script) as server:
+        outcome = Trickles(size=1, interval=0.01).put(server.url, b"hello")
+    assert [interim.status for interim in outcome.interim] == [100, 103]
+    assert outcome.body_bytes_sent == 5
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [(b"hello", answer("Connection: close") + b"more")],
+        [(b"hello", answer("Connection: close")), (b"never", b"")],
+    ],
+    ids=["more comes", "nothing comes"],
+)
+def test_a_connection_that_is_said_to_close_and_does_not_is_not_closed(script):
+    with Saying(*script) as server:
+        assert not DoesNotWait(timeout=0.3).put(server.url, b"hello").closed
+
+
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1\r\n\r\n"])
+def test_what_is_no_response_is_an_error(said):
+    with Saying((b"hello", said)) as server, pytest.raises((HTTPException, ConnectionError)):
+        DoesNotWait().put(server.url, b"hello")
+
+
+def test_another_protocol_is_a_final_response():
+    with Saying((b"hello", answer(status="101 Switching Protocols"))) as server:
+        assert DoesNotWait().put(server.url, b"hello").status == 101
+
+
+def test_fields_of_the_same_name_take_the_place_of_the_clients_own():
+    with Saying((b"hello", answer())) as server:
+        DoesNotWait().put(server.url + "a?b", b"hello", [("content-length", "5"), ("X-A", "b")])
+    assert server.heard.lower().count(b"content-length: 5\r\n") == 1
+    assert b"\r\nX-A: b\r\n" in server.heard
+    assert server.heard.startswith(b"PUT /a?b HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("url", ["https://localhost/", "/files", "localhost:80"])
+def test_another_url_is_refused(url):
+    with pytest.raises(ValueError, match="has to begin with http://"):
+        Waits().put(url)
+
+
+# The server, and its fixture.
+
+
+def test_a_server_that_does_not_start_shows_its_log():
+    with pytest.raises(RuntimeError, match=r"(?s)gunicorn ended with 3: .*No module named 'none'"):
+        GunicornServer("none:app").__enter__()
+    with pytest.raises(RuntimeError, match="there is no module 'none'"):
+        GunicornServer("apps.router:app", policy="none:policy").__enter__()
+
+
+def test_a_server_has_the_worker_and_the_settings_that_it_is_given():
+    env = {"GUNICORN_EXPECT_BODY_TIMEOUT": "0.1", "SWITCHBOARD": ""}
+    worker = "gunicorn_expect.workers.sync.Worker"
+    with GunicornServer("apps.router:app", worker=worker, env=env) as server:
+        assert f"Using worker: {worker}" in server.log
+        outcome = Trickles(size=1, interval=PATIENCE).put(server.url + "/read", b"hello")
+    assert (outcome.status, outcome.body_bytes_sent) == (408, 1)
+
+
+def test_a_server_can_import_what_the_test_can(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    tmp_path.joinpath("refusing.py").write_text(textwrap.dedent(REFUSING), "utf-8")
+    with GunicornServer("refusing:app", policy="refusing:policy") as server:
+        assert Waits().put(server.url, b"x").status == 413
+
+
+def test_a_server_is_gone_when_it_is_stopped():
+    with GunicornServer("apps.router:app") as server:
+        pass
+    with pytest.raises(ConnectionError):
+        socket.create_connection(server.address, PATIENCE)
+
+
+CONFTEST = 'pytest_plugins = ["gunicorn_expect.testing.fixtures"]\n'
+
+
+def run_pytest(folder, **files):
+    for name, text in {"conftest": CONFTEST, **files}.items():
+        folder.joinpath(f"{name}.py").write_text(textwrap.dedent(text), "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
+    command += ["-W", "ignore:'cgi' is deprecated:DeprecationWarning"]  # WebTest's WebOb
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={"PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    ).stdout
+
+
+REFUSING = """
+    from gunicorn_expect import Refuse
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "0")])
+        return []
+
+    def policy(environ):
+        return Refuse(413)
+"""
+
+
+def test_the_fixture_starts_servers_for_a_test_and_stops_them_after_it(tmp_path):
+    said = run_pytest(
+        tmp_path,
+        refusing=REFUSING,
+        test_it="""
+            import socket
+
+            import pytest
+
+            from gunicorn_expect.testing import Waits
+
+            ADDRESSES = []
+
+            def test_two(gunicorn_server):
+                guarded = gunicorn_server("refusing:app", policy="refusing:policy")
+                alone = gunicorn_server("refusing:app", "--threads", "2")
+                ADDRESSES.extend([guarded.address, alone.address])
+                assert Waits().put(guarded.url, b"x").status == 413
+                assert Waits().put(alone.url, b"x").status == 200
+
+            def test_they_are_gone():
+                for address in ADDRESSES:
+                    with pytest.raises(ConnectionError):
+                        socket.create_connection(address)
+
+            def test_one_that_does_not_start(gunicorn_server):
+                gunicorn_server("refusing:nothing")
+        """,
+    )
+    assert "2 passed" in said
+    assert "1 failed" in said
+    assert "Failed to find attribute 'nothing' in 'refusing'" in said
+
+
+def test_without_the_plugin_there_is_no_fixture(tmp_path):
+    said = run_pytest(tmp_path, conftest="", test_it="def test_it(gunicorn_server): pass")
+    assert "fixture 'gunicorn_server' not found" in said

@@ -1,0 +1,545 @@
+"""Uploads that are too many: counted in a process, and by processes together in a real redis."""
+
+import contextlib
+import gc
+import itertools
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import types
+import weakref
+
+import pytest
+import redis
+
+from gunicorn_expect import admission as room
+from gunicorn_expect.decision import EXITS_KEY
+from gunicorn_expect.policies import admission
+from support import PATIENCE
+from support.client import CONTINUE, Client, request, waiting
+from support.matrix import WORKERS
+from support.server import Server
+
+SIZED = "Content-Length: 5"
+NOWHERE = "redis://127.0.0.1:1"
+
+
+@pytest.fixture
+def inside(shared):
+    """Look into that redis."""
+    with redis.from_url(shared.removeprefix("redis+"), decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture(params=["memory", "shared"])
+def storage(request):
+    return room.MEMORY if request.param == "memory" else request.getfixturevalue("shared")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Let the time of the policies stand still until a test moves it."""
+    clock = types.SimpleNamespace(now=1000.0, time=time.time)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(room, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What is logged, whatever a gunicorn in this process has made of its logger."""
+    records = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    logger = logging.getLogger("gunicorn.error")
+    logger.addHandler(handler)
+    yield records
+    logger.removeHandler(handler)
+
+
+class Upload:
+    """A request that asks the policy, and whose end the test chooses."""
+
+    def __init__(self, policy, **environ):
+        self._exits = contextlib.ExitStack()
+        self.refusal = policy({EXITS_KEY: self._exits, **environ})
+
+    def end(self):
+        self._exits.close()
+
+
+def retry_after(upload):
+    [(name, value)] = upload.refusal.headers
+    assert name == "Retry-After"
+    return int(value)
+
+
+# Uploads under way.
+
+
+def test_uploads_under_way_are_admitted_up_to_the_limit_and_again_when_one_is_over(storage):
+    policy = admission(2, storage=storage)
+    first, second = Upload(policy), Upload(policy)
+    assert (first.refusal, second.refusal) == (None, None)
+    third = Upload(policy)
+    assert third.refusal.status == "503 Service Unavailable"
+    assert retry_after(third) == room.RETRY_AFTER
+    third.end()
+    assert Upload(policy).refusal
+    first.end()
+    assert Upload(policy).refusal is None
+    assert Upload(policy).refusal
+
+
+def test_what_is_counted_by_a_key_is_counted_apart(storage):
+    policy = admission(1, storage=storage, key=lambda environ: environ["REMOTE_USER"])
+    jo = Upload(policy, REMOTE_USER="jo")
+    al = Upload(policy, REMOTE_USER="al")
+    assert (jo.refusal, al.refusal) == (None, None)
+    assert Upload(policy, REMOTE_USER="jo").refusal
+    al.end()
+    assert Upload(policy, REMOTE_USER="jo").refusal
+    jo.end()
+    assert Upload(policy, REMOTE_USER="jo").refusal is None
+
+
+def test_status_and_time_of_a_refusal_are_for_the_user_to_choose(storage):
+    policy = admission(1, storage=storage, status=429, retry_after=7)
+    assert Upload(policy).refusal is None
+    refused = Upload(policy)
+    assert (refused.refusal.status, retry_after(refused)) == ("429 Too Many Requests", 7)
+
+
+def test_of_many_threads_at_once_as_many_are_admitted_as_there_are_places(storage):
+    policy = admission(5, storage=storage)
+    together = threading.Barrier(20)
+    uploads = []
+
+    def upload():
+        together.wait(PATIENCE)
+        uploads.append(Upload(policy))
+
+    for _ in range(20):
+        threads = [threading.Thread(target=upload) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert len(uploads) == 20
+        assert sum(upload.refusal is None for upload in uploads) == 5
+        while uploads:
+            uploads.pop().end()
+
+
+def test_a_key_is_forgotten_when_its_uploads_are_over():
+    class Name(str):
+        __slots__ = ("__weakref__",)
+
+    policy = admission(1, key=lambda environ: environ["REMOTE_USER"])
+    name = Name("jo")
+    forgotten = weakref.ref(name)
+    upload = Upload(policy, REMOTE_USER=name)
+    assert Upload(policy, REMOTE_USER=name).refusal
+    del name
+    upload.end()
+    del upload
+    gc.collect()
+    assert forgotten() is None
+
+
+def test_policies_with_other_names_count_apart_and_with_the_same_together(shared):
+    assert Upload(admission(1, storage=shared)).refusal is None
+    assert Upload(admission(1, storage=shared, name="photos")).refusal is None
+    assert Upload(admission(1, storage=shared)).refusal
+
+
+def test_a_place_expires_if_nobody_frees_it(shared, inside):
+    assert Upload(admission(1, storage=shared)).refusal is None
+    [place] = inside.keys()
+    assert 0 < inside.ttl(place) <= room.LEASE
+    inside.delete(place)  # as redis does then
+    assert Upload(admission(1, storage=shared)).refusal is None
+
+
+def test_who_is_refused_does_not_make_a_lease_longer(shared, inside):
+    assert Upload(admission(1, storage=shared)).refusal is None
+    [place] = inside.keys()
+    inside.expire(place, 100)
+    assert Upload(admission(1, storage=shared)).refusal
+    assert inside.ttl(place) <= 100
+
+
+def test_an_upload_that_outlives_its_lease_leaves_the_place_to_the_next(shared, inside, clock):
+    policy = admission(1, storage=shared, lease=60)
+    late = Upload(policy)
+    inside.flushall()  # its lease is over
+    clock.now += 60
+    following = Upload(policy)
+    assert following.refusal is None
+    late.end()
+    assert Upload(policy).refusal
+    following.end()
+    clock.now += room.FULL_FOR
+    assert Upload(policy).refusal is None
+
+
+def calls(inside):
+    return sum(x["calls"] for name, x in inside.info("commandstats").items() if "eval" in name)
+
+
+def test_a_crowd_of_refused_uploads_costs_the_storage_as_much_as_one(shared, inside, clock):
+    policy = admission(50, storage=shared)
+    uploads = [Upload(policy) for _ in range(50)]
+    other = admission(50, storage=shared)
+    before = calls(inside)
+    assert all(Upload(other).refusal for _ in range(100))
+    assert calls(inside) == before + 50
+    uploads[0].end()
+    assert Upload(other).refusal
+    clock.now += room.FULL_FOR
+    assert Upload(other).refusal is None
+
+
+def test_a_process_that_frees_a_place_knows_that_not_all_are_taken(shared, clock):
+    policy = admission(1, storage=shared)
+    first = Upload(policy)
+    assert Upload(policy).refusal
+    first.end()
+    assert Upload(policy).refusal is None
+
+
+def test_of_so_many_groups_only_is_it_remembered_that_they_are_full(
+    shared, inside, clock, monkeypatch
+):
+    monkeypatch.setattr(room, "FULL_GROUPS", 3)
+    policy = admission(1, storage=shared, key=lambda environ: environ["REMOTE_USER"])
+    for user in "abcd":
+        assert Upload(policy, REMOTE_USER=user).refusal is None
+        assert Upload(policy, REMOTE_USER=user).refusal
+    before = calls(inside)
+    assert all(Upload(policy, REMOTE_USER=user).refusal for user in "da")
+    assert calls(inside) == before + 1
+
+
+# Rates.
+
+
+def test_a_rate_refuses_until_it_admits_another(storage):
+    policy = admission("2/day", storage=storage)
+    for _ in range(2):
+        upload = Upload(policy)
+        assert upload.refusal is None
+        upload.end()
+    refused = Upload(policy)
+    assert refused.refusal.status == "429 Too Many Requests"
+    assert 86000 < retry_after(refused) <= 86400
+
+
+def test_a_rate_that_admits_another_at_once_says_one_second(storage, clock):
+    clock.time = lambda: time.time() + 86400
+    policy = admission("1/day", storage=storage)
+    assert Upload(policy).refusal is None
+    assert retry_after(Upload(policy)) == 1
+
+
+def test_the_time_of_a_rate_is_for_the_user_to_choose(storage):
+    policy = admission("1/day", storage=storage, retry_after=60, status=503)
+    assert Upload(policy).refusal is None
+    refused = Upload(policy)
+    assert (refused.refusal.status, retry_after(refused)) == ("503 Service Unavailable", 60)
+
+
+def test_a_rate_by_a_key_is_of_each(storage):
+    policy = admission("1/day", storage=storage, key=lambda environ: environ["REMOTE_USER"])
+    assert Upload(policy, REMOTE_USER="jo").refusal is None
+    assert Upload(policy, REMOTE_USER="al").refusal is None
+    assert Upload(policy, REMOTE_USER="jo").refusal
+
+
+# A storage that fails.
+
+
+@pytest.mark.parametrize("limit", [1, "1/day"])
+def test_a_storage_that_is_not_there_stops_nobody_and_is_warned_of_once(limit, warnings, clock):
+    policy = admission(limit, storage=NOWHERE)
+    assert [Upload(policy).refusal for _ in range(3)] == [None] * 3
+    assert len(warnings) == 1
+    assert re.match(r"Uploads are admitted uncounted for 5 s: .*ConnectionError", warnings[0])
+    clock.now += room.PAUSE
+    assert Upload(policy).refusal is None
+    assert len(warnings) == 2
+
+
+def test_a_storage_that_says_nothing_stops_nobody(warnings, monkeypatch):
+    monkeypatch.setattr(room, "PATIENCE", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        policy = admission(1, storage="redis://{}:{}".format(*silent.getsockname()))
+        assert [Upload(policy).refusal for _ in range(3)] == [None] * 3
+    assert len(warnings) == 1
+
+
+def test_a_storage_has_the_time_for_a_word_that_its_url_says_or_a_second(monkeypatch):
+    made = []
+
+    def from_url(url, **options):
+        made.append(from_real_url(url, **options))
+        return made[-1]
+
+    from_real_url = redis.from_url
+    monkeypatch.setattr(redis, "from_url", from_url)
+    for url, timeout in [(NOWHERE, 1.0), (f"{NOWHERE}?socket_timeout=3", 3.0)]:
+        admission(1, storage=url)
+        assert made[-1].get_connection_kwargs()["socket_timeout"] == timeout
+
+
+def test_a_place_whose_upload_ended_while_the_storage_failed_is_freed_later(
+    shared, inside, warnings, clock, monkeypatch
+):
+    policy = admission(2, storage=shared)
+    uploads = [Upload(policy) for _ in range(2)]
+
+    def lost(*arguments, **options):
+        raise redis.ConnectionError("gone")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(redis.Redis, "execute_command", lost)
+        for upload in uploads:
+            upload.end()
+    assert len(warnings) == 1
+    assert len(inside.keys()) == 2
+    clock.now += room.PAUSE
+    assert [Upload(policy).refusal for _ in range(2)] == [None, None]
+    assert len(inside.keys()) == 2
+    assert Upload(policy).refusal
+
+
+# What it takes.
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, None, [], "soon", "0/minute", "1/s;2/day", ""])
+def test_what_is_no_limit_is_an_error_when_the_policy_is_made(limit):
+    with pytest.raises(ValueError, match=r"100/minute|admits nobody"):
+        admission(limit)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"retry_after": 0}, "retry_after takes"),
+        ({"retry_after": 1.5}, "retry_after takes"),
+        ({"lease": 0}, "lease takes"),
+        ({"status": 200}, "refuses nothing"),
+        ({"status": 0}, "a status begins with"),
+        ({"storage": "nosql://x"}, "storage: unknown storage scheme"),
+        ({"storage": "async+memory://"}, "without 'async\\+'"),
+        ({"storage": None}, "storage takes a URL"),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, "1/day"])
+def test_what_can_not_be_set_is_an_error_when_the_policy_is_made(limit, settings, error):
+    with pytest.raises(ValueError, match=error):
+        admission(limit, **settings)
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        *("nosql://jo:s3c/ret@host", "redis://jo:s3c/ret@host", "redis+cluster://jo:s3c/ret@host"),
+        *("jo:s3c/ret@host", b"redis://jo:s3c/ret@host"),
+    ],
+)
+def test_the_password_of_a_storage_is_in_no_error(storage):
+    with pytest.raises(ValueError, match="storage") as raised:
+        admission(1, storage=storage)
+    told = "".join(traceback.format_exception_only(raised.value))
+    assert "s3c" not in told
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
+def test_a_key_is_called():
+    with pytest.raises(TypeError, match="key takes a callable, not an object of type str"):
+        admission(1, key="REMOTE_ADDR")
+
+
+@pytest.mark.parametrize(("limit", "url"), [("1/day", room.MEMORY), (1, NOWHERE)])
+def test_without_limits_the_error_names_the_extra(limit, url, monkeypatch):
+    monkeypatch.setitem(sys.modules, "limits", None)
+    with pytest.raises(ImportError, match=r"gunicorn-expect\[limits\]"):
+        admission(limit, storage=url)
+    assert Upload(admission(1)).refusal is None
+
+
+# On the wire.
+
+
+@contextlib.contextmanager
+def serving(folder, policy, worker="gunicorn_expect.Worker"):
+    """Start a gunicorn with this policy in its configuration file."""
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".py") as file:
+        file.write(f"from gunicorn_expect.policies import *\nexpect_policy = {policy}\n")
+        file.flush()
+        with Server("-c", file.name, worker=worker) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def uploading(server):
+    """An upload that has been told to go on."""
+    with Client(server) as client:
+        client.send(waiting("PUT /read", SIZED))
+        assert client.receive(len(CONTINUE)) == CONTINUE
+        yield client
+
+
+def finish(client):
+    client.send(b"hello")
+    assert client.receive_response()[1] == b"hello"
+
+
+def refused(server):
+    """Ask for a place, and get none; give the answer."""
+    with Client(server) as client:
+        client.send(waiting("PUT /read", SIZED))
+        answer = client.receive_all()
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+    return answer
+
+
+def upload_when_admitted(server):
+    """Ask for a place until there is one, and upload."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with Client(server) as client:
+            client.send(waiting("PUT /read", SIZED))
+            head = client.receive_head()
+            if head == CONTINUE:
+                return finish(client)
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert time.monotonic() < deadline, "there is never a place"
+
+
+@pytest.fixture(params=WORKERS)
+def worker(request):
+    return WORKERS[request.param][0]
+
+
+def test_two_gunicorns_have_the_places_of_one_redis(worker, shared, tmp_path):
+    policy = f"admission(1, storage={shared!r})"
+    with serving(tmp_path, policy, worker) as one, serving(tmp_path, policy, worker) as other:
+        for here, there in [(one, other), (other, one)]:
+            with uploading(here) as client:
+                answer = refused(there)
+                assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+                assert b"\r\nRetry-After: 5\r\n" in answer
+                finish(client)
+            upload_when_admitted(there)
+
+
+def test_two_gunicorns_have_the_rate_of_one_redis(worker, shared, tmp_path):
+    policy = f'admission("2/day", storage={shared!r})'
+    with serving(tmp_path, policy, worker) as one, serving(tmp_path, policy, worker) as other:
+        for server in (one, other):
+            with uploading(server) as client:
+                finish(client)
+        for server in (one, other):
+            answer = refused(server)
+            assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+            assert 86000 < int(re.search(rb"\r\nRetry-After: (\d+)\r\n", answer)[1]) <= 86400
+
+
+@pytest.mark.parametrize("kind", ["thread", "gevent"])
+def test_uploads_under_way_in_one_process_are_counted(kind, storage, tmp_path):
+    with (
+        serving(tmp_path, f"admission(3, storage={storage!r})", WORKERS[kind][0]) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(uploading(server)) for _ in range(3)]
+        assert refused(server).startswith(b"HTTP/1.1 503 ")
+        finish(clients[0])
+        upload_when_admitted(server)
+        assert b"hello" in server.get("/hello")
+
+
+def kill_worker(server):
+    """Kill the worker; wait until there is another."""
+    pattern = r"Booting worker with pid: (\d+)"
+    pid = int(server.wait_for_log(pattern)[1])
+    seen = len(server.lines)
+    os.kill(pid, signal.SIGKILL)
+    server.wait_for_log(pattern, seen)
+
+
+def test_a_worker_that_is_killed_holds_its_places_until_their_lease_is_up(
+    worker, shared, inside, tmp_path
+):
+    policy = f"admission(1, storage={shared!r})"
+    with serving(tmp_path, policy, worker) as one, serving(tmp_path, policy, worker) as other:
+        with uploading(one):
+            kill_worker(one)
+        assert refused(one).startswith(b"HTTP/1.1 503 ")
+        assert refused(other).startswith(b"HTTP/1.1 503 ")
+        [place] = inside.keys()
+        inside.expire(place, 1)
+        upload_when_admitted(other)
+        upload_when_admitted(one)
+
+
+def test_a_lease_is_up_after_the_time_that_was_set(shared, tmp_path):
+    policy = f"admission(1, storage={shared!r}, lease=1)"
+    with serving(tmp_path, policy) as one, serving(tmp_path, policy) as other:
+        with uploading(one):
+            kill_worker(one)
+        upload_when_admitted(other)
+
+
+def test_a_worker_that_is_killed_takes_the_count_in_its_memory_along(worker, tmp_path):
+    with serving(tmp_path, "admission(1)", worker) as server:
+        with uploading(server):
+            kill_worker(server)
+        with uploading(server) as client:
+            finish(client)
+
+
+#: What an application or its client does, and the status that is heard of it.
+ENDS = {
+    "success": ("/read", b"hello", "200"),
+    "success of a generator": ("/read-while-yielding-nothing", b"hello", "200"),
+    "refusal": ("/refuse", b"", "401"),
+    "refusal by a file": ("/file", b"", "403"),
+    "exception": ("/fail", b"", "500"),
+    "exception after the first byte": ("/fail-after-first-byte", b"hello", "200"),
+    "client that leaves": ("/read", b"hel", None),
+    "client that leaves a generator": ("/read-while-yielding-nothing", b"hel", None),
+}
+
+
+@pytest.fixture(
+    scope="module", params=itertools.product(WORKERS, ["memory", "shared"]), ids="-".join
+)
+def one_place(request, tmp_path_factory):
+    """A gunicorn that admits one upload at a time."""
+    worker, kept = request.param
+    url = room.MEMORY if kept == "memory" else request.getfixturevalue("redis_server")
+    with serving(
+        tmp_path_factory.mktemp("configuration"),
+        f"admission(1, storage={url!r}, name={worker!r})",
+        WORKERS[worker][0],
+    ) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("path", "body", "status"), ENDS.values(), ids=ENDS)
+def test_a_place_is_free_again_however_the_upload_ends(one_place, path, body, status):
+    with Client(one_place) as client:
+        client.send(request(f"PUT {path}", SIZED, "Connection: close"), body)
+        if status:
+            assert client.receive_all().startswith(f"HTTP/1.1 {status} ".encode())
+    upload_when_admitted(one_place)

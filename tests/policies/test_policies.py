@@ -1,0 +1,636 @@
+"""The ready policies: alone, before a WSGI application, and on the wire."""
+
+import base64
+
+import pytest
+
+from gunicorn_expect import Proceed, Refuse, inline, policies
+from gunicorn_expect.decision import EXITS_KEY, inline_part
+from gunicorn_expect.testing import TestApp
+from support.client import CONTINUE, Client, request, waiting
+from support.matrix import WORKERS
+from support.server import Server
+
+#: What may be meant as a call, and be called in place of what it makes.
+FACTORIES = [
+    *(getattr(policies, name) for name in policies.__all__ if name != "IDENTITY_KEY"),
+    *(inline, Proceed, Refuse),
+]
+
+
+def said(policy, **environ):
+    """Give the status and the header fields of a refusal; None: nothing was said."""
+    decision = policy(environ)
+    return decision and (decision.status, dict(decision.headers))
+
+
+def refused(status):
+    """Make a policy that refuses all."""
+    return lambda environ: Refuse(status)
+
+
+class Limited:
+    """A body that notes how long it may be."""
+
+    size = None
+
+    def limit(self, size):
+        self.size = size
+
+
+# max_length, length_required
+
+
+@pytest.mark.parametrize(("length", "fits"), [("0", True), ("10", True), ("11", False)])
+def test_a_body_that_is_longer_than_it_may_be_is_refused(length, fits):
+    policy = policies.max_length(10)
+    expected = None if fits else ("413 Content Too Large", {})
+    assert said(policy, CONTENT_LENGTH=length) == expected
+
+
+def test_a_body_of_unknown_length_is_limited_and_goes_on():
+    body = Limited()
+    assert said(policies.max_length(10), **{"wsgi.input": body}) is None
+    assert body.size == 10
+
+
+@pytest.mark.parametrize("size", [-1, True, "10", 1.5, None])
+def test_what_is_no_number_of_bytes_is_an_error_when_the_policy_is_made(size):
+    with pytest.raises(ValueError, match=r"number of bytes.*not"):
+        policies.max_length(size)
+
+
+def test_a_body_without_a_length_is_refused_where_one_is_required():
+    policy = policies.length_required()
+    assert said(policy) == ("411 Length Required", {})
+    assert said(policy, CONTENT_LENGTH="1") is None
+
+
+# content_types, methods
+
+
+@pytest.mark.parametrize(
+    ("media_type", "fits"),
+    [
+        ("image/png", True),
+        ("IMAGE/PNG", True),
+        ("image/svg+xml; charset=utf-8", True),
+        ("application/pdf", True),
+        ("application/PDF ;q=1", True),
+        ("application/pdfx", False),
+        ("text/plain; image/png", False),
+        ("imagex/png", False),
+        ("image/", False),
+        ("image/*", False),
+        ("image", False),
+        ("image/png, text/html", False),
+        ("", False),
+    ],
+)
+def test_a_body_of_another_media_type_is_refused(media_type, fits):
+    policy = policies.content_types("Image/*", "application/pdf")
+    expected = ("415 Unsupported Media Type", {"Accept": "Image/*, application/pdf"})
+    assert said(policy, CONTENT_TYPE=media_type) == (None if fits else expected)
+
+
+def test_a_body_without_a_media_type_is_refused_even_where_each_is_taken():
+    policy = policies.content_types("*/*")
+    assert said(policy)[0] == "415 Unsupported Media Type"
+    assert said(policy, CONTENT_TYPE="any/thing") is None
+
+
+@pytest.mark.parametrize("media_range", ["image", "*/png", "image/p*", "image/png;q=1", "", None])
+def test_what_accept_can_not_say_is_an_error(media_range):
+    with pytest.raises(ValueError, match=r"range of media types"):
+        policies.content_types("image/*", media_range)
+
+
+def test_another_method_is_refused_with_those_that_there_are():
+    policy = policies.methods("GET", "PUT")
+    refusal = ("405 Method Not Allowed", {"Allow": "GET, PUT"})
+    assert said(policy, REQUEST_METHOD="PUT") is None
+    assert said(policy, REQUEST_METHOD="POST") == refusal
+    assert said(policy, REQUEST_METHOD="put") == refusal
+
+
+@pytest.mark.parametrize("name", ["put", "PUT,POST", "", "P T", None])
+def test_what_no_client_sends_is_no_method(name):
+    with pytest.raises(ValueError, match="is no method"):
+        policies.methods("PUT", name)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        policies.content_types,
+        policies.methods,
+        policies.one_of,
+        policies.first,
+        lambda: policies.passwords({}),
+        lambda: policies.route("/*"),
+    ],
+)
+def test_a_policy_of_nothing_is_an_error(make):
+    with pytest.raises(ValueError, match="at least one"):
+        make()
+
+
+# bearer, basic
+
+BEARER = 'Bearer realm="uploads"'
+INVALID = f'{BEARER}, error="invalid_token"'
+BASIC = 'Basic realm="uploads", charset="UTF-8"'
+
+
+def encoded(text):
+    return base64.b64encode(text if isinstance(text, bytes) else text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("authorization", "challenge"),
+    [
+        ({}, BEARER),
+        ({"HTTP_AUTHORIZATION": ""}, BEARER),
+        ({"HTTP_AUTHORIZATION": "Basic letmein"}, BEARER),
+        ({"HTTP_AUTHORIZATION": "Bearerletmein"}, BEARER),
+        ({"HTTP_AUTHORIZATION": "Bearer"}, INVALID),
+        ({"HTTP_AUTHORIZATION": "Bearer wrong"}, INVALID),
+        ({"HTTP_AUTHORIZATION": "Bearer letmein letmein"}, INVALID),
+        ({"HTTP_AUTHORIZATION": "Bearer letmein, Bearer letmein"}, INVALID),
+        ({"HTTP_AUTHORIZATION": "Bearer l\u00e9tmein"}, INVALID),
+        ({"HTTP_AUTHORIZATION": "Bearer letmein"}, None),
+        ({"HTTP_AUTHORIZATION": "bEARER   letmein"}, None),
+    ],
+)
+def test_who_has_no_good_token_is_told_what_is_missing(authorization, challenge):
+    policy = policies.bearer(policies.one_of("other", "letmein"))
+    expected = challenge and ("401 Unauthorized", {"WWW-Authenticate": challenge})
+    assert said(policy, **authorization) == expected
+
+
+def test_a_malformed_token_is_not_checked():
+    def check(token):
+        raise AssertionError(token)
+
+    assert said(policies.bearer(check), HTTP_AUTHORIZATION="Bearer a b")
+
+
+@pytest.mark.parametrize(
+    ("identity", "user"),
+    [("jo", {"REMOTE_USER": "jo"}), ("\u0141uk", {"REMOTE_USER": "\xc5\x81uk"}), (True, {})],
+)
+def test_who_has_a_good_token_is_known_to_the_application(identity, user):
+    environ = {"HTTP_AUTHORIZATION": "Bearer t"}
+    assert policies.bearer({"t": identity}.get)(environ) is None
+    del environ["HTTP_AUTHORIZATION"]
+    assert environ == {"AUTH_TYPE": "Bearer", "gunicorn_expect.identity": identity} | user
+
+
+@pytest.mark.parametrize(
+    ("authorization", "fits"),
+    [
+        (None, False),
+        ("Bearer " + encoded("jo:secret"), False),
+        ("Basic", False),
+        ("Basic !", False),
+        ("Basic " + encoded("jo:secret")[:-1], False),
+        ("Basic !" + encoded("jo:secret"), False),
+        ("Basic " + encoded("josecret"), False),
+        ("Basic " + encoded("jo:wrong"), False),
+        ("Basic " + encoded("al:secret"), False),
+        ("Basic " + encoded("no:body"), False),
+        ("Basic " + encoded(b"jo:\xff"), False),
+        ("Basic " + encoded("jo:secret\0"), False),
+        ("Basic " + encoded("jo:secret"), True),
+        ("bAsIc  " + encoded("\u0142uk:se:cr\u00e9t"), True),
+    ],
+)
+def test_who_has_no_good_password_is_refused(authorization, fits):
+    check = policies.passwords({"jo": "secret", "al": "other", "\u0142uk": "se:cr\u00e9t"})
+    environ = {"HTTP_AUTHORIZATION": authorization} if authorization else {}
+    expected = None if fits else ("401 Unauthorized", {"WWW-Authenticate": BASIC})
+    assert said(policies.basic(check), **environ) == expected
+
+
+@pytest.mark.parametrize(("returned", "identity"), [(True, "jo"), ("id-7", "id-7")])
+def test_who_has_a_good_password_is_known_to_the_application(returned, identity):
+    environ = {"HTTP_AUTHORIZATION": "Basic " + encoded("jo:secret")}
+    assert policies.basic(lambda user, password: returned)(environ) is None
+    del environ["HTTP_AUTHORIZATION"]
+    assert environ == {
+        "AUTH_TYPE": "Basic",
+        "REMOTE_USER": identity,
+        "gunicorn_expect.identity": identity,
+    }
+
+
+@pytest.mark.parametrize("make", [policies.bearer, policies.basic])
+def test_a_realm_is_sent_as_it_is_or_is_an_error(make):
+    check = policies.one_of("x")
+    assert ' realm="a b"' in said(make(check, realm="a b"))[1]["WWW-Authenticate"]
+    for realm in ['a"b', "a\\b", "a\nb", "\u00e4", None]:
+        with pytest.raises(ValueError, match="realm"):
+            make(check, realm=realm)
+    with pytest.raises(TypeError, match=r"called, not an object of type str$"):
+        make("letmein")
+
+
+@pytest.mark.parametrize("make", [policies.bearer, policies.basic])
+@pytest.mark.parametrize("makes", FACTORIES)
+def test_what_makes_checks_is_none_itself(make, makes):
+    with pytest.raises(TypeError, match=rf" is not a check itself: write .*{makes.__name__}\("):
+        make(makes)
+
+
+@pytest.mark.parametrize("make", [policies.bearer, policies.basic])
+def test_a_check_is_no_async_function(make):
+    async def check(*credentials):
+        return False
+
+    with pytest.raises(TypeError, match="an async function"):
+        make(check)
+
+
+def check_of_another(*tokens):
+    """Make a check, as `one_of` does."""
+    return lambda *credentials: credentials in tokens
+
+
+class Awaitable:
+    """What an asynchronous check returns, as a coroutine."""
+
+    def __await__(self):
+        yield False
+
+
+@pytest.mark.parametrize("check", [check_of_another, lambda *credentials: Awaitable()])
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (policies.bearer, "Bearer s3cret"),
+        (policies.basic, "Basic " + base64.b64encode(b"jo:s3cret").decode()),
+    ],
+)
+def test_a_check_that_returns_what_is_to_be_called_or_awaited_lets_nobody_in(make, field, check):
+    environ = {"HTTP_AUTHORIZATION": field}
+    with pytest.raises(
+        TypeError,
+        match=rf"^the check {__name__}\..* returned .*: was a call or an await left out\?$",
+    ) as raised:
+        make(check)(environ)
+    assert "s3cret" not in str(raised.value)
+    assert environ == {"HTTP_AUTHORIZATION": field}
+
+
+@pytest.mark.parametrize("secret", ["", None, b"x"])
+def test_a_secret_that_is_not_set_is_an_error(secret):
+    with pytest.raises(ValueError, match="not empty"):
+        policies.one_of("x", secret)
+    with pytest.raises(ValueError, match="password of 'jo'"):
+        policies.passwords({"jo": secret})
+
+
+@pytest.mark.parametrize("user", ["a:b", "a\0", None])
+def test_a_user_whose_name_can_not_be_sent_is_an_error(user):
+    with pytest.raises(ValueError, match=r"^user 1 has a name"):
+        policies.passwords({user: "secret"})
+
+
+def test_all_secrets_are_compared_whichever_is_right(monkeypatch):
+    compared = []
+
+    def compare_digest(one, other):
+        compared.append((len(one), len(other)))
+        return one == other
+
+    monkeypatch.setattr("hmac.compare_digest", compare_digest)
+    token, password = policies.one_of("a", "bbb"), policies.passwords({"a": "b", "cc": "dd"})
+    assert [token("a"), token("bbb"), token("no")] == [True, True, False]
+    assert [password("a", "b"), password("cc", "dd"), password("no", "b")] == [True, True, False]
+    assert compared == [(32, 32)] * 12
+
+
+# first, route
+
+
+def test_the_first_policy_that_says_something_decides():
+    silent = lambda environ: None  # noqa: E731
+    assert policies.first(silent, refused(403), refused(413))({}) == Refuse(403)
+    assert policies.first(silent, lambda environ: Proceed(), refused(413))({}) == Proceed()
+    assert policies.first(silent, silent)({}) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "matches"),
+    [
+        ("/files/a", True),
+        ("/files/a/b", True),
+        ("/files/", True),
+        ("/files", False),
+        ("/Files/a", False),
+        ("/x/files/a", False),
+        ("/files/a\n", True),
+    ],
+)
+def test_a_route_asks_for_its_paths_only(path, matches):
+    policy = policies.route("/files/*", lambda environ: None, refused(403))
+    assert policy({"PATH_INFO": path}) == (Refuse(403) if matches else None)
+
+
+def test_a_route_knows_the_characters_of_a_path():
+    assert policies.route("/\u0142/*", refused(403))({"PATH_INFO": "/\xc5\x82/a"})
+
+
+@pytest.mark.parametrize("pattern", ["files/*", "", None])
+def test_a_pattern_of_no_path_is_an_error(pattern):
+    with pytest.raises(ValueError, match="pattern of paths"):
+        policies.route(pattern, refused(403))
+
+
+@pytest.mark.parametrize("make", [policies.first, lambda *x: policies.route("/*", *x)])
+def test_what_can_not_be_called_is_no_policy(make):
+    with pytest.raises(TypeError, match=r"^an object of type str is no policy"):
+        make(refused(403), "apps.deciding:policy_by_path")
+
+
+@pytest.mark.parametrize("make", [policies.first, lambda *x: policies.route("/*", *x)])
+@pytest.mark.parametrize("makes", FACTORIES)
+def test_what_makes_policies_is_none_itself(make, makes):
+    with pytest.raises(TypeError, match=rf" is not a policy itself: write .*{makes.__name__}\("):
+        make(refused(403), makes)
+
+
+# Before an application.
+
+
+def application(environ, start_response):
+    body = environ["wsgi.input"].read()
+    user = environ.get("REMOTE_USER", "-")
+    start_response("200 OK", [("X-User", user), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+class App(TestApp):
+    """A TestApp of whom each request with a body waits."""
+
+    def put(self, *arguments, **options):
+        return super().put(*arguments, expect=True, **options)
+
+    def post(self, *arguments, **options):
+        return super().post(*arguments, expect=True, **options)
+
+
+def browser(policy):
+    # Its lint wants a Content-Type of each answer, one without a body among them.
+    return App(application, policy=policy, lint=False)
+
+
+def guarded():
+    return policies.first(
+        policies.basic(policies.passwords({"jo": "secret"})),
+        policies.methods("GET", "HEAD", "PUT"),
+        policies.length_required(),
+        policies.max_length(10),
+        policies.route("/photos/*", policies.content_types("image/*")),
+    )
+
+
+def test_an_application_answers_what_no_policy_refuses():
+    app = browser(guarded())
+    app.authorization = ("Basic", ("jo", "secret"))
+    answer = app.put("/photos/1", b"png", content_type="image/png")
+    assert (answer.status, answer.body) == ("200 OK", b"png")
+    assert answer.headers["X-User"] == "jo"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "field"),
+    [
+        ("put", "/", b"x" * 11, "413 Content Too Large", None),
+        ("post", "/", b"x", "405 Method Not Allowed", ("Allow", "GET, HEAD, PUT")),
+        ("put", "/photos/1", b"x", "415 Unsupported Media Type", ("Accept", "image/*")),
+    ],
+)
+def test_an_application_does_not_see_what_a_policy_refuses(method, path, body, status, field):
+    app = browser(guarded())
+    app.authorization = ("Basic", ("jo", "secret"))
+    answer = getattr(app, method)(path, body, content_type="text/plain", status="*")
+    assert (answer.status, answer.body) == (status, b"")
+    assert "X-User" not in answer.headers
+    assert field is None or field in answer.headers.items()
+
+
+def test_who_is_unknown_hears_of_nothing_else():
+    answer = browser(guarded()).post("/photos/1", b"x" * 11, status="*")
+    assert answer.status == "401 Unauthorized"
+    assert answer.headers["WWW-Authenticate"] == BASIC
+
+
+def test_a_request_without_a_body_is_not_asked():
+    assert browser(refused(403)).get("/").status == "200 OK"
+
+
+def test_a_place_is_free_again_before_the_next_request():
+    app = browser(policies.admission(1))
+    assert [app.put("/", b"x").status_int for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_place_is_free_again_when_a_later_policy_refuses():
+    app = browser(policies.first(policies.admission(1), policies.max_length(1)))
+    assert [app.put("/", b"xx", status="*").status_int for _ in range(2)] == [413, 413]
+    assert app.put("/", b"x").status_int == 200
+
+
+def test_the_policy_finds_its_exits_in_the_environ():
+    left = []
+
+    def policy(environ):
+        environ[EXITS_KEY].callback(left.append, "over")
+
+    browser(policy).put("/", b"x")
+    assert left == ["over"]
+
+
+# On the wire.
+
+CONFIGURATION = """
+from gunicorn_expect import policies
+
+expect_policy = policies.first(
+    policies.route("/length/*", policies.length_required()),
+    policies.route("/small/*", policies.max_length(5)),
+    policies.route("/images/*", policies.content_types("image/*", "application/pdf")),
+    policies.route("/put/*", policies.methods("GET", "PUT")),
+    policies.route("/bearer/*", policies.bearer(policies.one_of("letmein"))),
+    policies.route("/basic/*", policies.basic(policies.passwords({"jo": "secret"}))),
+)
+"""
+
+SIZED = "Content-Length: 5"
+CHUNKED = "Transfer-Encoding: chunked"
+
+#: Path, then what is refused, its status and header fields, and what is accepted.
+WIRE = {
+    "max_length": ("/small", ["Content-Length: 6"], 413, [], [SIZED]),
+    "length_required": ("/length", [CHUNKED], 411, [], [SIZED]),
+    "content_types": (
+        "/images",
+        [SIZED, "Content-Type: text/plain"],
+        415,
+        ["Accept: image/*, application/pdf"],
+        [SIZED, "Content-Type: image/png"],
+    ),
+    "methods": ("/put", [SIZED], 405, ["Allow: GET, PUT"], [SIZED]),
+    "bearer": (
+        "/bearer",
+        [SIZED, "Authorization: Bearer wrong"],
+        401,
+        [f"WWW-Authenticate: {INVALID}"],
+        [SIZED, "Authorization: Bearer letmein"],
+    ),
+    "basic": (
+        "/basic",
+        [SIZED],
+        401,
+        [f"WWW-Authenticate: {BASIC}"],
+        [SIZED, "Authorization: Basic " + encoded("jo:secret")],
+    ),
+}
+ready = pytest.mark.parametrize(
+    ("path", "refused", "status", "fields", "accepted"), WIRE.values(), ids=WIRE
+)
+
+
+@pytest.fixture(scope="module", params=WORKERS)
+def guarding(request, tmp_path_factory):
+    """A gunicorn whose configuration file has the ready policies."""
+    configuration = tmp_path_factory.mktemp("configuration") / "conf.py"
+    configuration.write_text(CONFIGURATION, "utf-8")
+    with Server(
+        "-c", str(configuration), app="apps.reading:read", worker=WORKERS[request.param][0]
+    ) as server:
+        yield server
+
+
+def check_refusal(answer, status, fields):
+    """Check that this is one final response, and all there is."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0].startswith(f"HTTP/1.1 {status} ")
+    assert set(fields) | {"Connection: close", "Content-Length: 0"} <= set(lines)
+    assert body == b""
+
+
+@ready
+def test_a_client_that_waits_is_refused_by_its_head(
+    guarding, path, refused, status, fields, accepted
+):
+    method = "POST" if status == 405 else "PUT"
+    with Client(guarding) as client:
+        client.send(waiting(f"{method} {path}/1", *refused))
+        check_refusal(client.receive_all(), status, fields)
+
+
+@ready
+def test_a_client_that_waits_is_accepted_when_the_body_is_read(
+    guarding, path, refused, status, fields, accepted
+):
+    with Client(guarding) as client:
+        client.send(waiting(f"PUT {path}/1", *accepted))
+        assert client.receive(len(CONTINUE)) == CONTINUE
+        client.send(b"hello")
+        head, body = client.receive_response()
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert body == b"hello"
+
+
+@ready
+def test_a_client_that_does_not_wait_hears_the_same(
+    guarding, path, refused, status, fields, accepted
+):
+    method = "POST" if status == 405 else "PUT"
+    with Client(guarding) as client:
+        client.send(request(f"{method} {path}/1", *refused, "Connection: close"))
+        check_refusal(client.receive_all(), status, fields)
+
+
+def test_chunks_that_are_longer_than_a_body_may_be_are_cut_off_with_413(guarding):
+    with Client(guarding) as client:
+        client.send(waiting("PUT /small/1", CHUNKED))
+        assert client.receive(len(CONTINUE)) == CONTINUE
+        client.send(b"5\r\nhello\r\n", b"1\r\n")
+        check_refusal(client.receive_all(), 413, [])
+
+
+def test_chunks_that_are_as_long_as_a_body_may_be_are_read(guarding):
+    with Client(guarding) as client:
+        client.send(waiting("PUT /small/1", CHUNKED))
+        assert client.receive(len(CONTINUE)) == CONTINUE
+        client.send(b"5\r\nhello\r\n0\r\n\r\n")
+        assert client.receive_response()[1] == b"hello"
+
+
+def test_the_least_limit_of_several_counts(tmp_path):
+    configuration = tmp_path / "conf.py"
+    configuration.write_text(
+        "from gunicorn_expect.policies import first, max_length\n"
+        "expect_policy = first(max_length(5), max_length(9))\n"
+    )
+    with (
+        Server("-c", str(configuration), app="apps.reading:read") as server,
+        Client(server) as client,
+    ):
+        client.send(request("PUT /", CHUNKED), b"6\r\n")
+        check_refusal(client.receive_all(), 413, [])
+
+
+# What the main loop may ask.
+
+
+def blocking(environ):
+    return Refuse(503)
+
+
+CHEAP = [
+    policies.max_length(5),
+    policies.length_required(),
+    policies.content_types("image/*"),
+    policies.methods("PUT"),
+]
+TOKENS = [policies.bearer(policies.one_of("x")), policies.basic(policies.passwords({"jo": "x"}))]
+
+
+@pytest.mark.parametrize(
+    "policy", [*CHEAP, *TOKENS, policies.first(*CHEAP), policies.route("/a*", *CHEAP)]
+)
+def test_a_policy_that_only_looks_at_the_head_is_inline(policy):
+    assert inline_part(policy) is policy
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [None, blocking, policies.first(blocking, *CHEAP), policies.bearer(str), policies.admission(1)],
+)
+def test_others_are_not(policy):
+    assert inline_part(policy) is None
+
+
+@pytest.mark.parametrize(
+    "policy", [policies.first(policies.max_length(5), blocking, policies.methods("PUT"))]
+)
+@pytest.mark.parametrize("where", [policies.first, lambda policy: policies.route("/a*", policy)])
+def test_what_comes_before_a_policy_that_may_wait_is_asked_by_the_loop(policy, where):
+    part = inline_part(where(policy))
+    environ = {"CONTENT_LENGTH": "5", "REQUEST_METHOD": "POST", "PATH_INFO": "/a"}
+    assert part(environ) is None  # what is behind it must not answer first
+    assert part({**environ, "CONTENT_LENGTH": "6"}).status == "413 Content Too Large"
+
+
+def test_a_route_is_asked_by_the_loop_about_its_paths_only():
+    part = inline_part(policies.route("/a*", policies.max_length(5), blocking))
+    assert part({"CONTENT_LENGTH": "6", "PATH_INFO": "/b"}) is None
+
+
+def test_what_can_have_no_mark_is_told_so():
+    with pytest.raises(TypeError, match="can't be marked as inline: make a function of it"):
+        inline("text".startswith)

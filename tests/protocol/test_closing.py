@@ -1,0 +1,440 @@
+"""A refusal is heard: connections that close while a body is on its way.
+
+Each worker kind, by TCP and by TLS. The clients here are strict: a reset is a failure, and so is
+the end of a TLS connection without a close_notify.
+"""
+
+import contextlib
+import http.client
+import json
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+import pytest
+import requests
+import urllib3
+
+import support.client
+from support import PATIENCE
+from support.client import request, waiting
+from support.installed import missing
+from support.matrix import WORKERS
+from support.server import Server
+
+MEGABYTE = 1_000_000
+BODY = 20 * MEGABYTE
+HALF = bytes(BODY // 2)
+
+#: Nothing is late by these before a test has given up.
+NEVER = {"GUNICORN_EXPECT_LINGER": "600", "GUNICORN_EXPECT_LINGER_IDLE": "600"}
+
+
+class Client(support.client.Client):
+    """A client that does not forgive a reset."""
+
+    def __init__(self, server):
+        super().__init__(server)
+        if isinstance(self.socket, ssl.SSLSocket):
+            self.socket.suppress_ragged_eofs = False
+
+    def _more(self):
+        data = self.socket.recv(65536)
+        self.unread += data
+        return bool(data)
+
+    def check_refused(self, status=413):
+        """Receive a whole answer of this status, and nothing more until the server's FIN.
+
+        What is sent from now on is sent without TLS.
+        """
+        head, body = self.receive_response()
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        length = f"\r\nContent-Length: {len(body)}\r\n".encode()
+        assert length in head
+        self.check_end()
+
+    def check_end(self):
+        """Receive the close_notify, if this is TLS, and the FIN."""
+        assert self.receive_all() == b""
+        if isinstance(self.socket, ssl.SSLSocket):
+            self.socket = socket.socket(fileno=self.socket.detach())
+            self.socket.settimeout(PATIENCE)
+            assert self.receive_all() == b""
+
+    def check_read_on(self):
+        """Send more than the systems hold between us."""
+        self.send(HALF)
+
+    def check_closed(self):
+        """Send until the server's system says that nobody is there."""
+        give_up = time.monotonic() + PATIENCE
+
+        def send():
+            while time.monotonic() < give_up:
+                self.send(b"more")
+
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            send()
+
+
+@pytest.fixture(scope="module", params=WORKERS)
+def worker(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=["tcp", "tls"])
+def transport(request):
+    return request.param
+
+
+#: How often what hangs on timing is tried.
+TIMES = 20
+
+
+def one_at_a_time(worker):
+    """Let a worker answer one request at a time, if it has threads."""
+    return ["--threads", "1"] if worker == "thread" else []
+
+
+@pytest.fixture(scope="module")
+def server(worker, transport, certificates):
+    """A server that lingers longer than any test, and answers one request at a time."""
+    with Server(
+        *("--keep-alive", "1", *one_at_a_time(worker)),
+        worker=WORKERS[worker][0],
+        transport=transport,
+        certificates=certificates,
+        env=NEVER,
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def start(worker):
+    """Make a server of this worker kind, by TCP."""
+
+    def make(*arguments, **env):
+        return Server(
+            *(*one_at_a_time(worker), *arguments), worker=WORKERS[worker][0], env=NEVER | env
+        )
+
+    return make
+
+
+def refused(server, stack):
+    """Give a client that has its whole refusal, and does not close."""
+    client = stack.enter_context(Client(server))
+    client.send(waiting("PUT /refuse-with-body", f"Content-Length: {BODY}"))
+    client.check_refused()
+    return client
+
+
+# A client that is still sending.
+
+
+STILL_SENDING = {
+    "unread": (413, request("PUT /refuse-with-body", f"Content-Length: {BODY}")),
+    "unread-chunked": (
+        413,
+        request("PUT /refuse-with-body", "Transfer-Encoding: chunked") + b"%X\r\n" % BODY,
+    ),
+    "half-read": (500, request("PUT /read-some-and-fail?1000000", f"Content-Length: {BODY}")),
+    "failed": (500, request("PUT /fail", f"Content-Length: {BODY}")),
+    "unknown-expectation": (
+        417,
+        request("PUT /read", "Expect: the best", f"Content-Length: {BODY}"),
+    ),
+    "bad-head": (400, request("PUT /read", "Bad Name: x", f"Content-Length: {BODY}")),
+    "large-head": (
+        431,
+        request("PUT /read", *(f"X-{n}: x" for n in range(200)), f"Content-Length: {BODY}"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", STILL_SENDING)
+def test_a_client_that_is_still_sending_gets_the_whole_answer_and_is_read_on(server, what):
+    status, head = STILL_SENDING[what]
+    with Client(server) as client:
+        client.send(head, HALF)
+        client.check_refused(status)
+        client.check_read_on()
+
+
+def test_a_client_that_sends_what_was_declined_gets_the_whole_answer_and_is_read_on(server):
+    with contextlib.ExitStack() as stack:
+        refused(server, stack).check_read_on()
+
+
+def test_a_client_that_sends_everything_before_it_reads_gets_the_whole_answer(server):
+    for _ in range(TIMES):
+        with Client(server) as client:
+            client.send(STILL_SENDING["half-read"][1], HALF, HALF)
+            client.check_refused(500)
+
+
+@pytest.mark.parametrize("size", [64 * 1024, 4 * 1024**2], ids=["64K", "4M"])
+def test_a_client_with_a_small_window_that_reads_last_gets_the_whole_answer(server, size):
+    for _ in range(TIMES):
+        with Client(SmallWindow(server)) as client:
+            client.send(
+                request(f"PUT /refuse-at-length?{size}", f"Content-Length: {BODY}"), HALF, HALF
+            )
+            head, body = client.receive_response()
+            assert head.startswith(b"HTTP/1.1 413 ")
+            assert len(body) == size
+
+
+class SmallWindow:
+    """A place to connect to by TCP or TLS, for clients that take little at once."""
+
+    def __init__(self, server):
+        self._server = server
+
+    def connect(self):
+        sock = socket.socket()
+        sock.settimeout(PATIENCE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(self._server.address)
+        certificates = self._server._certificates  # noqa: SLF001  as Server.connect does
+        if self._server._transport == "tls":  # noqa: SLF001
+            return certificates.trust().wrap_socket(sock, server_hostname="localhost")
+        return sock
+
+
+@pytest.mark.parametrize("transport", ["tcp"], indirect=True)
+def test_an_answer_that_fails_in_its_middle_is_heard_as_far_as_it_goes(server):
+    with Client(server) as client:
+        client.send(request("PUT /fail-after-first-byte", f"Content-Length: {BODY}"), HALF)
+        assert client.receive_head().startswith(b"HTTP/1.1 200 OK\r\n")
+        assert client.receive(5) == b"first"
+        client.check_end()
+        client.check_read_on()
+
+
+# The others.
+
+
+#: As many as keep a worker that gives each of them 2 s busy for longer than a test waits.
+MANY = 12
+
+
+def test_clients_that_never_close_do_not_keep_others_from_being_served(server):
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(MANY):
+            clients.append(stack.enter_context(Client(server)))
+            clients[-1].send(waiting("PUT /refuse-with-body", f"Content-Length: {BODY}"))
+        assert server.get("/hello") == b"hello"
+        for client in clients:
+            client.check_refused()
+        assert server.get("/hello") == b"hello"
+        for client in clients:
+            client.check_read_on()
+
+
+def test_clients_that_trickle_do_not_keep_others_from_being_served(server):
+    with contextlib.ExitStack() as stack:
+        clients = [refused(server, stack) for _ in range(MANY)]
+        for _ in range(20):
+            for client in clients:
+                client.send(b"x")
+            assert server.get("/hello") == b"hello"
+
+
+def test_clients_that_did_not_wait_and_stall_do_not_keep_others_from_being_served(server):
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(MANY):
+            clients.append(stack.enter_context(Client(server)))
+            clients[-1].send(request("PUT /refuse-with-body", f"Content-Length: {BODY}"), b"x")
+        assert server.get("/hello") == b"hello"
+        for client in clients:
+            client.check_refused()
+
+
+@contextlib.contextmanager
+def trickling(client):
+    """Let a client send a byte now and then, by a thread of its own, for as long as it can."""
+    done = threading.Event()
+
+    def trickle():
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while not done.wait(0.1):
+                client.send(b"x")
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(PATIENCE)
+
+
+@pytest.mark.parametrize("transport", ["tcp"], indirect=True)
+def test_a_client_that_did_not_wait_and_trickles_does_not_keep_others_from_being_served(server):
+    with Client(server) as client:
+        client.send(request("PUT /refuse-with-body", f"Content-Length: {BODY}"), b"x")
+        assert client.receive_response()[1] == b"too large"
+        with trickling(client):
+            assert server.get("/hello") == b"hello"
+
+
+@pytest.mark.parametrize("worker", ["thread"], indirect=True)
+@pytest.mark.parametrize("transport", ["tcp"], indirect=True)
+def test_as_many_refused_clients_as_there_are_threads_leave_them_all_free(transport, start):
+    with start("--threads", "8") as server, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            clients = [stack.enter_context(Client(server)) for _ in range(8)]
+            for client in clients:
+                client.send(waiting("PUT /refuse-with-body", f"Content-Length: {BODY}"))
+            for client in clients:
+                client.check_refused()
+            assert server.get("/hello") == b"hello"
+
+
+# How long, and how many.
+
+
+def wait_for_open_files(server, number):
+    give_up = time.monotonic() + PATIENCE
+    while (found := json.loads(server.get("/open-files"))) > number:
+        assert time.monotonic() < give_up, f"{found} files are open instead of {number}"
+
+
+@contextlib.contextmanager
+def counted(server):
+    """Expect the worker to have no more files open in the end than now."""
+    with contextlib.ExitStack() as stack:
+        refused(server, stack)  # whatever is made with the first of them
+    server.get("/open-files")
+    before = json.loads(server.get("/open-files"))
+    yield
+    wait_for_open_files(server, before)
+
+
+def test_a_client_that_sends_nothing_is_closed_after_the_idle_time(start):
+    with start(GUNICORN_EXPECT_LINGER_IDLE="0.2") as server, contextlib.ExitStack() as stack:
+        with counted(server):
+            clients = [refused(server, stack) for _ in range(3)]
+        for client in clients:
+            client.check_closed()
+
+
+def test_a_client_that_trickles_is_closed_after_the_total_time(start):
+    with start(GUNICORN_EXPECT_LINGER="0.5") as server, contextlib.ExitStack() as stack:
+        refused(server, stack).check_closed()
+
+
+def test_a_client_that_closes_leaves_nothing_behind(start):
+    with start() as server, counted(server):
+        for _ in range(3):
+            with contextlib.ExitStack() as stack:
+                refused(server, stack).check_read_on()
+
+
+def test_no_more_than_worker_connections_linger_and_the_oldest_goes_first(start):
+    with start("--worker-connections", "3") as server, contextlib.ExitStack() as stack:
+        clients = [refused(server, stack) for _ in range(5)]
+        for client in clients[:2]:
+            client.check_closed()
+        for client in clients[2:]:
+            client.check_read_on()
+
+
+# The end of the server.
+
+
+def stop(server):
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_log("Handling signal: term")
+
+
+def test_a_server_that_stops_reads_on_until_the_last_client_has_closed(start):
+    with start("--graceful-timeout", "60") as server:
+        with contextlib.ExitStack() as stack:
+            clients = [refused(server, stack) for _ in range(3)]
+            stop(server)
+            for client in clients:
+                client.check_read_on()
+        assert server.process.wait(PATIENCE) == 0
+        server.wait_for_log(r"Worker exiting \(pid: \d+\)")
+
+
+def test_a_server_that_stops_gives_lingering_clients_the_grace_and_no_more(start):
+    with start("--graceful-timeout", "2") as server, contextlib.ExitStack() as stack:
+        clients = [refused(server, stack) for _ in range(3)]
+        stop(server)
+        for client in clients:
+            client.check_read_on()
+        assert server.process.wait(PATIENCE) == 0
+        for client in clients:
+            client.check_closed()
+
+
+# Clients as they are: none of these waits, and all but curl send everything before they read.
+
+
+def by_http_client(address, body):
+    connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request("PUT", "/refuse-with-body", body)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def by_requests(address, body):
+    url = "http://{}:{}/refuse-with-body".format(*address)
+    response = requests.put(url, body, timeout=PATIENCE)
+    return response.status_code, response.content
+
+
+def by_urllib3(address, body):
+    url = "http://{}:{}/refuse-with-body".format(*address)
+    with urllib3.PoolManager(retries=False, timeout=PATIENCE) as pool:
+        response = pool.request("PUT", url, body=body)
+        return response.status, response.data
+
+
+@pytest.mark.parametrize("put", [by_http_client, by_requests, by_urllib3])
+@pytest.mark.parametrize("transport", ["tcp"], indirect=True)
+def test_a_client_of_python_that_does_not_wait_sees_the_refusal(server, put):
+    body = bytes(50 * MEGABYTE)
+    assert [put(server.address, body) for _ in range(TIMES)] == [(413, b"too large")] * TIMES
+
+
+@pytest.mark.parametrize("transport", ["tcp"], indirect=True)
+def test_curl_without_an_expectation_sees_the_refusal(server, tmp_path):
+    curl = shutil.which("curl") or missing("curl")
+    body = tmp_path / "body"
+    with body.open("wb") as file:
+        file.truncate(50 * MEGABYTE)
+    url = "http://{}:{}/refuse-with-body".format(*server.address)
+    for _ in range(TIMES):
+        result = subprocess.run(
+            [
+                *(curl, "--silent", "--show-error", "--header", "Expect:"),
+                *("--upload-file", body, "--write-out", " %{http_code}", url),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (result.returncode, result.stdout, result.stderr) == (0, "too large 413", "")
+
+
+@pytest.mark.parametrize("worker", ["sync"], indirect=True)
+def test_an_answer_that_fails_in_its_middle_holds_up_no_one(server):
+    with contextlib.ExitStack() as stack:
+        for _ in range(MANY):
+            client = stack.enter_context(Client(server))
+            client.send(request("GET /fail-after-first-byte"))
+            assert client.receive_head().startswith(b"HTTP/1.1 200 OK\r\n")
+        assert server.get("/hello") == b"hello"

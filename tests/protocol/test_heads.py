@@ -1,0 +1,300 @@
+"""Heads are awaited by the loop of the thread worker, on the wire."""
+
+import contextlib
+import re
+import signal
+
+import pytest
+
+from support.client import CONTINUE, Client, request, waiting
+from support.server import Server
+
+HEAD = b"GET /hello HTTP/1.1\r\nHost: test\r\n"
+THREADS = 2
+SLOW = ["--threads", str(THREADS), "--keep-alive", "5"]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server(*SLOW) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hurried():
+    with Server(*SLOW, env={"GUNICORN_EXPECT_HEAD_TIMEOUT": "0.2"}) as server:
+        yield server
+
+
+def hello(client):
+    client.send(request("GET /hello"))
+    assert client.receive_response()[1] == b"hello"
+
+
+def test_clients_that_send_half_a_head_hold_no_thread(server):
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for _ in range(4 * THREADS)]
+        for number, client in enumerate(clients):
+            if number % 2:
+                hello(client)  # a connection that was kept is no other
+            client.send(HEAD)
+        for _ in range(3):
+            assert server.get("/hello") == b"hello"
+        for client in clients:
+            client.send(b"\r\n")
+            assert client.receive_response()[1] == b"hello"
+
+
+def test_a_head_may_come_byte_by_byte(server):
+    with Client(server) as client:
+        for head in (request("GET /hello"), b"\r\n" + request("GET /hello")):
+            for byte in head:
+                client.send(bytes([byte]))
+            assert client.receive_response()[1] == b"hello"
+
+
+def test_requests_that_come_together_are_answered_in_order(server):
+    with Client(server) as client:
+        upload = request("PUT /read", "Content-Length: 5") + b"hello"
+        get = request("GET /hello")
+        client.send(get, upload, get, upload[:20])
+        for body in (b"hello",) * 3:
+            assert client.receive_response()[1] == body
+        client.send(upload[20:])
+        assert client.receive_response()[1] == b"hello"
+
+
+def test_body_bytes_that_come_with_the_head_waive_the_100(server):
+    with Client(server) as client:
+        client.send(waiting("PUT /read", "Content-Length: 5"), b"he")
+        client.send(b"llo")
+        assert client.receive_response()[1] == b"hello"
+
+
+def test_a_client_that_waits_on_a_connection_that_was_kept_is_told_to_go_on(server):
+    with Client(server) as client:
+        hello(client)
+        for _ in range(3):  # until no thread stays with the connection
+            assert server.get("/hello") == b"hello"
+        for _ in range(2):
+            client.send(waiting("PUT /read", "Content-Length: 5"))
+            assert client.receive_head() == CONTINUE
+            client.send(b"hello")
+            assert client.receive_response()[1] == b"hello"
+
+
+@pytest.mark.parametrize("before", [b"", request("GET /hello")])
+def test_a_head_that_takes_too_long_is_a_408_and_the_end(hurried, before):
+    with Client(hurried) as client:
+        client.send(before, HEAD)
+        if before:
+            client.receive_response()
+        answer = client.receive_all()
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b"\r\nConnection: close\r\n" in answer
+
+
+def test_a_client_that_sends_nothing_hears_nothing(hurried):
+    with Client(hurried) as client:
+        assert client.receive_all() == b""
+
+
+def test_a_head_that_trickles_is_late_all_the_same(hurried):
+    with Client(hurried) as client, contextlib.suppress(ConnectionError):
+        client.socket.settimeout(0.01)
+        answer = b""
+        for byte in b"GET /" + b"x" * 3000:
+            client.send(bytes([byte]))
+            with contextlib.suppress(TimeoutError):
+                answer += client.socket.recv(4096)
+            if answer:
+                break
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\nHost: a\r\n\r\n",
+        b"\r\n\r\n",
+        b"GET /" + b"x" * 5000,
+        b"GET / HTTP/1.1\r\nx: " + b"y" * 9000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200000,
+        b"NONSENSE\r\n\r\n",
+        request("GET /hello", "Expect: x"),
+    ],
+)
+def test_a_head_that_can_not_be_taken_is_answered_as_by_stock_gunicorn(head):
+    answers = []
+    for worker in ("gunicorn_expect.Worker", "gthread"):
+        with Server("--http-parser", "python", worker=worker) as server, Client(server) as client:
+            with contextlib.suppress(ConnectionError):
+                client.send(head)
+            # The page says at which byte it was: one looks earlier than the other.
+            answers.append(client.receive_until(b"\r\n"))
+    assert answers[0] == answers[1]
+    assert answers[0].startswith(b"HTTP/1.1 4")
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_head_is_let_go(server):
+    with Client(server) as client:
+        client.send(HEAD)
+        client.shut_down()
+        assert client.receive_all() == b""
+    assert server.get("/hello") == b"hello"
+
+
+def test_a_stopping_worker_waits_for_a_head_that_has_begun_and_not_for_others():
+    with Server("--graceful-timeout", "20", *SLOW) as server:
+        with Client(server) as begun, Client(server) as idle:
+            begun.send(HEAD)
+            assert server.get("/hello") == b"hello"
+            server.process.send_signal(signal.SIGTERM)
+            assert idle.receive_all() == b""
+            begun.send(b"\r\n")
+            head, body = begun.receive_response()
+            assert b"\r\nConnection: close\r\n" in head
+            assert body == b"hello"
+        server.process.wait(10)
+
+
+def test_a_worker_that_is_full_goes_on_when_a_thread_has_closed_a_connection():
+    with Server("--worker-connections", "3", "--threads", "1", "--keep-alive", "0") as server:
+        for _ in range(20):
+            assert server.get("/hello") == b"hello"
+
+
+# Policies that don't wait.
+
+INLINE = {"GUNICORN_EXPECT_POLICY": "apps.deciding:inline_policy"}
+LENGTH = "Content-Length: 5"
+
+
+@pytest.fixture(scope="module")
+def inline():
+    with Server("--threads", "1", env=INLINE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def threaded():
+    with Server("--threads", "1", env={"GUNICORN_EXPECT_POLICY": "apps.deciding:policy"}) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def busy(server):
+    """Keep the only thread of a server busy: what is answered meanwhile the loop answers."""
+    with Client(server) as client:
+        client.send(request("PUT /read-after-event?go", LENGTH))
+        server.board.wait("entered-go")
+        yield
+        server.board.set("go")
+        client.send(b"hello")
+        client.receive_response()
+
+
+def refused(server, path, *fields):
+    """Give the answer to a client that waits."""
+    with Client(server) as client:
+        client.send(waiting(f"PUT {path}", LENGTH, "X-Decide: refuse 403", *fields))
+        return client.receive_all()
+
+
+def test_a_refusal_takes_no_thread(inline):
+    with busy(inline):
+        assert refused(inline, "/read").startswith(b"HTTP/1.1 403 Forbidden\r\n")
+
+
+@pytest.mark.parametrize("head", [waiting, request])
+@pytest.mark.parametrize(
+    "decision",
+    ["nothing", "proceed", "refuse 413", "refuse 403 no", "limit 3", "raise", "nonsense 1", "read"],
+)
+def test_an_inline_policy_is_heard_as_another_one_is(inline, threaded, head, decision):
+    answers = []
+    for server in (inline, threaded):
+        with Client(server) as client:
+            client.send(head("PUT /read", LENGTH, f"X-Decide: {decision}", "Connection: close"))
+            if head is request or decision.split()[0] in ("nothing", "proceed", "limit", "read"):
+                client.send(b"hello")
+            # With or without a 100: the body may come before it is asked for.
+            answer = re.sub(
+                rb"^HTTP/1.1 100 .*?\r\n\r\n", b"", client.receive_all(), flags=re.DOTALL
+            )
+            answers.append(re.sub(rb"\r\nDate: .*?\r\n", b"\r\n", answer))
+    assert answers[0] == answers[1]
+
+
+def test_the_loop_does_not_wait_for_what_is_left_of_a_refused_body():
+    with Server("--threads", "2", env=INLINE) as server, Client(server) as client:
+        client.send(request("PUT /read", LENGTH, "X-Decide: refuse 403"))
+        assert client.receive_head().startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert server.get("/hello") == b"hello"
+        client.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):  # a thread still waits for it
+            client.socket.recv(1)
+
+
+def test_a_kept_connection_is_refused_on_a_thread(inline):
+    with Client(inline) as client:
+        client.send(request("GET /hello"))
+        client.receive_response()
+        client.send(waiting("PUT /read", LENGTH, "X-Decide: refuse 403"))
+        assert client.receive_all().startswith(b"HTTP/1.1 403 Forbidden\r\n")
+
+
+HOOKS = """
+def pre_request(worker, req):
+    worker.log.info("before %s", req.path)
+    if req.path == "/hook":
+        raise LookupError("of a hook")
+
+def post_request(worker, req, environ, response):
+    worker.log.info("after %s: %s", req.path, response.status)
+    raise LookupError("of the other one")
+"""
+
+
+def test_hooks_and_access_log_see_a_refusal_in_the_loop(tmp_path):
+    hooks = tmp_path / "hooks.py"
+    hooks.write_text(HOOKS, "utf-8")
+    log = tmp_path / "access"
+    options = ["--config", str(hooks), "--threads", "1", "--access-logfile", str(log)]
+    options += ["--access-logformat", "%(U)s %(s)s %(B)s %({gunicorn_expect.expectation}e)s"]
+    with Server(*options, env=INLINE) as server, busy(server):
+        assert refused(server, "/read").startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert refused(server, "/hook").startswith(b"HTTP/1.1 500 ")
+        assert refused(server, "/read").startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    told = [line.partition("[INFO] ")[2] for line in server.lines]
+    assert [line for line in told if line.startswith(("before", "after"))] == [
+        "before /read-after-event",
+        *("before /read", "after /read: 403 Forbidden"),
+        "before /hook",  # behind it the other hook gets no response, as gunicorn has it, and fails
+        *("before /read", "after /read: 403 Forbidden"),
+        "after /read-after-event: 200 OK",
+    ]
+    assert log.read_text("utf-8").splitlines() == [
+        "/read 403 0 declined",
+        "None 500 0 -",  # of gunicorn, for a request that a hook has failed of
+        "/read 403 0 declined",
+        "/read-after-event 200 17 none",
+    ]
+
+
+def test_a_refusal_in_the_loop_counts_as_a_request():
+    with Server("--threads", "1", "--max-requests", "3", env=INLINE) as server:
+        for _ in range(3):
+            assert refused(server, "/read").startswith(b"HTTP/1.1 403 ")
+    assert sum("Autorestarting worker" in line for line in server.lines) == 1
+
+
+def test_a_slow_inline_policy_is_told_of_once_by_its_name():
+    with Server(env=INLINE) as server:
+        for _ in range(2):
+            with Client(server) as client:
+                client.send(waiting("PUT /read", LENGTH, "X-Decide: refuse 403", "X-Slowly: yes"))
+                client.receive_all()
+        server.get("/hello")
+        told = [line for line in server.lines if "apps.deciding.inline_policy took" in line]
+        assert len(told) == 1

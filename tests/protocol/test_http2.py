@@ -1,0 +1,527 @@
+"""The rule over HTTP/2: on each stream, among other streams, and where HTTP/1 may turn into it."""
+
+import contextlib
+import functools
+import itertools
+import json
+import socket
+import threading
+import uuid
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+import pytest
+from hyperframe.frame import DataFrame
+
+from apps.reading import WAYS_TO_READ
+from support import PATIENCE
+from support.client import CONTINUE, request, waiting
+from support.http2_client import NO_MORE, WAITS, Http2, connect, head_of, new_connection
+from support.installed import gunicorn_at, oldest_gunicorn
+from support.matrix import WORKERS
+from support.server import Server
+
+#: How each way into HTTP/2 is switched on; one of them with gunicorn's other parser.
+WAYS_IN = {
+    "alpn": ("--http-protocols", "h1,h2"),
+    "prior-knowledge": ("--http-protocols", "h1,h2", "--http2-cleartext", "prior-knowledge"),
+    "both": ("--http-protocols", "h1,h2", "--http2-cleartext", "both", "--http-parser", "fast"),
+    "upgrade": ("--http-protocols", "h1,h2", "--http2-cleartext", "upgrade"),
+}
+
+
+def cells(*ways_in):
+    """Give each kind of worker with each way into HTTP/2, and the gunicorn to try it on."""
+    return [" ".join(cell) for cell in itertools.product(["thread", "gevent"], ways_in)]
+
+
+def on(*ways_in):
+    return pytest.mark.parametrize("server", cells(*ways_in), indirect=True)
+
+
+@pytest.fixture(scope="module")
+def servers(certificates):
+    """Give the server of a cell, which is started when it is first asked for."""
+    started = []
+
+    @functools.cache
+    def server_of(cell):
+        worker, way_in, version = cell.split()
+        server = Server(
+            *("--keep-alive", "20", *WAYS_IN[way_in]),
+            worker=WORKERS[worker][0],
+            transport="tls" if way_in == "alpn" else "tcp",
+            gunicorn=gunicorn_at(oldest_gunicorn()) if version == "oldest" else None,
+            certificates=certificates,
+        )
+        started.append(stack.enter_context(server))
+        return server
+
+    with contextlib.ExitStack() as stack:
+        yield server_of
+        for server in started:
+            server.process.terminate()  # all of them, then wait for each
+
+
+@pytest.fixture
+def server(request, servers):
+    return servers(request.param)
+
+
+@pytest.fixture(params=cells("alpn newest", "alpn oldest", "both newest", "prior-knowledge oldest"))
+def http2(request, servers, certificates):
+    with connect(
+        servers(request.param), certificates if "alpn" in request.param else None
+    ) as http2:
+        yield http2
+
+
+# Reading.
+
+
+def test_no_100_where_nobody_waits(http2):
+    assert http2.get("/ordinary-read") == ["200", b'["", "none"]', "end"]
+    stream = http2.open("POST /ordinary-read", WAITS, end=True)
+    assert http2.answer(stream) == ["200", b'["", "none"]', "end"]
+    stream = http2.open("POST /ordinary-read")
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == ["200", b'["hello", "none"]', "end"]
+
+
+def test_reading_sends_a_100(http2):
+    stream = http2.open("PUT /state", WAITS)
+    assert http2.first(stream) == ["100"]
+    http2.send(stream, b"hello")
+    states = b'["pending", true, "continued", "CONTINUED"]'
+    assert http2.answer(stream) == ["100", "200", states, "end"]
+    assert http2.fields[stream][0] == {":status": "100"}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_READ)
+def test_every_way_to_read_sends_one_100(http2, way):
+    stream = http2.open(f"PUT /read-by?{way}", WAITS)
+    assert http2.first(stream) == ["100"]
+    http2.send(stream, b"one\ntwo\nlast")
+    body = b"one\ntwo\nlast"
+    assert http2.answer(stream) == ["100", "200", body, "end"]
+
+
+def test_proceed_sends_header_fields_once(http2):
+    stream = http2.open("PUT /proceed", WAITS)
+    assert http2.first(stream) == ["100"]
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == ["100", "200", b"hello", "end"]
+    fields = {":status": "100", "x-node": "7", "location": "http://elsewhere/"}
+    assert http2.fields[stream][0] == fields
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "TE"])
+def test_a_field_that_proceed_cannot_send_harms_nobody(http2, name):
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+    stream = http2.open(f"PUT /proceed-badly?name={name}&value=5", WAITS)
+    status, _, *rest = http2.answer(stream)
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+    assert [status, *rest] == ["400", "end", NO_MORE]
+
+
+def test_early_hints_wait_until_the_expectation_is_settled(http2):
+    stream = http2.open("PUT /hints", WAITS)
+    assert http2.first(stream) == ["100"]
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == ["100", "103", "200", b"hello", "end"]
+    assert http2.fields[stream][1]["link"] == "</after>"
+
+
+# Refusing.
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/refuse", ["401"]),
+        ("/refuse-with-body", ["413", b"too large"]),
+        ("/read-nothing", ["403", b"[b'', b'', 0]"]),
+        ("/hints-and-refuse", ["403", b"no"]),
+    ],
+)
+def test_a_refusal_is_all_that_is_sent_and_the_connection_lives_on(http2, path, answer):
+    assert http2.answer(http2.open(f"PUT {path}", WAITS)) == [*answer, "end", NO_MORE]
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+    http2.server.wait_for_log(rf"PUT {path.split('?')[0]}.* -> {answer[0]} declined")
+
+
+def test_data_that_was_under_way_when_it_was_refused_harms_nobody(http2):
+    stream = http2.open("PUT /refuse", WAITS)
+    assert http2.answer(stream) == ["401", "end", NO_MORE]
+    # In all, more than a connection's window that nobody opens again.
+    http2.socket.sendall(DataFrame(stream, b"late" * 4096).serialize() * 8)
+    stream = http2.open("PUT /read", WAITS)
+    assert http2.first(stream) == ["100"]
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == ["100", "200", b"hello", "end"]
+
+
+def test_streams_do_not_disturb_each_other(http2):
+    before = http2.open("PUT /read", WAITS)
+    assert http2.first(before) == ["100"]
+    refused = http2.open("PUT /refuse-with-body", WAITS)
+    http2.send(before, b"one ", end=False)
+    small = http2.open("GET /hello", end=True)
+    unknown = http2.open("PUT /hello", ("expect", "x"))
+    after = http2.open("PUT /read", WAITS)
+    http2.send(before, b"two")
+    assert http2.first(after) == ["100"]
+    assert http2.heard[before] == ["100", "200", b"one two", "end"]
+    assert http2.heard[refused] == ["413", b"too large", "end", NO_MORE]
+    assert http2.heard[small] == ["200", b"hello", "end"]
+    assert http2.heard[unknown][0] == "417"
+    http2.send(after, b"three")
+    assert http2.answer(after) == ["100", "200", b"three", "end"]
+
+
+# The order of the first bytes.
+
+
+@pytest.mark.parametrize("path", ["/yield-then-read", "/write-then-read"])
+def test_no_100_after_the_first_byte_of_the_answer(http2, path):
+    stream = http2.open(f"PUT {path}", WAITS)
+    assert http2.first(stream) == ["200"]
+    http2.send(stream, b"hello")
+    body = b"first hello" if path == "/yield-then-read" else b"nohello"
+    assert http2.answer(stream) == ["200", body, "end"]
+
+
+@pytest.mark.parametrize("steps", ["w", "0w0", "wyw0y", "yw"])
+def test_what_is_written_while_the_result_is_iterated_is_sent(http2, steps):
+    path = f"/write-while-iterated?{steps}"
+    body = {"w": b"written ", "y": b"yielded ", "0": b""}
+    answer = ["200", b"".join(body[step] for step in steps), "end"]
+    assert http2.get(path) == answer
+    assert http2.answer(http2.open(f"PUT {path}", data=b"hello", end=True))[:3] == answer
+    stream = http2.open(f"PUT {path}r", WAITS)
+    assert http2.first(stream) == ["200"]
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == answer
+
+
+@pytest.mark.parametrize("data", [b"hello", b"h"])
+def test_no_100_when_data_came_with_the_head(http2, data):
+    stream = http2.open("PUT /state", WAITS, data=data, end=data == b"hello")
+    if data == b"h":
+        http2.send(stream, b"ello")
+    states = b'["waived", false, "waived", "WAIVED"]'
+    assert http2.answer(stream) == ["200", states, "end"]
+
+
+# What is no expectation, and what is no answer.
+
+
+@pytest.mark.parametrize("value", ["x", "100-continue, x"])
+@pytest.mark.parametrize(("end", "reset"), [(False, [NO_MORE]), (True, [])])
+def test_an_unknown_expectation_is_a_417_without_the_application(http2, value, end, reset):
+    stream = http2.open("PUT /hello?unknown-expectation", ("expect", value), end=end)
+    status, _, *rest = http2.answer(stream)
+    assert [status, *rest] == ["417", "end", *reset]
+    assert b"unknown-expectation" not in http2.get("/seen")[1]
+
+
+@pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
+@pytest.mark.parametrize("expect", [[WAITS], []], ids=["waiting", "at once"])
+def test_a_1xx_is_not_a_final_status(http2, status, expect):
+    stream = http2.open(f"PUT /start?{status.replace(' ', '+')}", *expect)
+    status, _, *rest = http2.answer(stream)
+    assert [status, *rest] == ["500", "end", NO_MORE]
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_1xx_is_not_a_final_status_for_a_stream_without_a_body(http2, method):
+    stream = http2.open(f"{method} /start?100+Continue", end=True)
+    status, _, *rest = http2.answer(stream)
+    assert [status, *rest] == ["500", "end"]
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+# A body that does not come whole.
+
+
+@pytest.mark.parametrize("sent", [b"", b"hello"])
+def test_a_stream_that_is_reset_in_the_middle_of_its_body_is_not_whole(http2, sent):
+    name = f"reset-{uuid.uuid4()}"
+    stream = http2.open(f"PUT /tell-broken?{name}", WAITS)
+    assert http2.first(stream) == ["100"]
+    if sent:
+        http2.send(stream, sent, end=False)
+    http2.reset(stream)
+    http2.server.board.wait(f"{name}-ClientDisconnected")
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"hello"])
+@pytest.mark.parametrize("leave", ["close", "shut down"])
+def test_a_connection_that_is_lost_in_the_middle_of_a_body_is_not_whole(http2, sent, leave):
+    name = f"lost-{uuid.uuid4()}"
+    stream = http2.open(f"PUT /tell-broken?{name}", WAITS)
+    assert http2.first(stream) == ["100"]
+    if sent:
+        http2.send(stream, sent, end=False)
+    if leave == "close":
+        http2.socket.close()
+    else:
+        http2.socket.shutdown(socket.SHUT_WR)
+    http2.server.board.wait(f"{name}-ClientDisconnected")
+
+
+@pytest.mark.parametrize("what", ["resets", "closes"])
+def test_a_client_that_leaves_while_it_waits_is_logged_as_such(http2, what):
+    event = f"left-{uuid.uuid4()}"
+    stream = http2.open(f"PUT /refuse-after-event?{event}", WAITS)
+    http2.server.board.wait(f"entered-{event}")
+    if what == "resets":
+        http2.reset(stream)
+    else:
+        http2.socket.close()
+    http2.server.board.set(event)
+    http2.server.wait_for_log(rf"PUT /refuse-after-event\?{event} .* -> 400 pending")
+    if what == "resets":
+        assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+# In time.
+
+
+@pytest.fixture(scope="module", params=["thread alpn", "thread both", "gevent alpn"])
+def serve(request, certificates):
+    """Give what starts a server with these settings, and gives what connects to it."""
+    worker, way_in = request.param.split()
+    secure = certificates if way_in == "alpn" else None
+
+    @contextlib.contextmanager
+    def serve(*arguments, **env):
+        with Server(
+            *("--keep-alive", "20", *WAYS_IN[way_in], *arguments),
+            worker=WORKERS[worker][0],
+            transport="tls" if secure else "tcp",
+            certificates=certificates,
+            env=env,
+        ) as server:
+            yield functools.partial(connect, server, secure)
+
+    return serve
+
+
+@pytest.fixture(scope="module")
+def impatient(serve):
+    with serve(
+        GUNICORN_EXPECT_BODY_TIMEOUT="0.5", GUNICORN_EXPECT_MIN_RATE="1000000"
+    ) as connecting:
+        yield connecting
+
+
+@pytest.mark.parametrize("sent", [b"", b"hello"])
+def test_a_client_that_stalls_hears_408(impatient, sent):
+    with impatient() as http2:
+        stream = http2.open("PUT /read", data=sent)
+        assert http2.answer(stream) == ["408", "end", NO_MORE]
+        assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+def test_a_client_that_stalls_after_its_100_hears_408(impatient):
+    with impatient() as http2:
+        assert http2.answer(http2.open("PUT /read", WAITS)) == ["100", "408", "end", NO_MORE]
+
+
+FRAMES = {
+    "PING": lambda http2, stream, other: http2.ping(),
+    "other requests": lambda http2, stream, other: http2.open("GET /hello", end=True),
+    "DATA of another stream": lambda http2, stream, other: http2.send(other, b"x", end=False),
+    "DATA, but little": lambda http2, stream, other: http2.send(stream, b"x", end=False),
+}
+
+
+@pytest.mark.parametrize("send", FRAMES.values(), ids=FRAMES)
+def test_frames_buy_a_body_no_time(impatient, send):
+    pause = threading.Event()
+    with impatient() as http2:
+        stream, other = http2.open("PUT /read"), http2.open("PUT /read")
+        for _ in range(PATIENCE * 4):
+            send(http2, stream, other)
+            http2.ping()
+            http2.receive()  # its acknowledgement, at least
+            if http2.is_over(stream):
+                break
+            pause.wait(0.05)
+        assert http2.heard[stream][:2] == ["408", "end"]
+
+
+@pytest.mark.parametrize(
+    ("way", "partial"),
+    [
+        ("read", "one\ntwo\nthr"),
+        ("readline", "thr"),
+        ("readlines", "one\ntwo\nthr"),
+        ("iteration", "thr"),
+        ("readinto", "one\ntwo\nthr"),
+    ],
+)
+def test_what_a_client_sent_before_it_stalled_is_in_the_error(impatient, way, partial):
+    with impatient() as http2:
+        stream = http2.open(f"PUT /partial?{way}", data=b"one\n")
+        http2.send(stream, b"two\n", end=False)
+        http2.send(stream, b"thr", end=False)
+        [status, body, *rest] = http2.answer(stream)
+        in_buffer = partial if way == "readinto" else ""
+        assert json.loads(body) == ["BodyTimeout", partial, "BodyTimeout", "", in_buffer]
+        assert [status, *rest] == ["200", "end", NO_MORE]
+
+
+def test_a_body_that_is_whole_is_never_late(impatient):
+    """Most of the time is used for its beginning, and the rest is here when it is read."""
+    with impatient() as http2:
+        event = f"whole-{uuid.uuid4()}"
+        stream = http2.open(f"PUT /read-after-event?{event}")
+        http2.server.board.wait(f"entered-{event}")
+        http2.send(stream, b"hello")
+        threading.Event().wait(0.6)  # the application's time is not the client's
+        http2.server.board.set(event)
+        assert http2.answer(stream) == ["200", b'["hello", "none"]', "end"]
+
+
+def test_a_client_that_reads_slowly_is_not_late_by_the_time_of_a_body(impatient):
+    window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1000}
+    with impatient(settings=window) as http2:
+        for path in ("PUT /refuse-at-length?3000", "GET /refuse-at-length?3000"):
+            stream = http2.open(path, end=path.startswith("GET"))
+            http2.first(stream)
+            threading.Event().wait(1)  # the client's pause, twice the time of a body
+            http2.widen(stream, 2000)
+            status, body, *_ = http2.answer(stream)
+            assert (status, len(body)) == ("413", 3000)
+
+
+def test_a_body_that_came_while_the_answer_waited_is_read(impatient):
+    window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 3}
+    with impatient(settings=window) as http2:
+        stream = http2.open("PUT /yield-then-read")
+        while b"fir" not in http2.heard[stream]:
+            assert http2.receive()
+        http2.send(stream, b"hello")
+        http2.settle()
+        http2.widen(stream, 100)
+        assert http2.answer(stream) == ["200", b"first hello", "end"]
+
+
+def test_a_client_that_never_reads_is_cut_off_after_gunicorns_timeout(serve):
+    window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1000}
+    with (
+        # Not less: it is the time after which gunicorn kills a worker that a busy machine stops.
+        serve("--timeout", "4", GUNICORN_EXPECT_BODY_TIMEOUT="0") as connecting,
+        connecting(settings=window) as http2,
+    ):
+        status, body, *rest = http2.answer(http2.open("PUT /refuse-at-length?3000"))
+        assert (status, len(body), rest) == ("413", 1000, ["reset CANCEL"])
+
+
+# Where HTTP/1 may turn into HTTP/2.
+
+
+def upgrading(head, line, *fields):
+    """Give a head that asks for HTTP/2, and the connection that it may become."""
+    connection = new_connection()
+    settings = connection.initiate_upgrade_connection().decode()
+    asking = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", f"HTTP2-Settings: {settings}"]
+    return head(line, *asking, *fields), connection
+
+
+def smuggled(path):
+    """Give what a client sends when it speaks HTTP/2, a request among it."""
+    connection = new_connection()
+    connection.initiate_upgrade_connection()
+    connection.send_headers(3, head_of(f"GET {path}"), end_stream=True)
+    return connection.data_to_send()
+
+
+def assert_it_can_be_upgraded(server, client):
+    head, connection = upgrading(waiting, "PUT /ordinary-read")
+    client.send(request("GET /hello"), head)
+    assert client.receive_response()[1] == b"hello"
+    assert client.receive_head().startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    http2 = Http2(server, client.socket, connection)
+    if client.unread:
+        http2.receive(client.unread)
+    assert http2.answer(1) == ["200", b'["", "none"]', "end"]
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+@on("both newest", "upgrade oldest")
+@pytest.mark.parametrize(("path", "status"), [("/read", b"200"), ("/refuse", b"401")])
+@pytest.mark.parametrize("framing", ["Content-Length: %d", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("cut", [30, None], ids=["in two", "with the head"])
+def test_the_body_of_an_upgrade_is_never_http_2(server, client, path, status, framing, cut):
+    body = smuggled("/hello?smuggled-in-an-upgrade")
+    sent = body if "%d" in framing else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    head, _ = upgrading(request, f"PUT {path}", framing.replace("%d", str(len(body))))
+    client.send(head, sent[:cut])
+    if cut:
+        client.send(sent[cut:])
+    head, answer = client.receive_response()
+    assert head.startswith(b"HTTP/1.1 " + status)
+    assert answer == (body if path == "/read" else b"")
+    if b"\r\nConnection: close\r\n" in head:  # the last chunk was not here yet
+        assert (path, "%d" in framing, cut) == ("/refuse", False, 30)
+        assert client.receive_all() == b""
+    else:
+        assert_it_can_be_upgraded(server, client)
+    assert b"smuggled-in-an-upgrade" not in server.get("/seen")
+
+
+@on("both newest", "upgrade oldest")
+def test_reading_the_body_of_an_upgrade_sends_a_100_over_http_1(server, client):
+    head, _ = upgrading(waiting, "PUT /read", "Content-Length: 5")
+    client.send(head)
+    assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(b"hello")
+    assert client.receive_response()[1] == b"hello"
+    assert_it_can_be_upgraded(server, client)
+
+
+@on("both newest", "upgrade oldest")
+def test_nothing_sent_after_a_refused_upgrade_is_http_2(server, client):
+    head, _ = upgrading(waiting, "PUT /refuse", "Content-Length: 5000")
+    client.send(head)
+    head = client.receive_head()
+    assert head.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert b"\r\nConnection: close\r\n" in head
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # closed, as it should be
+        client.send(smuggled("/hello?smuggled-behind-a-refusal"))
+    assert client.receive_all() == b""
+    assert b"smuggled-behind-a-refusal" not in server.get("/seen")
+
+
+@on("both newest", "upgrade oldest")
+@pytest.mark.parametrize("framing", [[], ["Content-Length: 5"]], ids=["no body", "body"])
+def test_an_upgrade_with_an_unknown_expectation_is_a_417(client, framing):
+    client.send(upgrading(request, "PUT /read", "Expect: x", *framing)[0])
+    answer = client.receive_all()
+    assert answer.startswith(b"HTTP/1.1 417 Expectation Failed\r\n")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+@on("prior-knowledge oldest")
+def test_http_1_is_an_error_where_http_2_is_presumed(client):
+    client.send(waiting("PUT /read", "Content-Length: 5"))
+    assert client.receive_all().startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+@on("alpn newest", "alpn oldest", "both newest", "upgrade oldest")
+def test_a_client_that_does_not_choose_http_2_gets_the_rule_of_http_1(client):
+    client.send(waiting("PUT /read", "Content-Length: 5"))
+    assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(b"hello")
+    assert client.receive_response()[1] == b"hello"
+    client.send(waiting("PUT /refuse", "Content-Length: 5"))
+    answer = client.receive_all()
+    assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert b"\r\nConnection: close\r\n" in answer

@@ -1,0 +1,171 @@
+"""Heads that are malformed, that are not finished, or that other servers would not take."""
+
+import contextlib
+
+import pytest
+
+from support.client import Client, request, waiting
+from support.matrix import WORKERS
+from support.server import Server
+
+#: Refused when the last byte of it has come, though more of the head may follow.
+MALFORMED = {
+    "one-word": b"BAD\r\n",
+    "target": b"GET hello HTTP/1.1\r\n",
+    "version": b"GET /hello HTTP/3.0\r\n",
+    "folded-first": b"GET /hello HTTP/1.1\r\n Host: test",
+    "folded": b"GET /hello HTTP/1.1\r\nHost: test\r\n test",
+    "bare-cr-in-request-line": b"GET /hello HTTP/1.1\rHost: test\r\n",
+    "bare-cr-before-field": b"PUT /read HTTP/1.1\r\nContent-Length: 3\r\n\rabc",
+    "no-colon": b"GET /hello HTTP/1.1\r\nHost\r\n",
+    "space-before-colon": b"GET /hello HTTP/1.1\r\nHost : test\r\n",
+    "control-character": b"GET /hello HTTP/1.1\r\nHost: te\0st\r\n",
+    "second-empty-line": b"\r\n\r\n",
+}
+#: The fast parser takes these (gunicorn_h1c 0.6.10).
+FAST_TAKES = {"folded"}
+
+UNFINISHED = {
+    "nothing": b"",
+    "empty-line": b"\r\n",
+    "method": b"GE",
+    "request-line": b"GET /hello HTTP/1.1\r\n",
+    "field": b"GET /hello HTTP/1.1\r\nHost: te",
+    "no-empty-line": b"GET /hello HTTP/1.1\r\nHost: test\r\n",
+}
+
+#: Seconds. What waits for a timeout of ours or gunicorn's, or for the client, takes longer.
+AT_ONCE = 5
+
+
+def is_refused(client):
+    return client.receive_until(b"\r\n").startswith(b"HTTP/1.1 400 ") and client.receive_all()
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_head_is_refused_without_waiting_for_its_end(server, cell, name):
+    if cell.parser == "fast" and name in FAST_TAKES:
+        pytest.skip("the fast parser takes it")
+    with Client(server) as client:
+        client.socket.settimeout(AT_ONCE)
+        client.send(MALFORMED[name])
+        assert is_refused(client)
+
+
+@pytest.mark.parametrize("name", ["one-word", "folded-first", "bare-cr-before-field"])
+def test_a_malformed_head_is_refused_when_it_comes_byte_by_byte(server, name):
+    with Client(server) as client:
+        client.socket.settimeout(AT_ONCE)
+        for byte in MALFORMED[name]:
+            client.send(bytes([byte]))
+        assert is_refused(client)
+
+
+@pytest.mark.keeps_alive
+def test_a_malformed_head_behind_a_request_is_refused(server):
+    with Client(server) as client:
+        client.socket.settimeout(AT_ONCE)
+        client.send(request("GET /hello"), MALFORMED["folded-first"])
+        assert client.receive_response()[1] == b"hello"
+        assert is_refused(client)
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_client_that_ends_its_side_behind_a_malformed_head_is_refused(server, cell, name):
+    if cell.transport == "tls":
+        pytest.skip("a client that ends a TLS connection hears nothing more")
+    if cell.parser == "fast" and name in FAST_TAKES:
+        pytest.skip("the fast parser takes it")
+    with Client(server) as client:
+        client.socket.settimeout(AT_ONCE)
+        client.send(MALFORMED[name])
+        client.shut_down()
+        assert is_refused(client)
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_a_client_that_ends_its_side_in_the_middle_of_a_head_is_let_go_at_once(server, cell, name):
+    with Client(server) as client:
+        client.socket.settimeout(AT_ONCE)
+        client.send(UNFINISHED[name])
+        client.shut_down()
+        answer = client.receive_all()
+        assert cell.transport == "tls" or answer == b""
+
+
+@pytest.mark.keeps_alive
+def test_an_empty_line_behind_a_request_is_not_the_beginning_of_the_next_one(server):
+    with Client(server) as client:
+        upload = request("PUT /read", "Content-Length: 5") + b"hello\r\n"
+        client.send(upload)
+        assert client.receive_response()[1] == b"hello"
+        client.send(waiting("PUT /read", "Content-Length: 5"))
+        assert client.receive_head().startswith(b"HTTP/1.1 100 ")
+        client.send(b"hello\r\n")
+        assert client.receive_response()[1] == b"hello"
+        client.send(request("GET /hello"), b"\r\n", request("GET /hello"), b"\r\n")
+        assert client.receive_response()[1] == b"hello"
+        assert client.receive_response()[1] == b"hello"
+        assert client.receive_all() == b""  # when the time to keep it alive is over
+
+
+def test_an_idle_connection_with_an_empty_line_is_closed_without_a_408():
+    env = {"GUNICORN_EXPECT_HEAD_TIMEOUT": "0.2"}
+    with Server("--keep-alive", "1", env=env) as server:
+        for behind in (b"\r\n", b""):
+            with Client(server) as client:
+                client.send(request("GET /hello"), behind)
+                assert client.receive_response()[1] == b"hello"
+                if not behind:
+                    client.send(b"\r\n")
+                assert client.receive_all() == b""
+
+
+#: Longer than all header fields together may be.
+LONG = request("GET /hello?" + "a" * 100_000)
+
+
+@pytest.mark.parametrize("parser", ["python", "fast"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_request_line_may_be_of_any_length_if_there_is_no_limit(worker, parser):
+    options = ["--limit-request-line", "0", "--limit-request-fields", "5", "--http-parser", parser]
+    with Server(*options, worker=WORKERS[worker][0]) as server:
+        with Client(server) as client:
+            client.send(LONG)
+            assert client.receive_response()[1] == b"hello"
+        with Client(server) as client, contextlib.suppress(ConnectionError):
+            client.send(request("GET /hello", "x: " + "y" * 9000))
+            assert client.receive_head().startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_nothing_of_a_malformed_body_is_in_the_log_or_the_answer(worker):
+    with Server("--log-level", "debug", worker=WORKERS[worker][0]) as server:
+        for body in (b"s3cret\r\n", b"0\r\nX-Token : s3cret\r\n\r\n"):
+            start = len(server.lines)
+            with Client(server) as client:
+                client.send(request("PUT /read", "Transfer-Encoding: chunked"), body)
+                answer = client.receive_all()
+            assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"s3cret" not in answer
+            server.wait_for_log("Body not received: ", start)
+            assert "s3cret" not in "\n".join(server.lines[start:])
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_lines_that_settings_allow_are_not_malformed(worker):
+    options = ["--permit-obsolete-folding", "--strip-header-spaces", "--casefold-http-method"]
+    options += ["--permit-unconventional-http-method", "--permit-unconventional-http-version"]
+    head = b"get /hello HTTP/2.0\r\nHost : test\r\n" + b"X: a\r\n b\r\n" * 20 + b"\r\n"
+    with Server(*options, worker=WORKERS[worker][0]) as server:
+        with Client(server) as client:
+            for byte in head:
+                client.send(bytes([byte]))
+            assert client.receive_response()[1] == b"hello"
+        with Client(server) as client:
+            # Only together they say where the body ends: nothing follows from the first.
+            client.send(
+                b"POST /read HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip\r\nX: a\r\n b"
+            )
+            client.send(b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+            assert client.receive_response()[0].startswith(b"HTTP/1.1 200 ")

@@ -1,0 +1,64 @@
+"""Whether a connection is kept, by what the client says of it (RFC 9112 section 9.3)."""
+
+import pytest
+
+from support.client import Client, request
+
+CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
+REQUESTS = {
+    "get": ("GET /hello", [], b""),
+    "get-1.0": ("GET /hello HTTP/1.0", [], b""),
+    "length": ("PUT /read", ["Content-Length: 5"], b"hello"),
+    "length-1.0": ("PUT /read HTTP/1.0", ["Content-Length: 5"], b"hello"),
+    "chunked": ("PUT /read", ["Transfer-Encoding: chunked"], CHUNKED),
+    "unread": ("PUT /hello", ["Content-Length: 5"], b"hello"),
+}
+CLOSING = [
+    ["close"],
+    ["Close"],
+    ["keep-alive, close"],
+    ["close,keep-alive"],
+    ["x ,\tCLOSE , y"],
+    ["keep-alive", "close"],
+    ["x", "close"],
+]
+KEEPING = [["keep-alive"], ["x-close, keep-alive"], ["closed"], ['x="close"']]
+
+
+def ask(client, kind, options):
+    line, fields, body = REQUESTS[kind]
+    client.send(request(line, *fields, *(f"Connection: {option}" for option in options)), body)
+    head, body = client.receive_response()
+    assert head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 "))
+    assert body == b"hello"
+    return head
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *(("get", options) for options in CLOSING),
+        *((kind, ["keep-alive", "x, close"]) for kind in REQUESTS),
+    ],
+    ids=repr,
+)
+def test_a_connection_is_closed_if_the_client_says_so_in_any_field_or_list(server, kind, options):
+    with Client(server) as client:
+        head = ask(client, kind, options)
+        assert b"\r\nConnection: close\r\n" in head
+        assert client.receive_all() == b""
+
+
+@pytest.mark.keeps_alive
+@pytest.mark.parametrize("options", KEEPING, ids=repr)
+def test_a_connection_is_kept_for_what_only_looks_like_close(server, options):
+    with Client(server) as client:
+        for kind in ("get", "length", "chunked", "get"):
+            assert b"\r\nConnection: keep-alive\r\n" in ask(client, kind, options)
+
+
+@pytest.mark.keeps_alive
+def test_an_old_client_may_ask_for_its_connection_to_be_kept(server):
+    with Client(server) as client:
+        for _ in range(2):
+            assert b"\r\nConnection: keep-alive\r\n" in ask(client, "length-1.0", ["keep-alive"])

@@ -1,0 +1,136 @@
+"""The proxies of examples/deploy, as they are run here."""
+
+import dataclasses
+import socket
+from pathlib import Path
+
+from realworld.daemon import Daemon
+from support import CHECKOUT
+from support.relay import Relay
+
+DEPLOY = CHECKOUT / "examples" / "deploy"
+
+
+#: What the files say, and is another here: where the proxy listens, and where gunicorn does.
+PUBLIC = "127.0.0.1:8080"
+TCP = "127.0.0.1:8000"
+UNIX = "/run/gunicorn-expect/http.socket"
+
+
+@dataclasses.dataclass(frozen=True)
+class Proxy:
+    """One proxy, how it is run, and what is seen through it."""
+
+    file: str
+    program: str
+    arguments: tuple[str, ...]
+    #: The line of the file with gunicorn's address, and the one for a unix socket.
+    tcp: str
+    unix: str
+    #: Where it listens.
+    public: tuple[str, str] = (PUBLIC, "127.0.0.1:{port}")
+    #: Other places that the file names.
+    paths: tuple[tuple[str, str], ...] = ()
+    #: Whether the client hears the application's word alone; else the proxy says the 100.
+    asks_application: bool = True
+    #: Whether an answer ends an upload; else it is heard when the upload has come whole.
+    stops_upload: bool = True
+
+
+PROXIES = {
+    "nginx": Proxy(
+        "nginx.conf",
+        "nginx",
+        ("-c", "{file}", "-p", "{folder}", "-e", "error.log", "-g", "daemon off; pid nginx.pid;"),
+        "server 127.0.0.1:8000;",
+        "# server unix:/run/gunicorn-expect/http.socket;",
+        paths=(
+            ("access_log /var/log/nginx/access.log", "access_log {folder}/access.log"),
+            # Debian's are root's, and are made when nginx starts.
+            (
+                "http {{",
+                "http {{"
+                "client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;"
+                "fastcgi_temp_path {folder}/fastcgi; scgi_temp_path {folder}/scgi;"
+                "uwsgi_temp_path {folder}/uwsgi;",
+            ),
+        ),
+        asks_application=False,
+    ),
+    "haproxy": Proxy(
+        "haproxy.cfg",
+        "haproxy",
+        ("-db", "-f", "{file}"),
+        "server gunicorn 127.0.0.1:8000",
+        "# server gunicorn unix@/run/gunicorn-expect/http.socket",
+    ),
+    "apache": Proxy(
+        "apache.conf",
+        "apache2",
+        ("-f", "{file}", "-D", "FOREGROUND"),
+        'ProxyPass "/" "http://127.0.0.1:8000/"',
+        '# ProxyPass "/" "unix:/run/gunicorn-expect/http.socket|http://localhost/"',
+        paths=(
+            ('"/run/apache2/apache2.pid"', '"{folder}/pid"'),
+            ('"/var/log/apache2/error.log"', '"{folder}/error.log"'),
+        ),
+        stops_upload=False,
+    ),
+    "caddy": Proxy(
+        "Caddyfile",
+        "caddy",
+        ("run", "--adapter", "caddyfile", "--config", "{file}"),
+        "reverse_proxy 127.0.0.1:8000 {",
+        "# reverse_proxy unix//run/gunicorn-expect/http.socket {",
+        public=("http://:8080", "http://:{port}"),
+    ),
+}
+
+
+class Upstream(Relay):
+    """Stands between a proxy and gunicorn, and counts; on either kind of socket."""
+
+    def __init__(self, server, path):
+        super().__init__(server)
+        self.path = path
+        if isinstance(server.address, str):
+            self._listener.close()
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(path)
+            Path(path).chmod(0o777)  # httpd is not root when it connects
+            self._listener.listen()
+            self.address = path
+
+    def _connect(self):
+        return self._server.connect()
+
+
+class Running(Daemon):
+    """A proxy with its file as it stands, but for the places in it."""
+
+    def __init__(self, proxy, upstream):
+        super().__init__(proxy.program)
+        self.proxy = proxy
+        self._upstream = upstream
+
+    def _arguments(self, folder):
+        file = folder / self.proxy.file
+        file.write_text(self._configuration(folder), "utf-8")
+        return [x.format(file=file, folder=folder) for x in self.proxy.arguments]
+
+    def _configuration(self, folder):
+        text = DEPLOY.joinpath(self.proxy.file).read_text("utf-8")
+        assert text.count(self.proxy.tcp) == 1
+        assert text.count(self.proxy.unix) == 1
+        if isinstance(self._upstream.address, str):
+            in_use = self.proxy.unix.removeprefix("# ").replace(UNIX, self._upstream.address)
+            text = text.replace(self.proxy.unix, "").replace(self.proxy.tcp, in_use)
+        else:
+            in_use = self.proxy.tcp.replace(TCP, "{}:{}".format(*self._upstream.address))
+            text = text.replace(self.proxy.tcp, in_use)
+        for there, here in (self.proxy.public, *self.proxy.paths):
+            places = {"folder": folder, "port": self.address[1]}
+            there = there.format(**places)
+            assert text.count(there) == 1, there
+            text = text.replace(there, here.format(**places))
+        return text

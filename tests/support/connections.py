@@ -1,0 +1,82 @@
+"""What a worker gives to its connections, without its process: gunicorn's own parts, and ours."""
+
+import contextlib
+import logging
+import os
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from gunicorn_expect import Worker, host
+from gunicorn_expect.answer import Service
+from gunicorn_expect.connection import Connection
+from gunicorn_expect.counters import Counters
+from gunicorn_expect.settings import Settings
+from support.socket_pairs import what_is_left
+
+# As gunicorn's logger has it, and now: pytest listens to loggers that don't propagate only if they
+# are there when a test begins.
+logging.getLogger("gunicorn.error").propagate = False
+
+CLIENT = ("127.0.0.1", 40_000)
+LISTENER = ("127.0.0.1", 8000)
+
+
+class Outcomes(Counters):
+    """Keeps how connections ended that were closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.lingered_as = []
+
+    def lingered(self, outcome):
+        self.lingered_as.append(outcome)
+
+
+def unserved(environ, start_response):
+    raise AssertionError("no request was to be answered")
+
+
+@contextlib.contextmanager
+def service(application=unserved, *, settings=None, gunicorn=None, **given):
+    """Give the service of a thread worker that is not run.
+
+    Args:
+        application: of the worker.
+        settings: ours.
+        gunicorn: its settings.
+        given: other attributes of the service.
+
+    """
+    cfg = Config()
+    for name, value in {"loglevel": "debug", "errorlog": os.devnull, **(gunicorn or {})}.items():
+        cfg.set(name, value)
+    worker = Worker(1, os.getpid(), [], None, 30, cfg, Logger(cfg))
+    try:
+        yield Service(
+            **{
+                "worker": worker,
+                "cfg": cfg,
+                "settings": settings or Settings(),
+                "counters": Outcomes(),
+                "head_limits": host.head_limits(cfg),
+                "application": application,
+                **given,
+            }
+        )
+    finally:
+        worker.tmp.close()
+        for handler in worker.log.error_log.handlers:
+            handler.close()
+
+
+def connection(of, sock, **how):
+    """Return the connection that a worker makes of the server's end."""
+    return Connection(of, sock, CLIENT, LISTENER, **how)
+
+
+def answered(conn, theirs):
+    """Answer a request and close in order; return the end, and what the client got."""
+    end = conn.answer()
+    conn.transport.half_close()
+    return end, what_is_left(theirs)

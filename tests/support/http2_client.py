@@ -1,0 +1,137 @@
+"""A client of HTTP/2: streams on one connection, and what was heard on each of them."""
+
+import collections
+import contextlib
+import socket
+
+import h2.config
+import h2.connection
+import h2.events
+
+from support import PATIENCE
+
+WAITS = ("expect", "100-continue")
+
+
+NO_MORE = "reset NO_ERROR"
+
+
+@contextlib.contextmanager
+def connect(server, certificates=None, *, settings=()):
+    """Connect, over TLS if there are certificates."""
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.create_connection(server.address, PATIENCE))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if certificates:
+            sock = certificates.trust("h2").wrap_socket(sock, server_hostname="localhost")
+            stack.enter_context(sock)
+            assert sock.selected_alpn_protocol() == "h2"
+        connection = new_connection()
+        connection.initiate_connection()
+        if settings:
+            connection.update_settings(settings)
+        yield Http2(server, sock, connection)
+
+
+def new_connection():
+    return h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="latin-1"))
+
+
+def head_of(line):
+    method, path = line.split()
+    return [(":method", method), (":path", path), (":scheme", "http"), (":authority", "test")]
+
+
+class Http2:
+    """A connection, and what was heard on each of its streams, in order.
+
+    That is the status of each HEADERS frame, the bytes of its DATA frames in one, "end", and
+    "reset" with the name of the error code.
+    """
+
+    def __init__(self, server, sock, connection):
+        self.server = server
+        self.socket = sock
+        self.heard = collections.defaultdict(list)
+        self.fields = collections.defaultdict(list)
+        self._settled = False
+        self._h2 = connection
+        self._flush()
+
+    def open(self, line, *fields, data=b"", end=False):
+        """Open a stream; data, and an end, are sent together with the HEADERS frame."""
+        stream = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(stream, [*head_of(line), *fields], end_stream=end and not data)
+        if data:
+            self._h2.send_data(stream, data, end_stream=end)
+        self._flush()
+        return stream
+
+    def send(self, stream, data, *, end=True):
+        self._h2.send_data(stream, data, end_stream=end)
+        self._flush()
+
+    def ping(self):
+        self._h2.ping(b"are you?")
+        self._flush()
+
+    def widen(self, stream, size):
+        """Let the server send so much more on this stream."""
+        self._h2.increment_flow_control_window(size, stream)
+        self._flush()
+
+    def reset(self, stream):
+        self._h2.reset_stream(stream)
+        self._flush()
+
+    def first(self, stream):
+        """Give what is heard first."""
+        while not self.heard[stream] and self.receive():
+            pass
+        return self.heard[stream][:1]
+
+    def answer(self, stream):
+        """Give all that is heard, what comes behind the end among it."""
+        while not self.is_over(stream) and self.receive():
+            pass
+        self.settle()
+        return self.heard[stream]
+
+    def settle(self):
+        """Wait until the server has received all that was sent."""
+        # What the server sent before its answer to this has come when the answer comes.
+        self._settled = False
+        self._h2.ping(b"settled?")
+        self._flush()
+        while not self._settled and self.receive():
+            pass
+        assert self._settled, "the connection did not live on"
+
+    def get(self, path):
+        return self.answer(self.open(f"GET {path}", end=True))
+
+    def receive(self, data=b""):
+        """Receive what comes next, or what has been received already."""
+        data = data or self.socket.recv(65536)
+        for event in self._h2.receive_data(data):
+            heard = self.heard[getattr(event, "stream_id", None)]
+            match event:
+                case h2.events.PingAckReceived():
+                    self._settled = True
+                case h2.events.StreamEnded():
+                    heard.append("end")
+                case h2.events.StreamReset():
+                    heard.append(f"reset {event.error_code.name}")
+                case h2.events.DataReceived(data=bytes(piece)) if piece:
+                    heard.append((heard.pop() if isinstance(heard[-1], bytes) else b"") + piece)
+                case h2.events.InformationalResponseReceived() | h2.events.ResponseReceived():
+                    self.fields[event.stream_id].append(dict(event.headers))
+                    heard.append(dict(event.headers)[":status"])
+        self._flush()
+        return data
+
+    def is_over(self, stream):
+        return any(word == "end" or str(word).startswith("reset") for word in self.heard[stream])
+
+    def _flush(self):
+        self.socket.sendall(self._h2.data_to_send())

@@ -1,0 +1,22 @@
+"""docs/probe.md: its commands, and what they print as far as that is the same each time."""
+
+import re
+
+from support import CHECKOUT
+
+PAGE = CHECKOUT.joinpath("docs/probe.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```console\n\$ gunicorn-expect (.*?)\n(.*?)^```$", PAGE, re.M | re.S)
+
+
+def blocks(place):
+    """Give each command line to the server at this place, and its output."""
+    return [(command, output) for command, output in BLOCKS if place in command]
+
+
+def masked(text):
+    """Give the words of an output, without times, addresses, versions and counts of bytes sent."""
+    text = re.sub(r"-?\d+\.\d ms", "- ms", text)
+    text = re.sub(r"connected to \S+", "connected to -", text)
+    text = re.sub(r"nginx/[\d.]+\d", "nginx/-", text)
+    text = re.sub(r"\d+ of 50000000", "- of 50000000", text)
+    return text.split()

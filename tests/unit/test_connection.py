@@ -1,0 +1,230 @@
+"""One connection, from its head to what becomes of it: a pair of sockets, and gunicorn's parser."""
+
+import gc
+import socket
+import struct
+
+import pytest
+
+from gunicorn_expect import ClientDisconnected, Expectation, MalformedBody, State, host, receiver
+from gunicorn_expect.connection import Connection, Wants
+from gunicorn_expect.counters import Counters
+from gunicorn_expect.exchange import NOBODY_WAITS, Exchange
+from gunicorn_expect.receiver import Receiver
+from gunicorn_expect.states import End
+from support.client import request, waiting
+from support.connections import answered, connection, service
+from support.socket_pairs import connected
+
+LENGTH = "Content-Length: 5"
+HEAD = waiting("PUT /", LENGTH)
+NEXT = waiting("PUT /next", LENGTH)
+CHUNKED = request("PUT /", "Transfer-Encoding: chunked")
+
+
+def reading(environ, start_response):
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def refusing(environ, start_response):
+    start_response("403 Forbidden", [])
+    return []
+
+
+@pytest.fixture
+def application():
+    """Give the application; modules of tests have one of their own."""
+    return reading
+
+
+@pytest.fixture
+def served(application):
+    with service(application) as made:
+        yield made
+
+
+@pytest.fixture
+def conn(served, ours):
+    conn = connection(served, ours)
+    yield conn
+    conn.transport.close()
+
+
+def opened(conn):
+    """Receive a request; return its body."""
+    assert conn.advance() is Wants.ANSWER
+    assert conn.error is None
+    return conn.request.body
+
+
+# The request.
+
+
+def test_what_comes_in_pieces_is_one_request(conn, theirs):
+    assert conn.advance() is Wants.READ
+    assert not conn.has_begun
+    for piece in (HEAD[:1], HEAD[1:-1]):
+        theirs.sendall(piece)
+        assert conn.advance() is Wants.READ
+        assert conn.has_begun
+    theirs.sendall(HEAD[-1:])
+    assert conn.advance() is Wants.ANSWER
+    assert conn.request.path == "/"
+    assert conn.exchange.state is State.PENDING
+
+
+@pytest.mark.parametrize("framing", ["X-No: framing", "Content-Length: 0"])
+def test_a_request_without_a_body_is_known_by_its_framing(conn, theirs, framing):
+    theirs.sendall(waiting("PUT /", framing))
+    opened(conn)
+    assert conn.exchange is None
+
+
+def test_a_client_that_leaves_before_a_head_is_let_go(conn, theirs):
+    theirs.close()
+    assert conn.advance() is Wants.END
+
+
+def test_looking_for_the_body_leaves_the_timeout_of_the_socket(conn, theirs, ours):
+    theirs.sendall(HEAD)
+    opened(conn)
+    assert conn.exchange.look()
+    assert ours.gettimeout() is None
+
+
+def test_a_client_that_sends_no_more_did_not_send_a_body(conn, theirs):
+    theirs.sendall(HEAD)
+    theirs.shutdown(socket.SHUT_WR)
+    opened(conn)
+    assert conn.exchange.look()
+
+
+def test_trailers_are_given_to_the_request(conn, theirs):
+    theirs.sendall(CHUNKED + b"0\r\nX-One: 1\r\nX-Two: 2\r\n\r\n")
+    assert opened(conn).read() == b""
+    assert conn.request.trailers == [("X-ONE", "1"), ("X-TWO", "2")]
+
+
+@pytest.mark.parametrize("trailer", [b"No colon", b"Content-Length: 5", b"X : 1", b" X: 1"])
+def test_a_malformed_trailer_section_is_an_error(conn, theirs, trailer):
+    theirs.sendall(CHUNKED + b"0\r\n" + trailer + b"\r\n\r\n")
+    with pytest.raises(MalformedBody, match="trailer section is malformed"):
+        opened(conn).read()
+
+
+class Failures(Counters):
+    """Keeps what reads of a body raised."""
+
+    def __init__(self):
+        super().__init__()
+        self.kinds = []
+
+    def failed(self, error):
+        self.kinds.append(type(error))
+
+
+@pytest.mark.parametrize("when", ["before the look", "before the 100"])
+def test_a_client_that_is_gone_when_the_body_is_asked_for_is_gone_for_good(certificates, when):
+    failures = Failures()
+    with (
+        connected("tcp", certificates) as (ours, theirs),
+        service(counters=failures) as served,
+    ):
+        theirs.sendall(HEAD)
+        body = opened(connection(served, ours))
+        if when == "before the look":
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            theirs.close()  # a reset
+        else:
+            ours.shutdown(socket.SHUT_WR)
+        for _ in range(3):
+            with pytest.raises(ClientDisconnected):
+                body.read(1)
+    assert failures.kinds == [ClientDisconnected]
+
+
+# The next request.
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [
+        HEAD + b"hello",
+        CHUNKED + b"5\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + b"5;a=b\r\nhello\r\n0\r\nX: 1\r\n\r\n",
+    ],
+    ids=["sized", "chunked", "trailers"],
+)
+@pytest.mark.parametrize("cut", [0, 1, 10, 10_000])
+def test_what_comes_behind_a_body_is_of_the_next_request(conn, theirs, upload, cut):
+    theirs.sendall(upload + NEXT[:cut])
+    assert conn.wait_for_head(5)
+    assert conn.answer() is End.KEEP
+    theirs.sendall(NEXT[cut:])
+    assert conn.next() is Wants.ANSWER or conn.wait_for_head(5)
+    assert conn.request.path == "/next"
+    assert conn.exchange.state is State.PENDING
+
+
+def test_a_socket_waits_for_ever_again_when_its_body_was_read(
+    served, conn, theirs, ours, monkeypatch
+):
+    monkeypatch.setattr(receiver, "LARGE", 0)  # such a body is received by calls that may block
+    limits = []
+
+    def application(environ, start_response):
+        assert environ["wsgi.input"].read(3) == b"hel"
+        theirs.sendall(b"lo" + NEXT)
+        assert environ["wsgi.input"].read() == b"lo"
+        limits.append(any(limit_of(ours)))
+        return reading(environ, start_response)
+
+    served.application = application
+    theirs.sendall(HEAD + b"hel")
+    assert conn.wait_for_head(5)
+    assert conn.answer() is End.KEEP
+    limits.append(any(limit_of(ours)))
+    assert limits == [True, False]
+
+
+def limit_of(sock):
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+
+
+@pytest.mark.parametrize("application", [refusing, reading])
+def test_nothing_of_a_request_is_left_to_the_garbage_collector(served, certificates):
+    gc.collect()
+    gc.disable()
+    try:
+        with connected("unix", certificates) as (ours, theirs):
+            theirs.sendall(HEAD + b"hello")
+            conn = connection(served, ours)
+            assert conn.wait_for_head(5)
+            _, answer = answered(conn, theirs)
+            assert answer.startswith(b"HTTP/1.1 ")
+            conn.transport.close()
+            del conn
+        kinds = (Connection, host.Request, Exchange, Expectation, Receiver)
+        assert [x for x in gc.get_objects() if type(x) in kinds and x is not NOBODY_WAITS] == []
+    finally:
+        gc.enable()
+
+
+# Waiting in place.
+
+
+def test_a_head_is_waited_for_and_is_late_in_the_end(certificates):
+    with connected("unix", certificates) as (ours, theirs), service() as served:
+        conn = connection(served, ours)
+        theirs.sendall(HEAD[:10])
+        assert not conn.wait_for_head(0.05)
+        assert theirs.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_client_that_sends_nothing_hears_nothing(conn, theirs):
+    assert not conn.wait_for_first_byte(0.01)
+    assert not conn.wait_for_head(0.01)
+    conn.transport.half_close()
+    assert theirs.recv(1000) == b""

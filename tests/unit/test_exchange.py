@@ -1,0 +1,488 @@
+"""One upload and its lock, on a connection that only takes notes; and the face it has for all."""
+
+import gc
+import itertools
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gunicorn_expect import BodyTimeout, ClientDisconnected, Expectation, State
+from gunicorn_expect import exchange as exchange_module
+from gunicorn_expect.exchange import Exchange, UnknownExpectationError, expects_continue
+from gunicorn_expect.states import ENDS, End, Rest
+from support import PATIENCE
+
+FINAL = "final response"
+
+
+def fields(values):
+    return [("EXPECT", value) for value in values]
+
+
+class Notes:
+    """The way to a client and the body it sends, which notes what it was asked to do."""
+
+    def __init__(self, *, arrived=False, fails=False, rest=Rest.MUCH, gone=None):
+        self.is_here = arrived
+        self.fails = fails
+        self.left = rest
+        self.gone = gone
+        self.sent = []
+        self.drained = 0
+        self.ended = rest is Rest.NOTHING
+
+    def send_continue(self, headers):
+        self.sent.append(["100", *headers])
+        if self.fails:
+            raise BrokenPipeError
+
+    def arrived(self):
+        if self.gone is not None:
+            raise self.gone
+        return self.is_here
+
+    def rest(self):
+        return self.left
+
+    def drain(self, deadline):
+        self.drained += 1
+        if self.gone is not None:
+            raise self.gone
+
+
+def waiting(wire, **told):
+    """Open the exchange of a client that waits."""
+    return Exchange(wire, wire, waits=True, **told)
+
+
+def sending(wire, **told):
+    """Open the exchange of a client that doesn't."""
+    return Exchange(wire, wire, waits=False, **told)
+
+
+# What its client expects.
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], False),
+        ([""], False),
+        ([" , \t,"], False),
+        (["100-continue"], True),
+        (["", "100-Continue"], True),
+        (["100-continue,100-continue"], True),
+    ],
+)
+def test_the_members_of_the_field_tell_whether_the_client_waits(values, expected):
+    assert expects_continue([("HOST", "x"), *fields(values)]) is expected
+
+
+@given(st.lists(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"))))
+def test_two_lines_are_read_as_one_line_with_a_comma(values):
+    def reading(lines):
+        try:
+            return expects_continue(fields(lines))
+        except UnknownExpectationError:
+            return "unknown"
+
+    assert reading(values) == reading([",".join(values)])
+
+
+# Asking for the body.
+
+
+def test_a_read_sends_one_100_to_a_client_that_waits():
+    wire = Notes()
+    exchange = waiting(wire)
+    exchange.read()
+    exchange.read()
+    assert wire.sent == [["100"]]
+    assert exchange.state is State.CONTINUED
+
+
+def test_nothing_is_sent_to_a_client_that_does_not_wait():
+    wire = Notes()
+    exchange = sending(wire)
+    exchange.read([("X-Node", "7")])
+    exchange.proceed_again([("X-Node", "7")])
+    exchange.respond()
+    assert wire.sent == []
+    assert exchange.state is State.NONE
+
+
+@pytest.mark.parametrize("when", ["with the head", "later"])
+def test_bytes_that_arrived_waive_the_100(when):
+    wire = Notes(arrived=when == "with the head")
+    exchange = waiting(wire)
+    assert exchange.look() == (when == "later")
+    wire.is_here = True
+    exchange.read()
+    exchange.respond()
+    assert exchange.state is State.WAIVED
+    assert wire.sent == []
+
+
+def test_a_client_that_is_gone_still_waits_until_a_read_or_the_response_finds_out():
+    exchange = waiting(Notes(gone=ClientDisconnected("gone")))
+    assert exchange.look()
+    with pytest.raises(ClientDisconnected):
+        exchange.read()
+    assert exchange.state is State.PENDING  # nobody has declined it
+
+
+def test_a_100_that_could_not_be_sent_is_not_sent_again():
+    wire = Notes(fails=True)
+    exchange = waiting(wire)
+    with pytest.raises(BrokenPipeError):
+        exchange.read()
+    exchange.read()
+    exchange.respond()
+    assert wire.sent == [["100"]]
+    assert exchange.state is State.CONTINUED
+
+
+def test_a_read_after_the_response_sends_nothing():
+    wire = Notes()
+    exchange = waiting(wire)
+    exchange.respond()
+    exchange.read()
+    assert not exchange.proceed_again(())
+    assert wire.sent == []
+    assert exchange.state is State.DECLINED
+
+
+def test_a_100_is_repeated_if_it_is_asked_for_with_the_fields_that_were_set():
+    wire = Notes()
+    exchange = waiting(wire)
+    exchange.set_headers([("X-Every", "1")])
+    exchange.read()
+    assert exchange.proceed_again(())
+    assert exchange.proceed_again([("X-Once", "2")])
+    assert wire.sent == [
+        ["100", ("X-Every", "1")],
+        ["100", ("X-Every", "1")],
+        ["100", ("X-Once", "2")],
+    ]
+
+
+# Its face.
+
+
+def test_without_an_upload_nobody_waits():
+    expectation = Expectation()
+    expectation.proceed([("X-Node", "7")])
+    assert not expectation.pending
+    assert expectation.decided_after is None
+    assert expectation.state is State.NONE
+
+
+def test_its_text_is_its_state():
+    assert str(Expectation()) == "none"
+    expectation = Expectation(waiting(Notes()))
+    assert f"{expectation}" == "pending"
+    assert repr(expectation) == "<Expectation pending>"
+    expectation.proceed()
+    assert str(expectation) == "continued"
+
+
+def test_pending_looks_at_the_connection():
+    wire = Notes()
+    expectation = Expectation(waiting(wire))
+    assert expectation.pending
+    wire.is_here = True
+    assert not expectation.pending
+    assert expectation.state is State.WAIVED
+
+
+def test_proceed_sends_its_fields_once():
+    wire = Notes()
+    exchange = waiting(wire)
+    Expectation(exchange).proceed(iter([("X-Node", "7")]))
+    Expectation(exchange).proceed([("X-Node", "8")])
+    exchange.read()
+    assert wire.sent == [["100", ("X-Node", "7")]]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Node": "7"}, ["X-Node"], [("X-Node",)], [(b"X-Node", b"7")], [("X-Node", 7)]]
+)
+def test_proceed_says_what_a_header_field_is(headers):
+    with pytest.raises(ValueError, match="header field 1 of a 100 Continue is no pair of str"):
+        Expectation().proceed(headers)
+
+
+def test_proceed_checks_its_fields_even_if_nobody_waits():
+    with pytest.raises(ValueError, match="X-Token") as caught:
+        Expectation().proceed([("X-Token", "secret\r\n")])
+    assert "secret" not in str(caught.value)
+
+
+# When it was decided.
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on by a second at each look."""
+    seconds = itertools.count(1000.0)
+    monkeypatch.setattr(exchange_module.time, "monotonic", lambda: next(seconds))
+
+
+DECIDE = {
+    "read": Exchange.read,
+    "proceed": lambda exchange: Expectation(exchange).proceed(),
+    "proceed again": lambda exchange: exchange.proceed_again(()),
+    "respond": Exchange.respond,
+}
+
+
+@pytest.mark.parametrize("decide", DECIDE)
+def test_the_decision_is_told_once_with_its_time(clock, decide):
+    told = []
+    exchange = waiting(
+        Notes(), on_decided=lambda decided: told.append((decided.state, decided.decided_after))
+    )
+    assert Expectation(exchange).decided_after is None
+    DECIDE[decide](exchange)
+    DECIDE[decide](exchange)
+    exchange.respond()
+    assert told == [(State.DECLINED if decide == "respond" else State.CONTINUED, 1.0)]
+    assert Expectation(exchange).decided_after == 1.0
+
+
+def test_bytes_that_arrived_with_the_head_are_told_of_too(clock):
+    told = []
+    exchange = waiting(
+        Notes(arrived=True),
+        on_decided=lambda decided: told.append((decided.state, decided.decided_after)),
+    )
+    exchange.look()
+    assert told == [(State.WAIVED, 1.0)]
+
+
+def test_a_100_that_could_not_be_sent_is_told_of():
+    told = []
+    exchange = waiting(Notes(fails=True), on_decided=told.append)
+    with pytest.raises(BrokenPipeError):
+        exchange.read()
+    assert told == [exchange]
+
+
+def test_nothing_is_decided_where_nobody_waits():
+    told = []
+    exchange = sending(Notes(), on_decided=told.append)
+    exchange.read()
+    exchange.respond()
+    assert exchange.decided_after is None
+    assert told == []
+
+
+# The response, and the end.
+
+
+@pytest.mark.parametrize("rest", [rest for rest in Rest if rest is not Rest.UNASKED])
+def test_what_is_left_when_the_response_starts_decides_how_the_connection_ends(rest):
+    wire = Notes(rest=rest)
+    exchange = sending(wire)
+    keeps = ENDS[rest][True] is not End.LINGER
+    assert exchange.respond() is keeps
+    wire.left = Rest.MUCH
+    wire.ended = False
+    assert exchange.respond() is keeps  # later ones change nothing
+    for may_keep in (True, False):
+        assert exchange.end(may_keep=may_keep) is ENDS[rest][may_keep]
+
+
+def test_a_client_that_was_declined_may_send_its_body_or_not():
+    exchange = waiting(Notes(rest=Rest.NOTHING))
+    assert not exchange.respond()
+    assert exchange.end(may_keep=True) is End.LINGER
+
+
+def test_a_connection_is_not_kept_if_its_response_never_started():
+    assert sending(Notes(rest=Rest.NOTHING)).end(may_keep=True) is End.LINGER
+
+
+def test_a_client_that_left_while_it_waited_was_not_declined():
+    failures = []
+    exchange = waiting(
+        Notes(gone=ClientDisconnected("gone")),
+        on_failed=lambda error: failures.append(type(error)),
+    )
+    with pytest.raises(ClientDisconnected):
+        exchange.respond()
+    assert exchange.state is State.PENDING
+    assert failures == [ClientDisconnected]
+    assert exchange.end(may_keep=True) is End.LINGER
+
+
+def test_a_thread_that_reads_leaves_much_behind_for_all_the_response_can_know():
+    exchange = sending(Notes(rest=Rest.LITTLE))
+    with exchange.reading:
+        assert not exchange.respond()
+
+
+def test_a_body_that_failed_ends_its_connection():
+    exchange = sending(Notes(rest=Rest.LITTLE))
+    exchange.fail(BodyTimeout("late"))
+    assert not exchange.respond()
+
+
+def test_what_a_read_raises_every_further_one_raises_too_and_it_is_told_once():
+    told = []
+    exchange = sending(Notes(), on_failed=told.append)
+    error = BodyTimeout("late")
+    error.partial = b"came"
+    exchange.fail(error)
+    exchange.fail(BodyTimeout("again"))
+    assert told == [error]
+    for _ in range(2):
+        with pytest.raises(BodyTimeout) as raised:
+            exchange.raise_failure()
+        assert raised.value is not error  # whose frames hold buffers
+        assert raised.value.partial == b""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_connection_whose_body_was_drained_may_be_kept_and_nobody_reads_on(fails):
+    wire = Notes(rest=Rest.LITTLE)
+    exchange = sending(wire)
+    exchange.respond()
+    wire.gone = BodyTimeout("late") if fails else None
+    assert exchange.drain() is not fails
+    assert wire.drained == 1
+    with pytest.raises(OSError, match="late" if fails else "this request has ended"):
+        exchange.raise_failure()
+
+
+def test_a_body_that_was_read_is_not_drained():
+    wire = Notes(rest=Rest.NOTHING)
+    assert sending(wire).drain()
+    assert wire.drained == 0
+
+
+def test_a_body_that_is_given_up_can_not_be_read_any_more():
+    exchange = sending(Notes())
+    assert exchange.give_up_body()
+    with pytest.raises(OSError, match="the rest of this body was discarded"):
+        exchange.raise_failure()
+
+
+def test_a_body_is_not_given_up_while_a_thread_reads_it():
+    exchange = sending(Notes())
+    with exchange.reading:
+        assert not exchange.give_up_body()
+    exchange.raise_failure()
+
+
+def test_an_exchange_lets_its_way_to_the_client_go_when_the_response_starts():
+    wire, framing = Notes(), Notes()
+    exchange = Exchange(wire, framing, waits=True)
+    exchange.respond()
+    assert wire not in gc.get_referents(exchange)
+
+
+# What an application, its threads and its client can do to one upload, in any order.
+
+STEPS = {
+    "read": lambda exchange, wire: exchange.read(),
+    "proceed": lambda exchange, wire: Expectation(exchange).proceed(),
+    "look": lambda exchange, wire: exchange.look(),
+    "client sends": lambda exchange, wire: setattr(wire, "is_here", True),
+    "respond": lambda exchange, wire: (exchange.respond(), wire.sent.append(FINAL)),
+}
+STEP_LISTS = st.lists(st.sampled_from(sorted(STEPS)))
+
+
+def check(exchange, wire, decisions):
+    assert decisions == [exchange.state] * (exchange.state is not State.PENDING)
+    assert (exchange.decided_after is None) == (exchange.state is State.PENDING)
+    hundreds = wire.sent.count(["100"])
+    assert hundreds <= 1
+    assert hundreds == (exchange.state is State.CONTINUED)
+    if FINAL in wire.sent:
+        assert ["100"] not in wire.sent[wire.sent.index(FINAL) :]
+        assert not exchange.look()
+        assert exchange.respond() == (exchange.state is not State.DECLINED)
+
+
+@given(STEP_LISTS, st.booleans())
+def test_no_order_of_events_sends_two_100s_or_one_after_the_response(steps, arrived):
+    wire = Notes(arrived=arrived, rest=Rest.LITTLE)
+    decisions = []
+    exchange = waiting(wire, on_decided=lambda decided: decisions.append(decided.state))
+    for step in steps:
+        STEPS[step](exchange, wire)
+        check(exchange, wire, decisions)
+
+
+@given(STEP_LISTS, STEP_LISTS)
+def test_two_threads_send_no_two_100s_and_none_after_the_response(one, other):
+    wire = Notes(rest=Rest.LITTLE)
+    decisions = []
+    exchange = waiting(wire, on_decided=lambda decided: decisions.append(decided.state))
+    together = threading.Barrier(2)
+
+    def take(steps):
+        together.wait()
+        for step in steps:
+            STEPS[step](exchange, wire)
+
+    thread = threading.Thread(target=take, args=(other,))
+    thread.start()
+    take(one)
+    thread.join()
+    check(exchange, wire, decisions)
+
+
+class Slow(Notes):
+    """A wire whose 100 is on its way while the test goes on."""
+
+    def __init__(self):
+        super().__init__()
+        self.looks = 0
+        self.sending = threading.Event()
+        self.go_on = threading.Event()
+
+    def arrived(self):
+        self.looks += 1
+        return super().arrived()
+
+    def send_continue(self, headers):
+        self.sending.set()
+        assert self.go_on.wait(PATIENCE)
+        super().send_continue(headers)
+
+
+def test_the_response_waits_for_a_100_that_is_being_sent():
+    wire = Slow()
+    exchange = waiting(wire)
+    reader = threading.Thread(target=exchange.read)
+    reader.start()
+    assert wire.sending.wait(PATIENCE)
+
+    responder = threading.Thread(target=STEPS["respond"], args=(exchange, wire))
+    responder.start()
+    responder.join(0.05)  # long enough for one that does not wait to be done
+    assert wire.sent == []
+
+    wire.go_on.set()
+    reader.join()
+    responder.join()
+    assert wire.sent == [["100"], FINAL]
+
+
+def test_a_second_reader_does_not_look_at_the_socket_after_the_100():
+    wire = Slow()
+    exchange = waiting(wire)
+    readers = [threading.Thread(target=exchange.read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    assert wire.sending.wait(PATIENCE)
+    wire.go_on.set()
+    for reader in readers:
+        reader.join()
+    assert wire.sent == [["100"]]
+    assert wire.looks == 1  # before the 100

@@ -1,0 +1,481 @@
+"""The loop of the thread worker by itself, with a listener and a clock that the tests advance.
+
+How it lingers is in test_linger.py.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import types
+
+import pytest
+
+from gunicorn_expect import Refuse
+from gunicorn_expect.connection import Connection
+from gunicorn_expect.settings import Settings
+from gunicorn_expect.states import End
+from gunicorn_expect.workers import loop as loop_module
+from gunicorn_expect.workers.loop import Deadlines, Loop
+from support import PATIENCE
+from support.client import request, waiting
+from support.connections import service
+
+HEAD_TIMEOUT = 10
+KEEPALIVE = 5
+GET = request("GET /hello")
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(loop_module, "time", clock)
+    return clock
+
+
+# Deadlines.
+
+
+@pytest.fixture
+def deadlines(clock):
+    return Deadlines(10)
+
+
+def test_the_first_that_was_put_is_due_first(deadlines, clock):
+    assert deadlines.first() is None
+    for name in "abc":
+        deadlines.put(name)
+        clock.now += 1
+    assert deadlines.first() == ("a", 1010)
+    assert deadlines.take("a")
+    assert not deadlines.take("a")
+    assert deadlines.first() == ("b", 1011)
+    assert len(deadlines) == 2
+    assert "a" not in deadlines
+    assert "b" in deadlines
+
+
+def test_one_that_is_put_again_waits_anew(deadlines, clock):
+    deadlines.put("a")
+    deadlines.put("b")
+    clock.now += 5
+    deadlines.put("a")
+    assert deadlines.first() == ("b", 1010)
+    deadlines.take("b")
+    assert deadlines.first() == ("a", 1015)
+
+
+def test_without_a_limit_nothing_is_ever_due(clock):
+    deadlines = Deadlines(0)
+    deadlines.put("a")
+    assert deadlines.first() == ("a", float("inf"))
+
+
+def test_shortened_those_that_are_meant_are_due_first(deadlines, clock):
+    for name in "abc":
+        deadlines.put(name)
+        clock.now += 1
+    deadlines.shorten(2, lambda name: name != "b")
+    due = []
+    while first := deadlines.first():
+        due.append(first)
+        deadlines.take(first[0])
+    assert due == [("a", 1005), ("c", 1005), ("b", 1011)]
+    deadlines.put("d")
+    assert deadlines.first() == ("d", 1005)
+
+
+def test_what_is_due_sooner_is_not_put_off(deadlines, clock):
+    deadlines.put("a")
+    clock.now += 9
+    deadlines.shorten(2)
+    assert deadlines.first() == ("a", 1010)
+
+
+# The loop.
+
+
+class Driven:
+    """A loop, whose turns the test takes, and what it has started."""
+
+    def __init__(self, of, settings, most=10, **how):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        self.service = of
+        self.started = []
+        self.loop = Loop(
+            of,
+            [self.listener],
+            settings,
+            self.connect,
+            self.started.append,
+            most=most,
+            keepalive=KEEPALIVE,
+            **how,
+        )
+        self.clients = []
+        self.kind = Connection
+
+    def connect(self, sock, peer, server):
+        return self.kind(self.service, sock, peer, server)
+
+    def client(self, data=b""):
+        client = socket.create_connection(self.listener.getsockname())
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.settimeout(PATIENCE)
+        self.clients.append(client)
+        if data:
+            client.sendall(data)
+        return client
+
+    def turn(self, times=1):
+        for _ in range(times):
+            self.loop.turn(0)
+        started, self.started[:] = list(self.started), []
+        return started
+
+    def until_started(self):
+        """Turn until a connection has to be answered; return it."""
+        for _ in range(PATIENCE):
+            self.loop.turn(1)
+            if self.started:
+                return self.started.pop()
+        raise AssertionError("nothing was started")
+
+    def close(self):
+        self.loop.end()
+        self.listener.close()
+        for client in self.clients:
+            client.close()
+
+
+@pytest.fixture
+def drive(clock):
+    """Make a loop that the test drives."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*, head_timeout=HEAD_TIMEOUT, how=None, **given):
+            settings = Settings(expect_head_timeout=head_timeout)
+            of = stack.enter_context(service(settings=settings, **given))
+            driven = Driven(of, settings, **(how or {}))
+            stack.callback(driven.close)
+            return driven
+
+        yield make
+
+
+@pytest.fixture
+def driven(drive):
+    return drive()
+
+
+def readable(client):
+    """Return whether something has come, without waiting."""
+    client.setblocking(False)
+    try:
+        client.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    finally:
+        client.settimeout(PATIENCE)
+    return True
+
+
+def test_a_head_that_is_here_at_once_is_answered_in_the_turn_that_accepts_it(driven):
+    driven.client(GET)
+    [conn] = driven.turn()
+    assert conn.request.path == "/hello"
+
+
+def test_what_comes_in_pieces_is_waited_for(driven):
+    client = driven.client(GET[:5])
+    assert driven.turn(3) == []
+    client.sendall(GET[5:-1])
+    assert driven.turn(3) == []
+    client.sendall(GET[-1:])
+    assert driven.until_started().request.path == "/hello"
+
+
+def test_the_time_is_that_of_the_whole_head(driven, clock):
+    client = driven.client(GET[:5])
+    driven.turn()
+    clock.now += HEAD_TIMEOUT - 1
+    client.sendall(GET[5:-1])
+    driven.turn()
+    assert not readable(client)
+    clock.now += 1
+    driven.turn()
+    assert client.recv(1000).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert driven.loop.lingering == 1
+
+
+def test_a_client_that_sent_nothing_is_late_without_a_word(driven, clock):
+    client = driven.client()
+    driven.turn()
+    clock.now += HEAD_TIMEOUT
+    driven.turn()
+    assert client.recv(1000) == b""
+
+
+def test_without_a_timeout_nothing_is_late(drive, clock):
+    driven = drive(head_timeout=0)
+    client = driven.client(GET[:5])
+    driven.turn()
+    clock.now += 10**9
+    driven.turn()
+    client.sendall(GET[5:])
+    assert driven.until_started()
+
+
+def test_a_turn_ends_when_something_is_due_and_not_when_it_may(monkeypatch, drive):
+    """A loop that waited on would stand still for the rest of the test run."""
+    monkeypatch.undo()  # by the real clock
+    driven = drive(head_timeout=0.05)
+    client = driven.client(GET[:5])
+    driven.loop.turn(600)
+    driven.loop.turn(600)
+    assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_client_that_has_gone_is_let_go(driven):
+    client = driven.client()
+    driven.turn()
+    assert driven.loop.busy
+    client.close()
+    driven.loop.turn(PATIENCE)
+    assert not driven.loop.busy
+    assert driven.loop.lingering == 0
+
+
+def test_an_error_is_answered_by_the_loop(driven):
+    client = driven.client(b"NONSENSE\r\n\r\n")
+    assert driven.turn() == []
+    assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert driven.loop.lingering == 1
+
+
+def test_a_refusal_of_an_inline_policy_is_answered_by_the_loop(drive):
+    driven = drive(inline=lambda environ: Refuse(403))
+    client = driven.client(waiting("PUT /", "Content-Length: 5"))
+    assert driven.turn() == []
+    assert client.recv(1000).startswith(b"HTTP/1.1 403 ")
+    assert driven.loop.lingering == 1
+
+
+# Connections that threads give back.
+
+
+def kept(driven):
+    """Let a connection be kept; return it with its client."""
+    client = driven.client(GET)
+    [conn] = driven.turn()
+    driven.service.application = lambda environ, start_response: (
+        start_response("200 OK", [("Content-Length", "0")]),
+        [],
+    )[1]
+    assert conn.answer() is End.KEEP
+    assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+    conn.next()
+    driven.loop.keep(conn)
+    return conn, client
+
+
+def test_a_connection_that_is_kept_is_started_by_its_next_head(driven):
+    conn, client = kept(driven)
+    assert driven.loop.kept == 1
+    assert driven.turn() == []
+    client.sendall(GET)
+    assert driven.until_started() is conn
+    assert driven.loop.kept == 0
+
+
+def test_a_connection_is_kept_for_its_time_and_ends_without_a_word(driven, clock):
+    _, client = kept(driven)
+    clock.now += KEEPALIVE - 1
+    driven.turn()
+    assert driven.loop.kept == 1
+    clock.now += 1
+    driven.turn()
+    assert driven.loop.kept == 0
+    assert client.recv(1000) == b""
+
+
+def test_a_head_that_has_begun_on_a_kept_connection_has_the_time_of_a_head(driven, clock):
+    conn, client = kept(driven)
+    client.sendall(GET[:5])
+    driven.loop.turn(PATIENCE)
+    assert driven.loop.kept == 0
+    clock.now += HEAD_TIMEOUT - 1
+    driven.turn()
+    client.sendall(GET[5:])
+    assert driven.until_started() is conn
+
+
+def test_what_a_thread_has_raised_ends_the_worker(driven):
+    client = driven.client(GET)
+    [conn] = driven.turn()
+    driven.loop.fail(conn, SystemExit(3))
+    with pytest.raises(SystemExit):
+        driven.loop.turn(PATIENCE)
+    assert client.recv(1000) == b""
+
+
+# Room.
+
+
+def test_no_more_are_accepted_than_may_be_open_until_one_is_closed(drive):
+    driven = drive(how={"most": 2})
+    for _ in range(3):
+        driven.client(GET)
+    first, second = driven.turn(3)
+    assert driven.turn(3) == []
+    driven.loop.close(first, "dropped")
+    assert driven.until_started() is not second
+
+
+def test_one_that_lingers_makes_room(drive):
+    driven = drive(how={"most": 2})
+    refused = driven.client(b"NONSENSE\r\n\r\n")
+    driven.turn()
+    assert refused.recv(1000).startswith(b"HTTP/1.1 400 ")
+    for _ in range(2):
+        driven.client(GET)
+    assert len(driven.turn(3)) == 2
+    assert driven.loop.lingering == 0
+    assert driven.service.counters.lingered_as == ["dropped"]
+
+
+def test_one_that_makes_room_in_the_turn_in_which_its_bytes_are_seen_is_no_error(drive):
+    driven = drive(how={"most": 2})
+    for _ in range(2):
+        client = driven.client(b"NONSENSE\r\n\r\n")
+        driven.turn()
+        client.sendall(b"more")
+    for _ in range(2):
+        driven.client(GET)
+    assert len(driven.turn(3)) == 2
+    assert driven.loop.lingering == 0
+
+
+class Full(socket.socket):
+    """A listener of a system that has no room for a connection."""
+
+    error = None
+
+    def accept(self):
+        if self.error is not None:
+            raise OSError(self.error, os.strerror(self.error))
+        return super().accept()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_a_system_without_room_is_asked_again_after_a_pause_and_told_of_once(
+    drive, clock, caplog, code
+):
+    driven = drive()
+    full = Full(fileno=driven.listener.detach())
+    full.setblocking(False)
+    driven.listener = full
+    driven.loop.end()
+    driven.loop = Loop(
+        driven.service, [full], Settings(), driven.connect, driven.started.append, most=10
+    )
+    full.error = code
+    driven.client(GET)
+    for _ in range(5):
+        driven.turn()
+        clock.now += 2 * loop_module.PAUSE
+    assert [x.levelname for x in caplog.records if "until the system has room" in x.message] == [
+        "WARNING"
+    ]
+    full.error = None
+    assert driven.until_started()
+
+
+def test_a_listener_that_is_none_ends_the_worker(drive):
+    driven = drive()
+    full = Full(fileno=driven.listener.detach())
+    driven.listener = full
+    driven.loop.end()
+    driven.loop = Loop(
+        driven.service, [full], Settings(), driven.connect, driven.started.append, most=10
+    )
+    full.error = errno.EBADF
+    driven.client(GET)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        driven.loop.turn(PATIENCE)
+
+
+class Broken(Connection):
+    """A connection whose first step fails as none should."""
+
+    def advance(self):
+        raise LookupError("nobody expected this")
+
+
+def test_what_a_step_of_a_connection_raises_ends_that_connection_and_nothing_else(driven, caplog):
+    driven.kind = Broken
+    broken = driven.client(GET)
+    driven.turn()
+    driven.kind = Connection
+    driven.client(GET)
+    assert len(driven.turn()) == 1
+    with contextlib.suppress(ConnectionResetError):
+        assert broken.recv(1000) == b""
+    assert [x.exc_info[0] for x in caplog.records if x.exc_info] == [LookupError]
+
+
+# The end of the worker.
+
+
+def test_a_stopping_loop_waits_for_a_head_that_has_begun_and_not_for_others(driven, clock):
+    begun, silent = driven.client(GET[:5]), driven.client()
+    driven.turn()
+    _, idle = kept(driven)
+    driven.loop.stop(2)
+    late = driven.client(GET)
+    clock.now += 2
+    driven.turn()
+    for client in (silent, idle):
+        assert client.recv(1000) == b""
+    assert driven.turn(3) == []  # nobody is accepted
+    begun.sendall(GET[5:])
+    assert driven.until_started().request.path == "/hello"
+    assert not readable(late)
+
+
+def test_a_loop_that_ends_closes_all_there_is(driven, clock):
+    clients = [driven.client(), driven.client(GET[:5]), driven.client(b"NONSENSE\r\n\r\n")]
+    driven.turn()
+    _, idle = kept(driven)
+    driven.loop.end()
+    for client in [*clients, idle]:
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(1000):
+                pass
+    assert driven.service.counters.lingered_as == ["dropped"] * 4
+    driven.loop = types.SimpleNamespace(end=lambda: None)  # it has ended
+
+
+def test_a_thread_that_wakes_a_loop_which_has_ended_writes_nowhere(driven):
+    driven.loop.end()
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(os.fdopen(fd, "rb")) for _ in range(3) for fd in nowhere()]
+        driven.loop.wake()
+        assert [file.read(1) for file in files] == [None] * len(files)
+    driven.loop = types.SimpleNamespace(end=lambda: None)  # it has ended
+
+
+def nowhere():
+    """Give the ends of a connection that have the numbers of the last files that were closed."""
+    for end in socket.socketpair():
+        end.setblocking(False)
+        yield end.detach()

@@ -1,0 +1,254 @@
+"""The socket of one connection: what is done without waiting, and how it ends."""
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+
+import pytest
+
+from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport
+from support import PATIENCE
+from support.socket_pairs import CLOSED, raw, reset, transport_of, what_is_left
+
+
+@pytest.fixture(params=["tcp", "unix", "gevent", "tls"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def transport(ours):
+    transport = transport_of(ours)
+    yield transport
+    transport.close()
+
+
+of_plain_sockets = pytest.mark.parametrize("kind", ["tcp", "unix", "gevent"])
+of_tcp = pytest.mark.parametrize("kind", ["tcp"])
+of_tls = pytest.mark.parametrize("kind", ["tls"])
+
+
+def discard(transport, size):
+    """Discard until so much has come, or the end."""
+    buffer = bytearray(2**20)
+    while size > 0:
+        assert transport.wait(READ, PATIENCE)
+        came = transport.discard(buffer)
+        if came == 0:
+            break
+        size -= came or 0
+    return size
+
+
+# Without waiting.
+
+
+def test_what_is_here_is_received_and_nothing_is_waited_for(transport, theirs):
+    assert transport.receive(10) is None
+    theirs.sendall(b"hello")
+    assert transport.wait(READ, PATIENCE) & READ
+    assert transport.receive(2) == b"he"
+    assert transport.receive(10) == b"llo"
+    assert transport.receive(10) is None
+    theirs.close()
+    assert transport.wait(READ, PATIENCE)
+    assert transport.receive(10) == b""
+
+
+def test_no_more_is_sent_than_there_is_room_for(transport, theirs):
+    piece = b"x" * 65536
+    size = 0
+    while sent := transport.send(piece):
+        size += sent
+    receiver = threading.Thread(target=receive_so_much, args=(theirs, size + 1))
+    receiver.start()
+    while not (sent := transport.send(piece)):
+        assert transport.wait(WRITE, PATIENCE) & WRITE
+    receiver.join()
+    assert 0 < sent <= len(piece)
+
+
+def receive_so_much(sock, size):
+    while size > 0:
+        size -= len(sock.recv(65536))
+
+
+def test_a_wait_is_for_what_it_was_asked_for(transport, theirs):
+    assert transport.wait(READ | WRITE, PATIENCE) == WRITE
+    assert transport.wait(READ, 0) == 0
+    theirs.sendall(b"x")
+    assert transport.wait(READ, PATIENCE) == READ
+    assert transport.wait(WRITE, PATIENCE) == WRITE
+
+
+# The half-close.
+
+
+@of_plain_sockets
+def test_a_half_close_says_that_nothing_follows_and_leaves_what_can_be_read(transport, theirs):
+    transport.send(b"the answer")
+    assert transport.half_close()
+    assert what_is_left(theirs) == b"the answer"
+    buffer = bytearray(100)
+    assert transport.discard(buffer) is None
+    theirs.sendall(b"body")
+    theirs.close()
+    assert discard(transport, 5) == 1
+    assert transport.discard(buffer) == 0
+
+
+def test_nobody_reads_a_connection_that_was_half_closed(transport, theirs):
+    theirs.sendall(b"of nobody")
+    transport.half_close()
+    with pytest.raises(OSError, match="the connection is closed"):
+        transport.receive(1)
+
+
+@pytest.mark.parametrize("leave", [reset, socket.socket.close])
+def test_a_half_close_is_no_error_but_that_of_a_client_that_is_gone(transport, theirs, leave):
+    leave(theirs)
+    with contextlib.suppress(OSError):
+        transport.half_close()
+    assert transport.ended
+    assert transport.discard(bytearray(10)) == 0
+
+
+@of_tcp
+def test_a_half_close_of_a_connection_that_was_reset_says_so(transport, theirs):
+    reset(theirs)
+    assert transport.wait(READ, PATIENCE)
+    with pytest.raises(OSError, match="not connected"):
+        transport.half_close()
+
+
+def test_a_client_that_was_reset_sends_no_more(transport, theirs):
+    transport.half_close()
+    reset(theirs if theirs.family == socket.AF_UNIX else raw(theirs))
+    assert discard(transport, 1) == 1
+
+
+@of_tls
+def test_a_tls_connection_ends_with_a_close_notify_and_then_a_fin(transport, theirs):
+    transport.send(b"the answer")
+    assert transport.half_close()
+    assert theirs.recv(100) == b"the answer"
+    theirs.suppress_ragged_eofs = False  # a FIN without a close_notify would raise
+    assert theirs.recv(100) == b""
+    with raw(theirs) as sock:
+        assert sock.recv(1) == b""
+
+
+@of_tls
+def test_what_comes_by_tls_after_the_close_notify_need_not_be_understood(transport, theirs):
+    transport.half_close()
+    assert theirs.recv(1) == b""
+    with raw(theirs) as sock:
+        sender = threading.Thread(target=sock.sendall, args=(b"no TLS at all" * 100_000,))
+        sender.start()
+        assert discard(transport, 1_300_000) == 0
+        sender.join()
+
+
+@of_tls
+def test_a_tls_client_in_the_middle_of_its_body_gets_the_answer_and_its_end(transport, theirs):
+    theirs.sendall(b"x" * 100_000)
+    assert transport.wait(READ, PATIENCE)
+    transport.receive(1)  # the rest of a record, and more records, are before the client's alert
+    transport.send(b"the answer")
+    assert transport.half_close()
+    assert what_is_left(theirs) == b"the answer"
+    sender = threading.Thread(target=theirs.sendall, args=(b"x" * 10_000_000,))
+    sender.start()
+    discard(transport, 10_000_000)
+    sender.join()
+
+
+@of_tls
+def test_the_end_of_a_tls_connection_waits_for_room(transport, theirs):
+    while transport.send(b"x" * 65536):
+        pass
+    assert not transport.half_close()
+    assert not transport.told
+    receiver = threading.Thread(target=what_is_left, args=(theirs,))
+    receiver.start()
+    while not transport.half_close():
+        assert transport.wait(WRITE, PATIENCE)
+    receiver.join()  # it has met the end
+    assert transport.told
+
+
+@of_tcp
+def test_a_tls_client_that_never_finished_its_handshake_is_no_error(certificates, ours, theirs):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    wrapped = context.wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
+    transport = TLSTransport(wrapped)
+    assert transport.handshake() == READ
+    assert transport.half_close()
+    assert theirs.recv(1) == b""
+    assert transport.discard(bytearray(10)) is None
+    transport.close()
+
+
+# What the client has.
+
+
+def test_an_answer_is_acknowledged_when_the_system_of_the_client_has_it():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = socket.socket()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(listener.getsockname())
+        transport = Transport(listener.accept()[0])
+    with peer:
+        peer.settimeout(PATIENCE)
+        size = 0
+        while sent := transport.send(b"x" * 65536):
+            size += sent
+        transport.half_close()
+        assert not transport.is_acknowledged()
+        receive_so_much(peer, size)
+        assert peer.recv(1) == b""
+        give_up = threading.Event()
+        for _ in range(100 * PATIENCE):  # no event tells
+            if transport.is_acknowledged():
+                break
+            give_up.wait(0.01)
+        assert transport.is_acknowledged()
+        transport.close()
+        assert transport.is_acknowledged()  # nothing more can be known
+
+
+# Closing.
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_close_is_the_end_for_the_client_whoever_else_has_the_socket(transport, theirs, ended):
+    """Another process may: one that the application has started."""
+    copy = os.dup(transport.fileno())
+    try:
+        if ended:
+            transport.half_close()
+        transport.close()
+        assert transport.fileno() == -1
+        with contextlib.suppress(ssl.SSLError):
+            assert theirs.recv(1) == b""
+    finally:
+        os.close(copy)
+
+
+def test_a_close_is_all_there_is(transport, theirs):
+    transport.close()
+    transport.close()
+    assert transport.fileno() == -1
+    with pytest.raises(OSError, match=r"descriptor|closed"):
+        transport.receive(1)
+    theirs.settimeout(PATIENCE)
+
+    def send():
+        for _ in range(1000):
+            theirs.sendall(b"more")
+
+    with pytest.raises(CLOSED):
+        send()

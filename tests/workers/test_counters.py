@@ -1,0 +1,454 @@
+"""What is counted and logged of uploads: by a real gunicorn of each worker, and alone."""
+
+import collections
+import contextlib
+import re
+import socket
+import struct
+
+import pytest
+
+from gunicorn_expect import (
+    BodyTimeout,
+    ClientDisconnected,
+    ContentTooLarge,
+    MalformedBody,
+    State,
+)
+from gunicorn_expect.counters import Counters
+from gunicorn_expect.exchange import Exchange
+from support import PATIENCE
+from support.client import CONTINUE, Client, request, waiting
+from support.http2_client import WAITS, Http2, new_connection
+from support.matrix import WORKERS
+from support.server import Server
+
+#: Nothing is late by these before a test has given up.
+NEVER = {"GUNICORN_EXPECT_LINGER": "600", "GUNICORN_EXPECT_LINGER_IDLE": "600"}
+
+LINGER = "linger."
+
+
+class Statsd:
+    """Where gunicorn sends its metrics."""
+
+    def __init__(self, address=("127.0.0.1", 0)):
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.socket.bind(address)
+        self.socket.settimeout(PATIENCE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.socket.close()
+
+    @property
+    def option(self):
+        address = self.socket.getsockname()
+        where = f"unix://{address}" if isinstance(address, str) else "{}:{}".format(*address)
+        return ("--statsd-host", where)
+
+    def check(self, **expected):
+        """Wait for these counters of ours; there are no others, but those of closing."""
+        counters = collections.Counter()
+        while not counters >= collections.Counter(expected):
+            counters += self._next()
+        assert self.rest(counters) == expected
+
+    def rest(self, counters=()):
+        """Give what is here, beside these counters."""
+        counters = collections.Counter(counters)
+        self.socket.sendto(b"", self.socket.getsockname())
+        while (counted := self._next()) is not None:
+            counters += counted
+        return {name: n for name, n in counters.items() if not name.startswith(LINGER)}
+
+    def wait_for(self, name, value=1):
+        """Wait until a counter has been raised by this in all."""
+        counters = collections.Counter()
+        while counters[name] < value:
+            counters += self._next()
+        assert counters[name] == value
+
+    def _next(self):
+        datagram = self.socket.recv(1000)
+        if not datagram:
+            return None
+        found = re.fullmatch(rb"gunicorn\.expect\.([a-z_.]+):(\d+)\|c\|@1\.0", datagram)
+        assert found or b"gunicorn.expect" not in datagram, datagram
+        return collections.Counter({found[1].decode(): int(found[2])} if found else {})
+
+
+@pytest.fixture(scope="module", params=WORKERS)
+def worker(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def start(worker):
+    """Make a server of this worker kind, which tells this statsd."""
+
+    def make(statsd, *arguments, **env):
+        return Server(*statsd.option, *arguments, worker=WORKERS[worker][0], env=NEVER | env)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def both(start):
+    with (
+        Statsd() as statsd,
+        start(statsd, GUNICORN_EXPECT_POLICY="apps.deciding:policy_by_path") as server,
+    ):
+        yield server, statsd
+
+
+@pytest.fixture
+def server(both):
+    both[1].rest()  # what the last test has left
+    return both[0]
+
+
+@pytest.fixture
+def statsd(both):
+    return both[1]
+
+
+def refuse(client, path="/refuse"):
+    client.send(waiting(f"PUT {path}", "Content-Length: 5000000000"))
+    head, _ = client.receive_response()
+    assert b"\r\nConnection: close\r\n" in head
+
+
+# Expectations.
+
+
+def test_a_client_that_was_told_to_go_on_is_counted(client, statsd):
+    client.send(waiting("PUT /read-by?read-3", "Content-Length: 5"))
+    assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(b"hello")
+    assert client.receive_response()[1] == b"hello"
+    statsd.check(continued=1)
+
+
+def test_a_client_that_did_not_wait_for_the_word_is_counted(client, statsd):
+    client.send(waiting("PUT /read", "Content-Length: 5"), b"hello")
+    assert client.receive_response()[1] == b"hello"
+    statsd.check(waived=1)
+
+
+def test_a_client_that_was_declined_is_counted_with_the_bytes_that_it_need_not_send(client, statsd):
+    refuse(client)
+    statsd.check(declined=1, bytes_not_uploaded=5_000_000_000)
+
+
+def test_a_client_that_was_declined_is_counted_without_bytes_where_nobody_told(client, statsd):
+    client.send(waiting("PUT /refuse", "Transfer-Encoding: chunked"))
+    client.receive_response()
+    statsd.check(declined=1)
+
+
+def test_a_client_that_was_declined_by_an_error_is_counted(client, statsd):
+    client.send(waiting("PUT /fail", "Content-Length: 5"))
+    assert client.receive_response()[0].startswith(b"HTTP/1.1 500 ")
+    statsd.check(declined=1, bytes_not_uploaded=5)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [request("GET /hello"), request("PUT /read", "Content-Length: 5") + b"hello"],
+    ids=["GET", "PUT"],
+)
+def test_requests_of_which_nothing_is_to_be_said_are_not_counted(client, statsd, message):
+    client.send(message)
+    assert client.receive_response()[1] == b"hello"
+    statsd.check()
+
+
+def test_a_client_that_breaks_its_connection_while_it_waits_was_not_declined(server, statsd):
+    with Client(server) as client:
+        client.send(waiting("PUT /refuse-after-event?broken", "Content-Length: 5"))
+        server.board.wait("entered-broken")
+        # A reset, not an end: who has ended may still listen.
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    server.board.set("broken")
+    statsd.check(disconnected=1)
+    server.wait_for_log(r"PUT /refuse-after-event\?broken HTTP/1.1 -> 400 pending")
+
+
+# The policy.
+
+
+def test_a_refusal_of_the_policy_is_counted_beside_what_became_of_the_client(client, statsd):
+    refuse(client, "/refused-by-policy")
+    statsd.check(refused_by_policy=1, declined=1, bytes_not_uploaded=5_000_000_000)
+
+
+def test_a_refusal_of_the_policy_is_counted_where_nobody_waits(client, statsd):
+    client.send(request("PUT /refused-by-policy", "Content-Length: 5"), b"hello")
+    assert client.receive_response()[0].startswith(b"HTTP/1.1 413 ")
+    statsd.check(refused_by_policy=1)
+
+
+# Bodies that do not come whole.
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_counted(client, statsd):
+    client.send(request("PUT /read-broken", "Content-Length: 5"), b"hel")
+    client.shut_down()
+    assert client.receive_response()[1] == b"ClientDisconnected"
+    statsd.check(disconnected=1)
+
+
+def test_a_client_that_leaves_when_the_answer_has_begun_is_counted(client, statsd):
+    client.send(request("PUT /yield-then-read", "Content-Length: 5000000"), b"hel")
+    client.receive_until(b"first ")
+    client.shut_down()
+    statsd.wait_for("disconnected")
+
+
+def test_chunks_that_are_malformed_are_counted(client, statsd):
+    client.send(request("PUT /read-broken", "Transfer-Encoding: chunked"), b"no size\r\n")
+    assert client.receive_response()[1] == b"MalformedBody"
+    statsd.check(malformed=1)
+
+
+def test_a_body_that_is_longer_than_the_policy_allows_is_counted(client, statsd):
+    client.send(request("PUT /read-broken?limit", "Transfer-Encoding: chunked"), b"5\r\nhello\r\n")
+    assert client.receive_response()[1] == b"ContentTooLarge"
+    statsd.check(too_large=1)
+
+
+def test_a_client_that_stalls_is_counted_before_the_answer_and_after_it_has_begun(start):
+    with Statsd() as statsd, start(statsd, GUNICORN_EXPECT_BODY_TIMEOUT="0.2") as server:
+        for path in ("/read-broken", "/yield-then-read"):
+            with Client(server) as client:
+                client.send(request(f"PUT {path}", "Content-Length: 5000000"), b"hel")
+                client.receive_all()
+            statsd.wait_for("body_timeout")
+
+
+# Closing.
+
+
+def test_a_connection_that_the_client_closes_is_counted(server, statsd):
+    with Client(server) as client:
+        refuse(client)
+        client.receive_all()
+    statsd.wait_for("linger.closed")
+
+
+def test_a_connection_whose_time_is_up_is_counted(start):
+    with (
+        Statsd() as statsd,
+        start(statsd, GUNICORN_EXPECT_LINGER_IDLE="0.1") as server,
+        Client(server) as client,
+    ):
+        refuse(client)
+        statsd.wait_for("linger.timed_out")
+
+
+def test_a_connection_that_makes_room_and_one_that_the_end_cuts_off_are_counted(start):
+    with contextlib.ExitStack() as stack:
+        statsd = stack.enter_context(Statsd())
+        limits = ("--worker-connections", "3", "--graceful-timeout", "1")
+        with start(statsd, *limits) as server:
+            for _ in range(5):
+                client = stack.enter_context(Client(server))
+                refuse(client)
+                client.receive_all()
+            statsd.wait_for("linger.dropped", 2)
+        statsd.wait_for("linger.dropped", 3)
+
+
+# HTTP/2.
+
+
+@pytest.mark.parametrize("worker", ["thread", "gevent"], indirect=True)
+def test_streams_are_counted(start):
+    protocols = ("--http-protocols", "h1,h2", "--http2-cleartext", "prior-knowledge")
+    with contextlib.ExitStack() as stack:
+        statsd = stack.enter_context(Statsd())
+        server = stack.enter_context(
+            start(statsd, *protocols, GUNICORN_EXPECT_POLICY="apps.deciding:policy_by_path")
+        )
+        sock = stack.enter_context(socket.create_connection(server.address, PATIENCE))
+        connection = new_connection()
+        connection.initiate_connection()
+        http2 = Http2(server, sock, connection)
+
+        assert http2.answer(http2.open("PUT /refuse", WAITS, ("content-length", "5")))[0] == "401"
+        statsd.check(declined=1, bytes_not_uploaded=5)
+        assert http2.answer(http2.open("PUT /refuse", WAITS))[0] == "401"
+        statsd.check(declined=1)
+        assert http2.answer(http2.open("PUT /refused-by-policy", WAITS))[0] == "413"
+        statsd.check(declined=1, refused_by_policy=1)
+        stream = http2.open("PUT /read", WAITS)
+        assert http2.first(stream) == ["100"]
+        http2.send(stream, b"hello")
+        assert http2.answer(stream) == ["100", "200", b"hello", "end"]
+        statsd.check(continued=1)
+        stream = http2.open("PUT /read", WAITS, data=b"hello", end=True)
+        assert http2.answer(stream) == ["200", b"hello", "end"]
+        statsd.check(waived=1)
+        stream = http2.open("PUT /read-broken")
+        http2.reset(stream)
+        statsd.wait_for("disconnected")
+        stream = http2.open("PUT /refuse-after-event?reset", WAITS)
+        server.board.wait("entered-reset")
+        http2.reset(stream)
+        server.board.set("reset")
+        statsd.check(disconnected=1)
+
+
+# Where it is told.
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["", "preload"])
+def test_a_statsd_may_be_a_file_and_the_names_may_have_a_prefix(start, tmp_path, preload):
+    with (
+        Statsd(str(tmp_path / "statsd")) as statsd,
+        start(statsd, "--statsd-prefix", "site.a", *preload) as server,
+        Client(server) as client,
+    ):
+        refuse(client)
+        datagrams = iter(lambda: statsd.socket.recv(1000), None)
+        assert b"site.a.gunicorn.expect.declined:1|c|@1.0" in datagrams
+        assert next(datagrams) == b"site.a.gunicorn.expect.bytes_not_uploaded:5000000000|c|@1.0"
+
+
+DECIDED = {
+    "continued": "PUT /read-some",
+    "waived": "PUT /read",
+    "declined": "POST /refuse",
+}
+
+
+def decide(server):
+    """Let there be a decision of each kind, and a request without one behind them."""
+    with Client(server) as client:
+        client.send(waiting(f"{DECIDED['continued']}?3", "Content-Length: 3"))
+        client.receive(len(CONTINUE))
+        client.send(b"yes")
+        client.receive_response()
+    with Client(server) as client:
+        client.send(waiting(f"{DECIDED['waived']}?secret", "Content-Length: 3"), b"yes")
+        client.receive_response()
+    with Client(server) as client:
+        client.send(waiting(f"{DECIDED['declined']}?secret", "Content-Length: 3"))
+        client.receive_response()
+    server.get("/hello")
+
+
+def test_at_debug_level_there_is_one_line_for_each_decision_with_its_time(worker):
+    with Server("--log-level", "debug", worker=WORKERS[worker][0]) as server:
+        decide(server)
+    said = [line for line in server.lines if "Expectation" in line]
+    for line, (state, request_line) in zip(said, DECIDED.items(), strict=True):
+        what = rf"Expectation {state} after \d+\.\d ms: {request_line}"
+        assert re.fullmatch(rf"\[.*\] \[\d+\] \[DEBUG\] {what}", line)
+    check_every_line_says_something(server)
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["", "statsd"])
+def test_above_debug_level_nothing_is_logged(worker, told):
+    with Statsd() as statsd:
+        options = statsd.option if told else ()
+        with Server(*options, worker=WORKERS[worker][0]) as server:
+            decide(server)
+    assert [line for line in server.lines if "[DEBUG]" in line or "Expectation" in line] == []
+    check_every_line_says_something(server)
+
+
+def check_every_line_says_something(server):
+    assert server.lines
+    assert [line for line in server.lines if re.search(r"(^|\[[A-Z]+\])\s*$", line)] == []
+
+
+# Alone.
+
+
+class Log:
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.lines = []
+        self.metrics = []
+
+    def debug(self, msg, /, *args, extra):
+        self.lines.append(msg % args)
+        assert extra["mtype"] == "counter"
+        self.metrics.append((extra["metric"], extra["value"]))
+
+
+class BrokenLog:
+    def debug(self, msg, /, *args, extra):
+        raise OSError("no space left on the device")
+
+
+@pytest.fixture
+def log():
+    return Log()
+
+
+class Silence:
+    """The way to a client that waits and sends nothing, and the body that never comes."""
+
+    ended = False
+
+    def arrived(self):
+        return False
+
+
+def decline(counters, length):
+    def on_decided(exchange):
+        counters.decided("PUT", "/files/x", length, exchange)
+
+    exchange = Exchange(Silence(), Silence(), waits=True, on_decided=on_decided)
+    exchange.respond()
+    return exchange
+
+
+def test_a_decision_is_one_line_and_its_bytes_are_another(log):
+    exchange = decline(Counters(log), 5)
+    milliseconds = f"{exchange.decided_after * 1000:.1f}"
+    assert log.lines == [
+        f"Expectation declined after {milliseconds} ms: PUT /files/x",
+        "Bytes not uploaded: 5",
+    ]
+    assert log.metrics == [
+        ("gunicorn.expect.declined", 1),
+        ("gunicorn.expect.bytes_not_uploaded", 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (BodyTimeout("5 bytes are missing"), "body_timeout"),
+        (ClientDisconnected("5 bytes are missing"), "disconnected"),
+        (MalformedBody("5 bytes are missing"), "malformed"),
+        (ContentTooLarge(5), "too_large"),
+    ],
+)
+def test_each_failure_of_a_body_has_its_counter(log, error, name):
+    Counters(log).failed(error)
+    assert log.metrics == [(f"gunicorn.expect.{name}", 1)]
+    assert log.lines == [f"Body not received: {error}"]
+
+
+def test_what_interrupts_a_read_is_no_failure_of_the_body(log):
+    Counters(log).failed(KeyboardInterrupt())
+    assert log.lines == []
+
+
+@pytest.mark.parametrize("log", [None, BrokenLog()], ids=["none", "broken"])
+def test_a_log_that_is_broken_or_is_none_breaks_nothing(log):
+    counters = Counters(log)
+    assert decline(counters, 5).state is State.DECLINED
+    counters.refused("413 Content Too Large")
+    counters.failed(BodyTimeout("late"))
+    counters.late()
+    counters.lingered("closed")

@@ -1,0 +1,344 @@
+"""Stopping, reloading, wearing out, several addresses, closing: what happens around requests.
+
+Each worker kind, on the transports that matter; the gunicorn and the Python that run the tests.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from support import CHECKOUT, PATIENCE, TESTS
+from support.client import CONTINUE, Client, request, waiting
+from support.matrix import WORKERS
+from support.server import Server
+
+#: The log tells when a worker can be connected to, and when it got its signal.
+CONFIGURATION = """
+import os
+import signal
+
+def say(worker, what):
+    os.write(1, f"worker {worker.pid} {what}\\n".encode())
+
+def post_worker_init(worker):
+    def on_term(*arguments):
+        say(worker, "is told to stop")
+        stop(*arguments)
+
+    stop = signal.signal(signal.SIGTERM, on_term)
+    say(worker, "is ready")
+"""
+
+
+@pytest.fixture(params=WORKERS)
+def worker(request):
+    return request.param
+
+
+@pytest.fixture
+def start(worker, tmp_path):
+    """Make a server of this worker kind, whose access log begins with the worker's pid."""
+    configuration = tmp_path / "configuration.py"
+    configuration.write_text(CONFIGURATION, "utf-8")
+
+    def make(*arguments, **options):
+        return Server(
+            *("-c", str(configuration), "--access-logformat", "%(p)s %(r)s -> %(s)s"),
+            *arguments,
+            worker=WORKERS[worker][0],
+            **options,
+        )
+
+    return make
+
+
+def pid_of_worker_that_served(server, line):
+    return server.wait_for_log(rf"^<(\d+)> {line} HTTP/1\.1 -> 200$")[1]
+
+
+def next_worker(server, pid):
+    """Wait for a worker other than this one; give its pid."""
+    return server.wait_for_log(rf"worker (?!{pid} )(\d+) is ready")[1]
+
+
+def upload(client, path="/read", body=b"a body of 18 bytes"):
+    """Upload what is asked for; give the head and the body of the answer."""
+    client.send(waiting(f"PUT {path}", f"Content-Length: {len(body)}"))
+    assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(body)
+    return client.receive_response()
+
+
+def check_the_rule(place):
+    """Check the rule on an address: what reads gets the body, what answers gets none."""
+    with Client(place) as client:
+        head, body = upload(client)
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert body == b"a body of 18 bytes"
+    with Client(place) as client:
+        client.send(waiting("PUT /refuse", "Content-Length: 5"))
+        answer = client.receive_all()
+        assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert answer.count(b"HTTP/1.1") == 1
+
+
+# Stopping and reloading.
+
+
+@contextlib.contextmanager
+def client_that_waits(server):
+    """Give a client whose application is inside and has not read yet."""
+    with Client(server) as client:
+        client.send(waiting("PUT /read-after-event?signalled", "Content-Length: 5"))
+        server.board.wait("entered-signalled")
+        yield client
+
+
+def finish_the_upload(server, client):
+    """Let the application read."""
+    server.board.set("signalled")
+    assert client.receive(len(CONTINUE)) == CONTINUE
+    client.send(b"hello")
+    head, body = client.receive_response()
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert json.loads(body) == ["hello", "continued"]
+
+
+def stop(server):
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_log("Handling signal: term")
+    server.wait_for_log(r"worker \d+ is told to stop")
+
+
+def check_that_it_stopped_in_order(server):
+    assert server.process.wait(PATIENCE) == 0
+    server.wait_for_log("Shutting down: Master")
+    server.wait_for_log(r"Worker exiting \(pid: \d+\)")
+
+
+def test_a_client_that_waits_when_the_server_is_stopped_gets_its_100_and_its_answer(start):
+    with start("--graceful-timeout", "30") as server:
+        with client_that_waits(server) as client:
+            stop(server)
+            finish_the_upload(server, client)
+        check_that_it_stopped_in_order(server)
+
+
+def test_an_upload_that_is_half_sent_when_the_server_is_stopped_is_finished(start):
+    with start("--graceful-timeout", "30") as server:
+        with Client(server) as client:
+            client.send(waiting("PUT /read", "Content-Length: 10"))
+            assert client.receive(len(CONTINUE)) == CONTINUE
+            client.send(b"first")
+            stop(server)
+            client.send(b" last")
+            head, body = client.receive_response()
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert body == b"first last"
+        check_that_it_stopped_in_order(server)
+
+
+def test_a_client_that_waits_when_the_server_is_reloaded_is_finished_by_the_old_worker(start):
+    with start("--graceful-timeout", "30") as server:
+        old = server.wait_for_log(r"worker (\d+) is ready")[1]
+        with client_that_waits(server) as client:
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for_log("Handling signal: hup")
+            new = next_worker(server, old)
+            server.wait_for_log(f"worker {old} is told to stop")
+            finish_the_upload(server, client)
+        line = r"PUT /read-after-event\?signalled"
+        assert pid_of_worker_that_served(server, line) == old
+        server.wait_for_log(rf"Worker exiting \(pid: {old}\)")
+        check_the_rule(server)
+        assert pid_of_worker_that_served(server, "PUT /read") == new
+
+
+def test_the_last_request_of_a_worker_may_be_one_that_waits(start):
+    with start("--max-requests", "1", "--graceful-timeout", "30") as server:
+        old = server.wait_for_log(r"worker (\d+) is ready")[1]
+        with client_that_waits(server) as client:
+            server.wait_for_log("Autorestarting worker after current request")
+            server.board.set("signalled")
+            assert client.receive(len(CONTINUE)) == CONTINUE
+            client.send(b"hello")
+            head, body = client.receive_response()
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"\r\nConnection: close\r\n" in head
+            assert json.loads(body) == ["hello", "continued"]
+            assert client.receive_all() == b""
+        new = next_worker(server, old)
+        with Client(server) as client:
+            assert upload(client)[1] == b"a body of 18 bytes"
+        assert pid_of_worker_that_served(server, "PUT /read") == new
+
+
+# Several addresses, several workers.
+
+
+class Address:
+    """A place to connect to, as gunicorn's log names it."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def connect(self):
+        if self._name.startswith("unix:"):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(PATIENCE)
+            sock.connect(self._name.removeprefix("unix:"))
+            return sock
+        host, port = self._name.removeprefix("http://").split(":")
+        return socket.create_connection((host, int(port)), PATIENCE)
+
+
+@pytest.mark.parametrize("second", ["127.0.0.1:0", "unix:{}/socket"], ids=["tcp", "unix"])
+def test_the_rule_holds_on_every_address(start, tmp_path, second):
+    binds = ("--bind", "127.0.0.1:0", "--bind", second.format(tmp_path))
+    with start(*binds) as server:
+        names = server.wait_for_log(r"Listening at: (\S+)")[1].split(",")
+        assert len(set(names)) == 2
+        for _ in range(2):
+            for name in names:
+                check_the_rule(Address(name))
+
+
+def test_the_rule_holds_where_each_worker_has_a_socket_of_its_own(start):
+    with socket.socket() as place, contextlib.ExitStack() as stack:
+        # Bound, and not listening: it keeps the port for those who share it.
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        place.bind(("127.0.0.1", 0))
+        host, port = place.getsockname()
+        server = start("--reuse-port", "--workers", "2", "--bind", f"{host}:{port}")
+        stack.push(server)  # not entered: the log of a master without a socket names no address
+        server.address = (host, port)
+        next_worker(server, server.wait_for_log(r"worker (\d+) is ready")[1])
+        served = set()
+        for number in range(20):
+            check_the_rule(server)
+            with Client(server) as client:
+                assert upload(client, f"/read?{number}")[0].startswith(b"HTTP/1.1 200 OK\r\n")
+            served.add(pid_of_worker_that_served(server, rf"PUT /read\?{number}"))
+        assert len(served) == 2
+
+
+# Starting.
+
+
+@pytest.mark.parametrize("where", ["command line", "configuration file"])
+def test_the_sync_worker_refuses_threads_and_names_the_worker_that_has_them(tmp_path, where):
+    threads = ["--threads", "2"]
+    if where == "configuration file":
+        configuration = tmp_path / "configuration.py"
+        configuration.write_text("threads = 2\n", "utf-8")
+        threads = ["-c", str(configuration)]
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "--no-control-socket"),
+            *("-k", WORKERS["sync"][0], *threads, "apps.router:app"),
+        ],
+        env={"PYTHONPATH": f"{TESTS}{os.pathsep}{CHECKOUT}"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert result.returncode == 1
+    [line] = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
+    assert line.startswith("Error: gunicorn_expect.workers.sync.Worker ")
+    assert "threads is 2" in line
+    assert "use -k gunicorn_expect.Worker" in line
+    assert "Booting worker" not in result.stderr
+
+
+# Closing.
+
+
+def test_a_body_that_was_not_asked_for_is_not_waited_for_without_end(start, worker):
+    env = {"GUNICORN_EXPECT_BODY_TIMEOUT": "1"}
+    with start(env=env) as server, Client(server) as client:
+        client.send(waiting("PUT /yield-then-read", "Content-Length: 5"))
+        head = client.receive_head()
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nConnection: close\r\n" in head
+        assert client.receive(6) == b"first "
+        if worker != "sync":
+            assert server.get("/hello") == b"hello"
+        assert client.receive_all() == b""
+        gave_up = r"BodyTimeout: .* nothing came from the client for 1 s"
+        gave_up = server.wait_for_log(gave_up).string
+        if worker != "sync":
+            pid = pid_of_worker_that_served(server, "GET /hello")
+            hello = f"<{pid}> GET /hello HTTP/1.1 -> 200"
+            assert server.lines.index(hello) < server.lines.index(gave_up)  # nobody else waited
+
+
+@pytest.mark.parametrize("worker", ["gevent", "sync"], indirect=True)
+def test_a_failure_that_is_no_exception_is_a_500_and_the_worker_lives(start):
+    with start() as server:
+        with Client(server) as client:
+            client.send(waiting("PUT /fail-badly", "Content-Length: 5"))
+            assert client.receive_all().startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+        server.wait_for_log("BaseException: the application failed badly")
+        check_the_rule(server)
+        assert len([line for line in server.lines if "Booting worker" in line]) == 1
+
+
+@pytest.mark.parametrize("worker", ["gevent"], indirect=True)
+def test_a_server_that_keeps_nothing_alive_closes_when_the_application_exits(start):
+    with start("--keep-alive", "0") as server, Client(server) as client:
+        client.send(request("GET /exit"))
+        assert client.receive_all() == b""
+
+
+@pytest.mark.parametrize("worker", ["thread", "gevent"], indirect=True)
+def test_a_server_that_keeps_nothing_alive_waits_for_the_first_request(start):
+    with start("--keep-alive", "0") as server, Client(server) as early:
+        for _ in range(3):
+            assert server.get("/hello") == b"hello"
+        # Accepted by now, as it was before the others.
+        early.send(request("GET /hello"))
+        head, body = early.receive_response()
+        assert b"\r\nConnection: close\r\n" in head
+        assert body == b"hello"
+
+
+@pytest.fixture
+def tls_socket(start, certificates):
+    """Connect by TLS; unlike others, what is received ends only where the server says so."""
+    context = certificates.trust()
+    with (
+        start("--keep-alive", "1", transport="tls", certificates=certificates) as server,
+        socket.create_connection(server.address, PATIENCE) as sock,
+        context.wrap_socket(sock, server_hostname="localhost", suppress_ragged_eofs=False) as tls,
+    ):
+        yield tls
+
+
+def receive_to_close_notify(tls):
+    """Receive until the close_notify. A FIN without one raises ssl.SSLEOFError."""
+    return b"".join(iter(lambda: tls.recv(65536), b""))
+
+
+def test_a_refusal_by_tls_ends_with_a_close_notify(tls_socket):
+    tls_socket.sendall(waiting("PUT /refuse", "Content-Length: 5"))
+    answer = receive_to_close_notify(tls_socket)
+    assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("worker", ["thread", "gevent"], indirect=True)
+def test_an_idle_connection_by_tls_ends_with_a_close_notify(tls_socket):
+    tls_socket.sendall(request("GET /hello"))
+    answer = receive_to_close_notify(tls_socket)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nConnection: keep-alive\r\n" in answer
+    assert answer.endswith(b"\r\n\r\nhello")

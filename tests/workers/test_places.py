@@ -1,0 +1,222 @@
+"""An application that waits for its client lends its place, and goes on as soon as bytes come."""
+
+import contextlib
+import functools
+import json
+import threading
+
+import pytest
+
+from support.client import CONTINUE, Client, request, waiting
+from support.matrix import WORKERS
+from support.server import Server
+
+
+@pytest.fixture(scope="module")
+def serve(certificates, tmp_path_factory):
+    """Serve these applications, each way once."""
+
+    @functools.cache
+    def serve(worker="thread", transport="tcp", threads=2, app="apps.holding:app", **settings):
+        count = () if worker == "sync" else ("--threads", str(threads))
+        return stack.enter_context(
+            Server(
+                *("--timeout", "600", *count),
+                app=app,
+                worker=WORKERS[worker][0],
+                transport=transport,
+                certificates=certificates,
+                env={
+                    "HOLDING": str(tmp_path_factory.mktemp("holding")),
+                    **{f"GUNICORN_{name.upper()}": str(x) for name, x in settings.items()},
+                },
+            )
+        )
+
+    with contextlib.ExitStack() as stack:
+        yield serve
+
+
+class Upload(Client):
+    """An upload of two bytes that pauses between them."""
+
+    def __init__(self, server, path, name, framing="length", version="1.1"):
+        super().__init__(server)
+        self._board = server.board
+        self._name = name
+        self._pieces = (
+            [b"1", b"2"] if framing == "length" else [b"1\r\n1\r\n", b"1\r\n2\r\n0\r\n\r\n"]
+        )
+        field = "Content-Length: 2" if framing == "length" else "Transfer-Encoding: chunked"
+        self.send(request(f"POST {path}?{name} HTTP/{version}", field, "Connection: close"))
+        self.send(self._pieces[0])
+
+    def until(self, what):
+        self._board.wait(f"{what}-{self._name}")
+
+    def end(self):
+        self.send(self._pieces[1])
+        return self
+
+    def assert_answered(self):
+        """Return how many were under way when it began."""
+        head, body = self.receive_response()
+        assert head.split(b" ")[1] == b"200", head
+        answer = json.loads(body)
+        assert answer["size"] == 2
+        return answer["beside"]
+
+
+FRAMINGS = [("length", "1.0"), ("length", "1.1"), ("chunked", "1.1")]
+#: No two uploads of a test session have the same.
+NAMES = map(str, iter(range(10**9)))
+
+
+@contextlib.contextmanager
+def uploads(server, path, count, **framing):
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(Upload(server, path, next(NAMES), **framing)) for _ in range(count)
+        ]
+
+
+def assert_all_answered(uploads):
+    """End them all first: nobody knows in which order they get what they want."""
+    for upload in uploads:
+        upload.end()
+    for upload in uploads:
+        upload.assert_answered()
+
+
+def assert_serves(server):
+    assert server.get("/hello") == b"hello"
+
+
+@pytest.mark.parametrize(("framing", "version"), FRAMINGS)
+@pytest.mark.parametrize(
+    ("worker", "transport"),
+    [("thread", "tcp"), ("thread", "unix"), ("thread", "tls"), ("gevent", "tcp"), ("sync", "tcp")],
+)
+def test_an_upload_goes_on_when_the_one_thread_waits_for_the_lock_that_it_holds(
+    serve, worker, transport, framing, version
+):
+    server = serve(worker, transport, threads=1)
+    with uploads(server, "/lock", 1, framing=framing, version=version) as [holder]:
+        holder.until("has")
+        with uploads(server, "/lock", 1, framing=framing, version=version) as [other]:
+            if worker != "sync":
+                other.until("wants")
+            holder.end().assert_answered()
+            other.end().assert_answered()
+    assert_serves(server)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+@pytest.mark.parametrize("held", ["/lock", "/file-lock"])
+def test_an_upload_goes_on_when_all_threads_wait_for_the_lock_that_it_holds(serve, held, transport):
+    server = serve(transport=transport)
+    with uploads(server, held, 1) as [holder]:
+        holder.until("has")
+        with uploads(server, held, 2) as others:
+            for other in others:
+                other.until("wants")
+            assert_all_answered([holder, *others])
+    assert_serves(server)
+
+
+def test_uploads_go_on_when_all_threads_wait_for_the_connections_that_they_hold(serve):
+    server = serve()
+    with uploads(server, "/connection", 2) as holders:
+        for holder in holders:
+            holder.until("has")
+        with uploads(server, "/connection", 2) as others:
+            for other in others:
+                other.until("wants")
+            assert_all_answered([*holders, *others])
+    assert_serves(server)
+
+
+def test_a_lock_is_free_again_when_the_client_of_its_holder_has_left(serve):
+    server = serve()
+    with uploads(server, "/lock", 1) as [holder]:
+        holder.until("has")
+        with uploads(server, "/lock", 2) as others:
+            for other in others:
+                other.until("wants")
+            holder.close()
+            assert_all_answered(others)
+    assert_serves(server)
+
+
+def test_uploads_that_are_written_in_one_transaction_at_a_time_are_all_answered(serve):
+    """As a package index does: it begins to write, then reads its clients at their pace."""
+    server = serve()
+    size = 2_000_000
+    pause = threading.Event()
+    answers = []
+
+    def upload():
+        with Client(server) as client:
+            fields = f"Content-Length: {size}", "Connection: close"
+            client.send(request(f"POST /transaction?{next(NAMES)}", *fields))
+            for _ in range(16):
+                client.send(bytes(size // 16))
+                pause.wait(0.03)  # its pace: longer than any upload in a data centre pauses
+            answers.append(json.loads(client.receive_response()[1])["size"])
+
+    threads = [threading.Thread(target=upload) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [size] * 6
+    assert_serves(server)
+
+
+@pytest.mark.parametrize("app", ["app", "django_app"])
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_uploads_that_another_thread_reads_hold_no_place(serve, app, transport):
+    """The view is asynchronous: asgiref's thread reads, and that of the worker waits for it."""
+    server = serve("thread", transport, threads=4, app=f"apps.asynchronous_frameworks:{app}")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for _ in range(4)]
+        for client in clients:
+            client.send(waiting("POST /", "Content-Length: 5", "Connection: close"))
+            assert client.receive(len(CONTINUE)) == CONTINUE
+        assert server.get("/") == b"0"
+        for client in clients:
+            client.send(b"hello")
+            assert client.receive_response()[1] == b"5"
+
+
+def test_a_request_is_answered_beside_900_uploads_that_stall(serve):
+    server = serve(threads=4)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for _ in range(900)]
+        for client in clients:
+            client.send(waiting("POST /nothing?stalls", "Content-Length: 5"))
+        for client in clients:
+            assert client.receive(len(CONTINUE)) == CONTINUE
+        assert_serves(server)
+        for client in clients:
+            client.send(b"1")
+        assert_serves(server)
+
+
+# The setting.
+
+
+def test_another_application_starts_while_one_waits_for_its_client(serve):
+    server = serve(threads=1, expect_lend_threads=True)
+    with uploads(server, "/nothing", 1) as [first], uploads(server, "/nothing", 1) as [second]:
+        second.until("has")
+        assert second.end().assert_answered() == 1
+        assert first.end().assert_answered() == 0
+
+
+def test_no_other_application_starts_where_threads_are_not_lent(serve):
+    server = serve(threads=1, expect_lend_threads=False)
+    with uploads(server, "/nothing", 1) as [first], uploads(server, "/nothing", 1) as [second]:
+        first.until("has")
+        for upload in (first, second):
+            assert upload.end().assert_answered() == 0

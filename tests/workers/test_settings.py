@@ -1,0 +1,438 @@
+"""The expect_* settings: where they come from, and what they may be."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from gunicorn.app.wsgiapp import WSGIApplication
+
+from gunicorn_expect import Proceed, Refuse, inline, policies, settings
+from gunicorn_expect.settings import Settings
+from support import CHECKOUT, PATIENCE, TESTS
+from support.matrix import WORKERS
+from support.server import Server
+
+NO_SECONDS = ["", "soon", "2s", "-1", "-0.5", "nan", "inf", "-inf"]
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "some.py"
+
+
+@pytest.fixture
+def configured(tmp_path, monkeypatch):
+    """Give gunicorn's configuration as it loads it with these arguments."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
+    modules = set(sys.modules)
+
+    def load(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gunicorn", *arguments, "apps.router:app"])
+        return WSGIApplication().cfg
+
+    yield load
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+# Where they come from.
+
+
+def test_the_defaults_are_those_of_the_documentation(configured):
+    found = settings.load(configured(), {})
+    assert found == Settings(expect_linger=30, expect_linger_idle=2)
+
+
+def test_a_configuration_file_sets_them(configured, file):
+    file.write_text("expect_linger = 10\nexpect_linger_idle = 0.5\n", "utf-8")
+    for location in (str(file), f"file:{file}"):
+        found = settings.load(configured("-c", location), {})
+        assert found == Settings(expect_linger=10, expect_linger_idle=0.5)
+
+
+def test_what_a_configuration_file_leaves_out_has_its_default(configured, file):
+    file.write_text("expect_linger_idle = 7\nworkers = 3\n", "utf-8")
+    cfg = configured("-c", str(file))
+    assert settings.load(cfg, {}) == Settings(expect_linger_idle=7)
+    assert cfg.workers == 3
+
+
+@pytest.mark.parametrize("name", ["configuration", "package.configuration"])
+def test_a_configuration_module_sets_them(configured, tmp_path, name):
+    file = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("expect_linger = 12\n", "utf-8")
+    assert settings.load(configured("-c", f"python:{name}"), {}) == Settings(expect_linger=12)
+
+
+def test_gunicorns_arguments_in_the_environment_may_name_the_file(configured, file, monkeypatch):
+    file.write_text("expect_linger = 13\n", "utf-8")
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", f"-c {file}")
+    assert settings.load(configured(), {}) == Settings(expect_linger=13)
+
+
+def test_the_environment_sets_them(configured):
+    environ = {"GUNICORN_EXPECT_LINGER": "14", "GUNICORN_EXPECT_LINGER_IDLE": "0.25"}
+    assert settings.load(configured(), environ) == Settings(
+        expect_linger=14, expect_linger_idle=0.25
+    )
+
+
+def test_the_environment_is_that_of_the_process_unless_given(configured, monkeypatch):
+    cfg = configured()
+    monkeypatch.setenv("GUNICORN_EXPECT_LINGER", "15")
+    assert settings.load(cfg) == Settings(expect_linger=15)
+
+
+def test_the_environment_wins_over_the_file_for_what_it_names(configured, file):
+    file.write_text("expect_linger = 1\nexpect_linger_idle = 3\n", "utf-8")
+    found = settings.load(configured("-c", str(file)), {"GUNICORN_EXPECT_LINGER": "16"})
+    assert found == Settings(expect_linger=16, expect_linger_idle=3)
+
+
+# What they may be.
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("0", 0), ("0.0", 0), (" 2 ", 2), ("1e3", 1000)])
+def test_seconds_are_numbers_from_0_up(configured, value, seconds):
+    found = settings.load(configured(), {"GUNICORN_EXPECT_LINGER": value})
+    assert found == Settings(expect_linger=seconds)
+    assert isinstance(found.expect_linger, float)
+
+
+@pytest.mark.parametrize("value", NO_SECONDS)
+def test_a_value_in_the_environment_that_is_none_is_refused_by_its_name_there(configured, value):
+    with pytest.raises(ValueError, match=r"^GUNICORN_EXPECT_LINGER_IDLE is ") as raised:
+        settings.load(configured(), {"GUNICORN_EXPECT_LINGER_IDLE": value})
+    assert str(raised.value) == (
+        f"GUNICORN_EXPECT_LINGER_IDLE is {value!r}; it takes a number, 0 or more"
+    )
+
+
+@pytest.mark.parametrize("value", [*map(repr, NO_SECONDS), "None", "-1", "[2]", "float('inf')"])
+def test_a_value_in_the_file_that_is_none_is_refused_by_its_name_there(configured, file, value):
+    file.write_text(f"expect_linger = {value}\n", "utf-8")
+    with pytest.raises(ValueError, match=r"^expect_linger is .*; it takes a number, 0 or more$"):
+        settings.load(configured("-c", str(file)), {})
+
+
+def test_a_bad_value_in_the_file_is_refused_even_if_the_environment_wins(configured, file):
+    file.write_text("expect_linger = 'soon'\n", "utf-8")
+    with pytest.raises(ValueError, match=r"^expect_linger is 'soon'"):
+        settings.load(configured("-c", str(file)), {"GUNICORN_EXPECT_LINGER": "1"})
+
+
+# The policy.
+
+
+def a_policy(environ):
+    """Decide nothing."""
+
+
+async def an_async_policy(environ):
+    """Decide too late."""
+
+
+class Made:
+    """A policy that keeps a secret."""
+
+    def __init__(self):
+        self.secret = "s3cret"
+
+    def __repr__(self):
+        return f"Made({self.secret!r})"
+
+
+class MadeWrongly(Made):
+    def __call__(self):
+        """Take no environ."""
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_there_need_not_be_a_policy(value):
+    found = settings.check({"expect_policy": value}, {})
+    assert found == Settings()
+    assert settings.policy_of(found) is None
+
+
+def test_a_policy_is_a_callable_or_its_place(tmp_path, configured):
+    assert settings.policy_of(settings.check({"expect_policy": a_policy}, {})) is a_policy
+    place = settings.check({}, {"GUNICORN_EXPECT_POLICY": "apps.deciding:policy"})
+    assert settings.policy_of(place).__module__ == "apps.deciding"
+    inside = settings.check({}, {"GUNICORN_EXPECT_POLICY": "apps.deciding:Policies.strict"})
+    assert settings.policy_of(inside)({}).status == "403 Forbidden"
+
+
+def test_the_place_of_a_policy_is_looked_for_and_not_imported(configured, tmp_path):
+    configured()
+    tmp_path.joinpath("not_to_be_imported.py").write_text("raise LookupError", "utf-8")
+    found = settings.check({"expect_policy": "not_to_be_imported:policy"}, {})
+    with pytest.raises(ValueError, match=r"^expect_policy is .*: LookupError"):
+        settings.policy_of(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("deciding", "it takes a callable, or 'module:callable'"),
+        ("apps.deciding:", "it takes a callable, or 'module:callable'"),
+        (":policy", "it takes a callable, or 'module:callable'"),
+        ("apps.deciding:policy()", "it takes a callable, or 'module:callable'"),
+        (3, "which can't be called"),
+        (lambda: None, "which can't be called with an environ: too many positional arguments"),
+        (an_async_policy, "an async function"),
+    ],
+)
+def test_a_policy_that_is_none_is_refused_at_once(value, why):
+    with pytest.raises(ValueError, match=f"^expect_policy is .*{re.escape(why)}"):
+        settings.check({"expect_policy": value}, {})
+
+
+@pytest.mark.parametrize("value", [Made(), MadeWrongly(), [Made()]])
+@pytest.mark.parametrize("name", ["expect_policy", "expect_linger", "expect_warn", "expect_polcy"])
+def test_what_is_set_wrongly_is_named_by_its_type(name, value):
+    with pytest.raises(ValueError, match=f"^{name}") as raised:
+        settings.check({name: value}, {})
+    assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("makes", "write"),
+    [
+        *((getattr(policies, name), f"{name}(...)") for name in policies.__all__ if name.islower()),
+        (inline, "inline(...)"),
+        (Refuse, "lambda environ: Refuse(...)"),
+        (Proceed, "lambda environ: Proceed(...)"),
+    ],
+)
+def test_what_makes_policies_is_none_itself(makes, write):
+    line = f"which is not a policy itself: write {write}"
+    with pytest.raises(ValueError, match=f"^expect_policy is .*{re.escape(line)}$"):
+        settings.check({"expect_policy": makes}, {})
+    place = f"{makes.__module__}:{makes.__qualname__}"
+    with pytest.raises(ValueError, match=f"^expect_policy is '{place}', {re.escape(line)}$"):
+        settings.policy_of(settings.check({}, {"GUNICORN_EXPECT_POLICY": place}))
+
+
+@pytest.mark.parametrize(
+    ("place", "missing"),
+    [("no_such_module:policy", "no_such_module"), ("no_such.module:policy", "no_such")],
+)
+def test_a_policy_in_no_module_is_refused_before_a_worker_boots(configured, place, missing):
+    with pytest.raises(
+        ValueError, match=f"^expect_policy is .*, and there is no module {missing!r}$"
+    ):
+        settings.load(configured(), {"GUNICORN_EXPECT_POLICY": place})
+
+
+def test_the_package_of_a_policy_is_not_imported_to_look_for_it(configured, tmp_path):
+    package = tmp_path / "not_to_be_imported"
+    package.mkdir()
+    package.joinpath("__init__.py").write_text("raise LookupError", "utf-8")
+    cfg = configured()
+    assert settings.load(cfg, {"GUNICORN_EXPECT_POLICY": "not_to_be_imported.policy:decide"})
+
+
+@pytest.mark.parametrize("way", ["chdir", "pythonpath"])
+def test_the_checked_worker_leaves_it_to_the_start_to_look_for_the_policy(tmp_path, way):
+    tmp_path.joinpath("sub").mkdir()
+    tmp_path.joinpath("sub", "mine.py").write_text("def policy(environ): pass", "utf-8")
+    tmp_path.joinpath("some.py").write_text(
+        "import gunicorn_expect\n"
+        "worker_class = gunicorn_expect.Worker.checked\n"
+        "expect_policy = 'mine:policy'\n"
+        f"{way} = {str(tmp_path / 'sub')!r}\n",
+        "utf-8",
+    )
+    with Server.of(
+        [sys.executable, "-m", "gunicorn", "-c", "some.py", "apps.router:app"],
+        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT)))},
+        cwd=tmp_path,
+    ) as server:
+        assert server.get("/hello") == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("apps.deciding:polcy", "AttributeError: module 'apps.deciding' has no attribute 'polcy'"),
+        ("apps.deciding:ASKED", "which can't be called"),
+        ("apps.deciding:with_one_too_many", "which can't be called with an environ"),
+    ],
+)
+def test_a_place_without_a_policy_is_refused_by_the_worker(value, why):
+    with pytest.raises(ValueError, match=f"^expect_policy is {value!r}.*{re.escape(why)}"):
+        settings.policy_of(settings.check({"expect_policy": value}, {}))
+
+
+# Switches, and names that are none.
+
+
+@pytest.mark.parametrize(
+    ("value", "on"), [(True, True), (0, False), ("false", False), ("True", True), ("1", True)]
+)
+def test_a_switch_is_on_or_off(value, on):
+    assert settings.check({"expect_warn": value}, {}) == Settings(expect_warn=on)
+
+
+@pytest.mark.parametrize("value", ["no", "", None, 2, "off"])
+def test_a_switch_that_is_neither_is_refused(value):
+    with pytest.raises(ValueError, match=r"^expect_warn is .*; it takes True or False$"):
+        settings.check({"expect_warn": value}, {})
+
+
+@pytest.mark.parametrize(
+    ("configured", "environ", "line"),
+    [
+        (
+            {"expect_liner": 3},
+            {},
+            "expect_liner: there is no such setting; the nearest is expect_linger",
+        ),
+        (
+            {},
+            {"GUNICORN_EXPECT_BODYTIMEOUT": "3"},
+            "GUNICORN_EXPECT_BODYTIMEOUT: there is no such setting; "
+            "the nearest is GUNICORN_EXPECT_BODY_TIMEOUT",
+        ),
+        (
+            {"expect_": None},
+            {},
+            "expect_: there is no such setting; the nearest is expect_warn",
+        ),
+    ],
+)
+def test_a_name_that_is_none_is_refused_with_the_nearest_right_one(configured, environ, line):
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        settings.check(configured, environ)
+
+
+def test_other_names_are_none_of_ours():
+    assert settings.check({"expected": 1, "Expect_linger": 2}, {"EXPECT_LINGER": "x"}) == Settings()
+
+
+# What gunicorn makes of it.
+
+
+@pytest.mark.parametrize("worker", ["Worker", "GeventWorker", "workers.sync.Worker"])
+@pytest.mark.parametrize("where", ["file", "module", "environment"])
+def test_check_config_finds_a_bad_value_where_the_file_names_the_checked_worker(
+    tmp_path, worker, where
+):
+    text = "import gunicorn_expect.workers.sync\n"
+    text += f"worker_class = gunicorn_expect.{worker}.checked\n"
+    text += "expect_linger = 'soon'\n" if where != "environment" else ""
+    tmp_path.joinpath("some.py").write_text(text, "utf-8")
+    result = check_config(
+        tmp_path,
+        *("-c", "python:some" if where == "module" else "some.py"),
+        **({"GUNICORN_EXPECT_LINGER": "soon"} if where == "environment" else {}),
+    )
+    assert result.returncode == 1
+    name = "GUNICORN_EXPECT_LINGER" if where == "environment" else "expect_linger"
+    assert f"{name} is 'soon'; it takes a number, 0 or more" in result.stderr
+
+
+def test_check_config_is_content_with_good_ones(tmp_path):
+    text = "import gunicorn_expect\nworker_class = gunicorn_expect.Worker.checked\n"
+    tmp_path.joinpath("some.py").write_text(text + "expect_linger = 3\n", "utf-8")
+    result = check_config(tmp_path, "-c", "some.py")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def check_config(folder, *options, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--check-config", *options, "apps.router:app"],
+        cwd=folder,
+        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT, folder)))} | env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_the_checked_worker_serves(tmp_path):
+    text = "import gunicorn_expect\nworker_class = gunicorn_expect.GeventWorker.checked\n"
+    tmp_path.joinpath("some.py").write_text(text, "utf-8")
+    with Server.of(
+        [sys.executable, "-m", "gunicorn", "-c", "some.py", "apps.router:app"],
+        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT)))},
+        cwd=tmp_path,
+    ) as server:
+        server.wait_for_log("Using worker: Worker")
+        assert server.get("/hello") == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("apps.deciding:polcy", "which can't be loaded: Attr"),
+        ("gunicorn_expect.policies:max_length", "which is not a policy itself: write max_length"),
+    ],
+)
+def test_a_policy_that_the_worker_does_not_find_stops_gunicorn(place, why):
+    server = Server(env={"GUNICORN_EXPECT_POLICY": place})
+    try:
+        server.wait_for_log(f"expect_policy is '{place}', {why}")
+        assert server.process.wait(PATIENCE) != 0
+    finally:
+        server.__exit__()
+
+
+def stopped(folder, worker, *options, **env):
+    """Start gunicorn, which stops before a worker boots; give the line that it says."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "--no-control-socket"),
+            *("-k", WORKERS[worker][0], *options, "apps.router:app"),
+        ],
+        cwd=folder,
+        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT, folder)))} | env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "Booting worker" not in result.stderr
+    [line] = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
+    return line
+
+
+@pytest.mark.parametrize("where", ["file", "default file", "module", "environment"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path, worker, where):
+    name = "gunicorn.conf.py" if where == "default file" else "some.py"
+    tmp_path.joinpath(name).write_text("expect_linger = 'soon'\n", "utf-8")
+    options = {"file": ["-c", "some.py"], "module": ["-c", "python:some"]}.get(where, [])
+    env = {"GUNICORN_EXPECT_LINGER": "soon"} if where == "environment" else {}
+    line = stopped(tmp_path, worker, *options, **env)
+    name = "GUNICORN_EXPECT_LINGER" if where == "environment" else "expect_linger"
+    assert line == f"Error: {name} is 'soon'; it takes a number, 0 or more"
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_forgotten_call_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path, worker):
+    tmp_path.joinpath("gunicorn.conf.py").write_text(
+        "from gunicorn_expect import policies\nexpect_policy = policies.max_length\n", "utf-8"
+    )
+    assert stopped(tmp_path, worker) == (
+        "Error: expect_policy is gunicorn_expect.policies.max_length, which is not a policy "
+        "itself: write max_length(...)"
+    )
+
+
+def test_a_value_that_has_become_bad_stops_gunicorn_at_the_next_reload(file):
+    file.write_text("expect_linger = 1\n", "utf-8")
+    with Server("-c", str(file)) as server:
+        assert server.get("/hello") == b"hello"
+        file.write_text("expect_linger = 'later'\n", "utf-8")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log(r"expect_linger is 'later'; it takes a number")
+        assert server.process.wait(PATIENCE) != 0
