@@ -11,7 +11,7 @@ from differential.deviations import (
     DEVIATIONS,
     Case,
     as_ordinary_field,
-    expects_unknown,
+    must_differ,
 )
 from differential.servers import Exchange
 
@@ -36,6 +36,8 @@ class Difference:
                 mine, theirs = ({key: x.get(key) for key in changed} for x in (mine, theirs))
             if mine != theirs:
                 lines += [f"  {name}, ours:  {mine!r}", f"  {name}, stock: {theirs!r}"]
+        if len(lines) == 1:
+            lines.append(f"  it does not, but we have promised to: {self.ours.sent!r}")
         return "\n".join(lines)
 
 
@@ -56,7 +58,7 @@ def compare(server, stream):
     for number in range(max(len(ours), len(stock))):
         mine = ours[number] if number < len(ours) else None
         theirs = stock[number] if number < len(stock) else None
-        if mine and theirs and mine.seen() == theirs.seen() and not _must_differ(theirs):
+        if mine and theirs and mine.seen() == theirs.seen() and not must_differ(theirs):
             continue
         # Behind a deviation our connection ends.
         if mine is None or len(ours) > number + 1:
@@ -77,10 +79,6 @@ def compare(server, stream):
 
 def _last(exchanges):
     return exchanges[-1].sent if exchanges else b""
-
-
-def _must_differ(theirs):
-    return theirs.environ is not None and expects_unknown(theirs.environ)
 
 
 def _take_for_ordinary(exchange):

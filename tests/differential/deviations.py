@@ -88,8 +88,7 @@ def declined(case):
 
 
 def closes_as_asked(case):
-    options = [option.strip(" \t").lower() for option in case.field("HTTP_CONNECTION").split(",")]
-    return "close" in options and case.only_closes()
+    return asks_to_close(case.environ) and case.only_closes()
 
 
 def body_ends_early(case):
@@ -178,6 +177,19 @@ def expects_unknown(environ):
     """Return whether a request asks for what nobody knows."""
     members = environ.get(as_ordinary_field("HTTP_EXPECT"), "").split(",")
     return any(member.strip(" \t").lower() not in ("", "100-continue") for member in members)
+
+
+def asks_to_close(environ):
+    """Return whether a request has the connection option "close"."""
+    options = environ.get("HTTP_CONNECTION", "").split(",")
+    return any(option.strip(" \t").lower() == "close" for option in options)
+
+
+def must_differ(exchange):
+    """Return whether we have promised to do better than this exchange of gunicorn's."""
+    environ = exchange.environ or {}
+    keeps = b"\r\nConnection: keep-alive\r\n" in exchange.sent
+    return expects_unknown(environ) or (asks_to_close(environ) and keeps)
 
 
 def as_ordinary_field(data):

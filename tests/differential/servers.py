@@ -21,6 +21,7 @@ from gunicorn_expect.states import End
 from gunicorn_expect.transport import READ, Transport
 from support.connections import service
 
+_OF_ERRORS = {"flush", "write", "writelines"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _DATE = re.compile(rb"\r\nDate: [^\r]*(?=\r\n)")
 
@@ -69,7 +70,8 @@ class Application:
         exchange.environ = {
             name: value for name, value in environ.items() if name not in _OF_THE_SERVER
         }
-        exchange.environ["wsgi.errors"] = type(environ["wsgi.errors"])
+        # PEP 3333 names its methods, and no class.
+        exchange.environ["wsgi.errors"] = {*dir(environ["wsgi.errors"])} & _OF_ERRORS
         try:
             self._read(environ["wsgi.input"], reads)
         except Exception as error:

@@ -44,6 +44,14 @@ NAMES = _words("""Host Host Accept Accept Cookie Cookie X-A X-A x-a Content-Type
     PATH_INFO Path-Info REMOTE_USER Remote-User REMOTE-ADDR Remote_Addr Server-Name HTTPS Proxy
     CONTENT_LENGTH Content_Type Http-Host HTTP_HOST wsgi.input wsgi.url_scheme Upgrade TE Trailer
     Keep-Alive Forwarded !#$%&'*+-.^_`|~0Az X-Ssl Authorization""")
+#: Of a head as most clients and proxies send it: each once, with one space.
+ORDINARY = _words("""Accept User-Agent Cookie Connection Content-Type X-A x-b X-Forwarded-For
+    X-Forwarded-Proto X-Forwarded-Ssl X-Forwarded-Protocol X-Ssl Script-Name Remote-User Path-Info
+    Upgrade Expect Authorization Server-Name Remote-Addr Http-Host HTTPS""")
+ORDINARY_VALUES = _words(
+    "a a,b https http on close keep-alive websocket text/plain 100-continue / h:80"
+)
+ORDINARY_VALUES += ["", "a b", "keep-alive, close", "\xe9"]
 BAD_NAMES = ["", "X ", "X\t", " X", "X Y", "X(", "X/", "@"]
 BAD_NAMES += ["X\x00", "X\x7f", "X\x80", "\xdf", "\xb5"]
 VALUES = _words("""a a b a,b https https http on ssl /prefix /prefix /other / h h:80 127.0.0.1 ::1
@@ -220,7 +228,7 @@ class _Draw:
         self._faults = self.of([0, 0, 0, 1, 1, 2])
         framing, body = self.body()
         lines = [self.request_line()]
-        names = [self.field() for _ in range(self.how_many())]
+        names = self.ordinary_fields() if self.one_in(2) else self.fields()
         if not self.faulty(8):
             names.insert(self.below(len(names) + 1), b"Host: h")
         for line in framing:
@@ -261,10 +269,17 @@ class _Draw:
             line = line.format(*parts)
         return line.encode("latin-1")
 
-    def how_many(self):
+    def fields(self):
+        count = self.of([0, 1, 2, 3, 6])
         if self.one_in(12) and self._limits.fields < 200:
-            return self.around(self._limits.fields - 1)
-        return self.of([0, 1, 2, 3, 6])
+            count = self.around(self._limits.fields - 1)
+        return [self.field() for _ in range(count)]
+
+    def ordinary_fields(self):
+        """Return a head in which no field is unusual, or only one."""
+        names = self._random.sample(ORDINARY, self.of([0, 1, 3, 6]))
+        lines = [f"{name}: {self.of(ORDINARY_VALUES)}".encode("latin-1") for name in names]
+        return [*lines, self.field()] if self.one_in(2) else lines
 
     def line_end(self, often):
         return self.of(LINE_ENDS) if self.faulty(often) else b"\r\n"
