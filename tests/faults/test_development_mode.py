@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from faults.unfriendly import EXCHANGES, HTTP2_EXCHANGES, WAYS_TO_LEAVE, Http2, serve
+from faults.unfriendly import EXCHANGES, HTTP2_EXCHANGES, WAYS_TO_LEAVE, Http2Server, serve
 from support.client import Client
 from support.matrix import WORKERS
 
@@ -60,5 +60,5 @@ def test_uploads_and_refusals_over_http_2_leave_no_resource_warning(worker, cert
         transport="tls",
         certificates=certificates,
     ) as server:
-        upload_and_leave(Http2(server, certificates), HTTP2_EXCHANGES)
+        upload_and_leave(Http2Server(server, certificates), HTTP2_EXCHANGES)
     assert warnings_in(server) == []

@@ -11,9 +11,9 @@ from faults.unfriendly import (
     HTTP2_EXCHANGES,
     LONG,
     WAYS_TO_LEAVE,
-    Exchange,
-    Http2,
-    Worker,
+    Http2Server,
+    ScriptedExchange,
+    WatchedWorker,
     at_once,
     client_hello,
     in_parallel,
@@ -37,7 +37,7 @@ def worker(request):
 @pytest.fixture(scope="module")
 def served(worker, transport, certificates):
     with serve(WORKERS[worker][0], transport=transport, certificates=certificates) as server:
-        yield Worker(server, at_once=at_once(worker))
+        yield WatchedWorker(server, at_once=at_once(worker))
 
 
 @pytest.fixture(scope="module", params=["thread", "gevent"])
@@ -55,8 +55,8 @@ def http2_served(http2_worker, request, certificates):
         transport="tls" if by_alpn else "tcp",
         certificates=certificates,
     ) as server:
-        clients = Http2(server, certificates if by_alpn else None)
-        yield SimpleNamespace(worker=Worker(server, at_once=8), clients=clients)
+        clients = Http2Server(server, certificates if by_alpn else None)
+        yield SimpleNamespace(worker=WatchedWorker(server, at_once=8), clients=clients)
 
 
 def all_leave(places, ways, leave_after):
@@ -91,7 +91,7 @@ def test_nothing_is_left_of_a_client_that_leaves_after_any_byte(served, transpor
 def test_nothing_is_left_of_a_client_that_leaves_after_any_byte_of_its_answer(
     served, path, thorough
 ):
-    exchange = Exchange(request(f"PUT {path}?{LONG}", "Content-Length: 100000") + b"hello")
+    exchange = ScriptedExchange(request(f"PUT {path}?{LONG}", "Content-Length: 100000") + b"hello")
 
     def leave_after(size, leave):
         with Client(served.server) as client:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from faults.unfriendly import LONG, Worker, at_once, in_parallel, serve
+from faults.unfriendly import LONG, WatchedWorker, at_once, in_parallel, serve
 from support import PATIENCE
 from support.client import Client, request
 from support.matrix import WORKERS
@@ -31,7 +31,7 @@ def transport(request):
 def served(request, transport, certificates):
     worker = WORKERS[request.param][0]
     with serve(worker, transport=transport, certificates=certificates) as server:
-        yield Worker(server, at_once=at_once(request.param))
+        yield WatchedWorker(server, at_once=at_once(request.param))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from support.client import CONTINUE, Client, request, waiting
 from support.server import Server
 
 #: Seconds of every timeout. Nothing that a client has left behind may wait for one of them: that
-#: would be found by `Worker.check_nothing_is_left`, which has less patience.
+#: would be found by `WatchedWorker.check_nothing_is_left`, which has less patience.
 NEVER = "600"
 
 #: How many clients there are at once.
@@ -33,7 +33,7 @@ LONG = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Exchange:
+class ScriptedExchange:
     """What a client sends; `asked`: it sends the rest after the head when it was asked for it."""
 
     data: bytes
@@ -59,23 +59,25 @@ _CHUNKS = b"5;a=b\r\nhello\r\n0\r\nA: b\r\n\r\n"
 
 #: Each kind of exchange, as short as it can be.
 EXCHANGES = {
-    "accepted": Exchange(_SENT),
-    "accepted after the 100": Exchange(
+    "accepted": ScriptedExchange(_SENT),
+    "accepted after the 100": ScriptedExchange(
         waiting("PUT /read", "Content-Length: 5") + b"hello", asked=True
     ),
-    "chunked": Exchange(request("PUT /read", "Transfer-Encoding: chunked") + _CHUNKS),
-    "chunked after the 100": Exchange(
+    "chunked": ScriptedExchange(request("PUT /read", "Transfer-Encoding: chunked") + _CHUNKS),
+    "chunked after the 100": ScriptedExchange(
         waiting("PUT /read", "Transfer-Encoding: chunked") + _CHUNKS, asked=True
     ),
-    "refused": Exchange(waiting("PUT /refuse", "Content-Length: 5") + b"hello"),
-    "refused by the policy": Exchange(waiting("PUT /too-large", "Content-Length: 5") + b"hello"),
-    "pipelined": Exchange(
+    "refused": ScriptedExchange(waiting("PUT /refuse", "Content-Length: 5") + b"hello"),
+    "refused by the policy": ScriptedExchange(
+        waiting("PUT /too-large", "Content-Length: 5") + b"hello"
+    ),
+    "pipelined": ScriptedExchange(
         _SENT + request("GET /hello") + request("PUT /refuse", "Content-Length: 2") + b"no" + _SENT
     ),
-    "long and unread": Exchange(
+    "long and unread": ScriptedExchange(
         request(f"PUT /unread?{LONG}", "Content-Length: 100000") + b"hello"
     ),
-    "long, yielded and unread": Exchange(
+    "long, yielded and unread": ScriptedExchange(
         request(f"PUT /yielded?{LONG}", "Content-Length: 100000") + b"hello"
     ),
 }
@@ -89,7 +91,7 @@ def http2(line, *fields):
     head = [(":method", method), (":path", path), (":scheme", "http"), (":authority", "test")]
     connection.send_headers(1, [*head, *fields])
     connection.send_data(1, b"hello", end_stream=True)
-    return Exchange(connection.data_to_send())
+    return ScriptedExchange(connection.data_to_send())
 
 
 #: The same over HTTP/2, as far as there is such a kind.
@@ -103,7 +105,7 @@ HTTP2_EXCHANGES = {
 }
 
 
-class Http2:
+class Http2Server:
     """A server, for clients that choose HTTP/2: by ALPN, or with prior knowledge."""
 
     def __init__(self, server, certificates=None):
@@ -205,7 +207,7 @@ def at_once(worker):
     return 1 if worker == "sync" else 16
 
 
-class Worker:
+class WatchedWorker:
     """The one worker of a server, and what it held when nothing was under way."""
 
     def __init__(self, server, *, at_once):

@@ -30,7 +30,7 @@ TOKEN = "Authorization: Bearer letmein"
 APP = "examples.flask_upload:app"
 
 
-class Result:
+class ProbeResult:
     """What a run of the probe said, in JSON."""
 
     def __init__(self, status, output):
@@ -54,7 +54,7 @@ def run(capsys):
         status = main(["probe", "--json", *arguments])
         output = capsys.readouterr()
         assert output.err == ""
-        result = Result(status, output.out)
+        result = ProbeResult(status, output.out)
         assert result.verdict["status"] == status
         return result
 
@@ -212,7 +212,7 @@ ENDS = "end"
 STAYS = "stay"
 
 
-class Saying(Scripted):
+class AnswersOneHead(Scripted):
     """It hears a head, says each piece, and does the last step."""
 
     def __init__(self, *pieces, last):
@@ -311,7 +311,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_what_comes_is_in_the_timeline(run, script):
     pieces, last, arguments, name, events = SCRIPTS[script]
-    with Saying(*pieces, last=last) as server:
+    with AnswersOneHead(*pieces, last=last) as server:
         result = run(*arguments, server.url)
     assert result.verdict["name"] == name
     opening = ["Connected", "HeadSent"]
@@ -327,7 +327,7 @@ def test_an_answer_says_whether_the_connection_closes_and_how_it_did(run):
     ways = {}
     for script in ("a refusal", "kept", "1.0 kept", "not closed", "reset behind"):
         pieces, last, arguments, _, _ = SCRIPTS[script]
-        with Saying(*pieces, last=last) as server:
+        with AnswersOneHead(*pieces, last=last) as server:
             result = run(*arguments, server.url)
         ways[script] = result.of("Final")["closes"], result.timeline[-1].get("by")
     assert ways == {
@@ -340,7 +340,7 @@ def test_an_answer_says_whether_the_connection_closes_and_how_it_did(run):
 
 
 def test_a_reset_is_told_whether_the_probe_was_sending_or_reading(run):
-    with Saying(NO, last=RESETS) as server:
+    with AnswersOneHead(NO, last=RESETS) as server:
         result = run(*REFUSAL, "--impatient", "--length", "50000000", server.url)
     assert result.verdict["name"] == "refusal-heard"
     assert result.of("Closed")["by"] == "reset"
@@ -348,13 +348,13 @@ def test_a_reset_is_told_whether_the_probe_was_sending_or_reading(run):
 
 
 def test_the_fields_of_an_interim_response_are_shown_but_for_cookies(run):
-    with Saying(EARLY_HINTS, NO, last=ENDS) as server:
+    with AnswersOneHead(EARLY_HINTS, NO, last=ENDS) as server:
         result = run(server.url)
     assert result.of("Interim")["fields"] == [["Link", "</a>"], ["Set-Cookie", "***"]]
 
 
 def test_the_head_asks_as_the_command_says():
-    with Saying(NO, last=ENDS) as server:
+    with AnswersOneHead(NO, last=ENDS) as server:
         arguments = ["--method", "POST", "-H", "X-A: b", "-H", "Host: c", "--length", "7"]
         main(["probe", *arguments, f"{server.url}d?e=f"])
     assert server.heard == (
@@ -365,7 +365,7 @@ def test_the_head_asks_as_the_command_says():
 
 def test_a_terminal_is_not_told_what_to_do(capsys):
     server_field = NO.replace(b"Server: x", b"Server: \x1b[31mx\xe9")
-    with Saying(server_field, last=ENDS) as server:
+    with AnswersOneHead(server_field, last=ENDS) as server:
         main(["probe", *REFUSAL, server.url])
     output = capsys.readouterr().out
     assert r"Server: \x1b[31mx\xe9" in output
@@ -585,7 +585,7 @@ def test_nothing_secret_is_printed(capsys, script, form):
     pieces, last, arguments, _, _ = SCRIPTS[script]
     names = ["Authorization", "proxy-authorization", "Cookie", "X-Api-Key"]
     fields = [part for name in names for part in ("-H", f"{name}: Bearer {SECRET}")]
-    with Saying(*pieces, last=last) as server:
+    with AnswersOneHead(*pieces, last=last) as server:
         main(["probe", *arguments, *form, *SHORT, *fields, f"{server.url}?token={SECRET}"])
     assert server.heard.count(SECRET.encode()) == 5
     output = capsys.readouterr()

@@ -35,7 +35,7 @@ def server():
         yield server
 
 
-class Saying(Scripted):
+class FollowsAScript(Scripted):
     """It says these bytes when it has heard so many, and then ends."""
 
     def __init__(self, *script):
@@ -127,27 +127,30 @@ def answer(*fields, status="200 OK"):
 
 
 def test_who_waits_gives_up_in_the_end_and_has_sent_nothing():
-    with Saying((b"never", b"")) as server, pytest.raises(TimeoutError, match="no word came"):
+    with (
+        FollowsAScript((b"never", b"")) as server,
+        pytest.raises(TimeoutError, match="no word came"),
+    ):
         Waits(timeout=0.1).put(server.url, b"hello")
     assert b"\r\nExpect: 100-continue\r\n" in server.heard
     assert server.heard.endswith(b"\r\n\r\n")
 
 
 def test_who_waits_a_second_sends_then():
-    with Saying((b"hello", answer())) as server:
+    with FollowsAScript((b"hello", answer())) as server:
         outcome = WaitsOneSecond().put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent, outcome.interim) == (200, 5, [])
 
 
 def test_who_does_not_wait_says_nothing_of_it():
-    with Saying((b"hello", answer())) as server:
+    with FollowsAScript((b"hello", answer())) as server:
         DoesNotWait().put(server.url, b"hello")
     assert b"Expect" not in server.heard
 
 
 def test_a_100_behind_another_interim_response_is_heard():
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-    with Saying((b"\r\n\r\n", hints + CONTINUE), (b"hello", answer())) as server:
+    with FollowsAScript((b"\r\n\r\n", hints + CONTINUE), (b"hello", answer())) as server:
         outcome = Waits().put(server.url, b"hello")
     assert outcome.interim == [Interim(103, [("Link", "</a>")]), Interim(100, [])]
     assert outcome.status == 200
@@ -155,7 +158,7 @@ def test_a_100_behind_another_interim_response_is_heard():
 
 def test_another_interim_response_is_no_word():
     hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
-    with Saying((b"\r\n\r\n", hints + answer(status="403 Forbidden"))) as server:
+    with FollowsAScript((b"\r\n\r\n", hints + answer(status="403 Forbidden"))) as server:
         outcome = Waits().put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (403, 0)
     assert server.heard.endswith(b"\r\n\r\n")
@@ -163,7 +166,7 @@ def test_another_interim_response_is_no_word():
 
 def test_who_skips_the_body_goes_on_where_the_server_lets_it():
     script = (b"\r\n\r\n", answer(status="403 Forbidden")), (b"GET /next ", answer())
-    with Saying(*script) as server:
+    with FollowsAScript(*script) as server:
         outcome = SkipsTheBody(then="/next").put(server.url, b"hello")
     assert outcome.status == 403
     assert not outcome.closed
@@ -172,7 +175,9 @@ def test_who_skips_the_body_goes_on_where_the_server_lets_it():
 
 
 def test_who_skips_the_body_goes_on_where_it_is_not_let():
-    with Saying((b"\r\n\r\n", answer("Connection: close", status="403 Forbidden"))) as server:
+    with FollowsAScript(
+        (b"\r\n\r\n", answer("Connection: close", status="403 Forbidden"))
+    ) as server:
         outcome = SkipsTheBody(then="/next").put(server.url, b"hello")
     assert outcome.closed
     assert outcome.next is None
@@ -181,15 +186,18 @@ def test_who_skips_the_body_goes_on_where_it_is_not_let():
 
 def test_a_word_that_never_ends_a_body_is_no_answer():
     script = (b"\r\n\r\n", CONTINUE)
-    with Saying(script) as server, pytest.raises(ConnectionError, match="without an answer"):
+    with (
+        FollowsAScript(script) as server,
+        pytest.raises(ConnectionError, match="without an answer"),
+    ):
         Waits().put(server.url, b"hello")
 
 
 def test_who_trickles_stops_at_an_answer():
-    with Saying((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nhe", answer())) as server:
+    with FollowsAScript((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nhe", answer())) as server:
         outcome = Trickles(size=1, interval=0.001).put(server.url, b"he")
     assert outcome.body_bytes_sent == 2
-    with Saying((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", answer())) as server:
+    with FollowsAScript((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", answer())) as server:
         outcome = Trickles(size=1, interval=PATIENCE).put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (200, 1)
 
@@ -197,7 +205,7 @@ def test_who_trickles_stops_at_an_answer():
 def test_who_trickles_goes_on_at_another_interim_response():
     hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
     script = (b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", hints), (b"hello", answer())
-    with Saying(*script) as server:
+    with FollowsAScript(*script) as server:
         outcome = Trickles(size=1, interval=0.01).put(server.url, b"hello")
     assert [interim.status for interim in outcome.interim] == [100, 103]
     assert outcome.body_bytes_sent == 5
@@ -212,23 +220,26 @@ def test_who_trickles_goes_on_at_another_interim_response():
     ids=["more comes", "nothing comes"],
 )
 def test_a_connection_that_is_said_to_close_and_does_not_is_not_closed(script):
-    with Saying(*script) as server:
+    with FollowsAScript(*script) as server:
         assert not DoesNotWait(timeout=0.3).put(server.url, b"hello").closed
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1\r\n\r\n"])
 def test_what_is_no_response_is_an_error(said):
-    with Saying((b"hello", said)) as server, pytest.raises((HTTPException, ConnectionError)):
+    with (
+        FollowsAScript((b"hello", said)) as server,
+        pytest.raises((HTTPException, ConnectionError)),
+    ):
         DoesNotWait().put(server.url, b"hello")
 
 
 def test_another_protocol_is_a_final_response():
-    with Saying((b"hello", answer(status="101 Switching Protocols"))) as server:
+    with FollowsAScript((b"hello", answer(status="101 Switching Protocols"))) as server:
         assert DoesNotWait().put(server.url, b"hello").status == 101
 
 
 def test_fields_of_the_same_name_take_the_place_of_the_clients_own():
-    with Saying((b"hello", answer())) as server:
+    with FollowsAScript((b"hello", answer())) as server:
         DoesNotWait().put(server.url + "a?b", b"hello", [("content-length", "5"), ("X-A", "b")])
     assert server.heard.lower().count(b"content-length: 5\r\n") == 1
     assert b"\r\nX-A: b\r\n" in server.heard

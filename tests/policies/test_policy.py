@@ -11,7 +11,7 @@ import pytest
 
 from support import CHECKOUT, TESTS
 from support.client import CONTINUE, Client, request, waiting
-from support.http2_client import WAITS, Http2, new_connection
+from support.http2_client import WAITS, Http2Client, new_connection
 from support.matrix import WORKERS
 from support.server import Server
 
@@ -278,7 +278,7 @@ def http2(http2_server, certificates):
         stack.enter_context(sock)
         connection = new_connection()
         connection.initiate_connection()
-        yield Http2(http2_server, sock, connection)
+        yield Http2Client(http2_server, sock, connection)
 
 
 def test_a_stream_is_refused_and_the_connection_lives(http2):

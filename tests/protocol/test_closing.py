@@ -19,9 +19,8 @@ import pytest
 import requests
 import urllib3
 
-import support.client
 from support import PATIENCE
-from support.client import request, waiting
+from support.client import Client, request, waiting
 from support.installed import missing
 from support.matrix import WORKERS
 from support.server import Server
@@ -34,7 +33,7 @@ HALF = bytes(BODY // 2)
 NEVER = {"GUNICORN_EXPECT_LINGER": "600", "GUNICORN_EXPECT_LINGER_IDLE": "600"}
 
 
-class Client(support.client.Client):
+class StrictClient(Client):
     """A client that does not forgive a reset."""
 
     def __init__(self, server):
@@ -128,7 +127,7 @@ def start(worker):
 
 def refused(server, stack):
     """Give a client that has its whole refusal, and does not close."""
-    client = stack.enter_context(Client(server))
+    client = stack.enter_context(StrictClient(server))
     client.send(waiting("PUT /refuse-with-body", f"Content-Length: {BODY}"))
     client.check_refused()
     return client
@@ -160,7 +159,7 @@ STILL_SENDING = {
 @pytest.mark.parametrize("what", STILL_SENDING)
 def test_a_client_that_is_still_sending_gets_the_whole_answer_and_is_read_on(server, what):
     status, head = STILL_SENDING[what]
-    with Client(server) as client:
+    with StrictClient(server) as client:
         client.send(head, HALF)
         client.check_refused(status)
         client.check_read_on()
@@ -173,7 +172,7 @@ def test_a_client_that_sends_what_was_declined_gets_the_whole_answer_and_is_read
 
 def test_a_client_that_sends_everything_before_it_reads_gets_the_whole_answer(server):
     for _ in range(TIMES):
-        with Client(server) as client:
+        with StrictClient(server) as client:
             client.send(STILL_SENDING["half-read"][1], HALF, HALF)
             client.check_refused(500)
 
@@ -181,7 +180,7 @@ def test_a_client_that_sends_everything_before_it_reads_gets_the_whole_answer(se
 @pytest.mark.parametrize("size", [64 * 1024, 4 * 1024**2], ids=["64K", "4M"])
 def test_a_client_with_a_small_window_that_reads_last_gets_the_whole_answer(server, size):
     for _ in range(TIMES):
-        with Client(SmallWindow(server)) as client:
+        with StrictClient(SmallWindow(server)) as client:
             client.send(
                 request(f"PUT /refuse-at-length?{size}", f"Content-Length: {BODY}"), HALF, HALF
             )
@@ -209,7 +208,7 @@ class SmallWindow:
 
 @pytest.mark.parametrize("transport", ["tcp"], indirect=True)
 def test_an_answer_that_fails_in_its_middle_is_heard_as_far_as_it_goes(server):
-    with Client(server) as client:
+    with StrictClient(server) as client:
         client.send(request("PUT /fail-after-first-byte", f"Content-Length: {BODY}"), HALF)
         assert client.receive_head().startswith(b"HTTP/1.1 200 OK\r\n")
         assert client.receive(5) == b"first"
@@ -228,7 +227,7 @@ def test_clients_that_never_close_do_not_keep_others_from_being_served(server):
     with contextlib.ExitStack() as stack:
         clients = []
         for _ in range(MANY):
-            clients.append(stack.enter_context(Client(server)))
+            clients.append(stack.enter_context(StrictClient(server)))
             clients[-1].send(waiting("PUT /refuse-with-body", f"Content-Length: {BODY}"))
         assert server.get("/hello") == b"hello"
         for client in clients:
@@ -251,7 +250,7 @@ def test_clients_that_did_not_wait_and_stall_do_not_keep_others_from_being_serve
     with contextlib.ExitStack() as stack:
         clients = []
         for _ in range(MANY):
-            clients.append(stack.enter_context(Client(server)))
+            clients.append(stack.enter_context(StrictClient(server)))
             clients[-1].send(request("PUT /refuse-with-body", f"Content-Length: {BODY}"), b"x")
         assert server.get("/hello") == b"hello"
         for client in clients:
@@ -279,7 +278,7 @@ def trickling(client):
 
 @pytest.mark.parametrize("transport", ["tcp"], indirect=True)
 def test_a_client_that_did_not_wait_and_trickles_does_not_keep_others_from_being_served(server):
-    with Client(server) as client:
+    with StrictClient(server) as client:
         client.send(request("PUT /refuse-with-body", f"Content-Length: {BODY}"), b"x")
         assert client.receive_response()[1] == b"too large"
         with trickling(client):
@@ -291,7 +290,7 @@ def test_a_client_that_did_not_wait_and_trickles_does_not_keep_others_from_being
 def test_as_many_refused_clients_as_there_are_threads_leave_them_all_free(transport, start):
     with start("--threads", "8") as server, contextlib.ExitStack() as stack:
         for _ in range(3):
-            clients = [stack.enter_context(Client(server)) for _ in range(8)]
+            clients = [stack.enter_context(StrictClient(server)) for _ in range(8)]
             for client in clients:
                 client.send(waiting("PUT /refuse-with-body", f"Content-Length: {BODY}"))
             for client in clients:
@@ -434,7 +433,7 @@ def test_curl_without_an_expectation_sees_the_refusal(server, tmp_path):
 def test_an_answer_that_fails_in_its_middle_holds_up_no_one(server):
     with contextlib.ExitStack() as stack:
         for _ in range(MANY):
-            client = stack.enter_context(Client(server))
+            client = stack.enter_context(StrictClient(server))
             client.send(request("GET /fail-after-first-byte"))
             assert client.receive_head().startswith(b"HTTP/1.1 200 OK\r\n")
         assert server.get("/hello") == b"hello"

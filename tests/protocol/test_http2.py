@@ -18,7 +18,7 @@ from hyperframe.frame import DataFrame
 from apps.reading import WAYS_TO_READ
 from support import PATIENCE
 from support.client import CONTINUE, request, waiting
-from support.http2_client import NO_MORE, WAITS, Http2, connect, head_of, new_connection
+from support.http2_client import NO_MORE, WAITS, Http2Client, connect, head_of, new_connection
 from support.installed import gunicorn_at, oldest_gunicorn
 from support.matrix import WORKERS
 from support.server import Server
@@ -448,7 +448,7 @@ def assert_it_can_be_upgraded(server, client):
     client.send(request("GET /hello"), head)
     assert client.receive_response()[1] == b"hello"
     assert client.receive_head().startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
-    http2 = Http2(server, client.socket, connection)
+    http2 = Http2Client(server, client.socket, connection)
     if client.unread:
         http2.receive(client.unread)
     assert http2.answer(1) == ["200", b'["", "none"]', "end"]

@@ -100,7 +100,7 @@ CLIENTS = {
 }
 
 
-class Running:
+class RunningClient:
     """A client that is told what to upload by lines, and answers each by a line."""
 
     def __init__(self, command, env):
@@ -200,7 +200,7 @@ class World(contextlib.ExitStack):
 
     def client(self, name):
         if name not in self._running:
-            self._running[name] = Running(CLIENTS[name].command(self._env), self._env)
+            self._running[name] = RunningClient(CLIENTS[name].command(self._env), self._env)
             self.callback(self._running[name].close)
         return self._running[name]
 

@@ -13,7 +13,7 @@ from support.relay import Relay
 
 
 @dataclasses.dataclass
-class Exchange:
+class RelayedExchange:
     """A request head, and what came after it."""
 
     head: bytes
@@ -109,7 +109,7 @@ class CountingRelay(Relay):
         reader = client.makefile("rb")
         number = len(self._sockets)
         while head := read_head(reader):
-            exchange = Exchange(head, number)
+            exchange = RelayedExchange(head, number)
             assert b"chunked" not in head.lower(), head
             ours.append(exchange)
             self.exchanges.append(exchange)

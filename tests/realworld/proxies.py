@@ -105,7 +105,7 @@ class Upstream(Relay):
         return self._server.connect()
 
 
-class Running(Daemon):
+class RunningProxy(Daemon):
     """A proxy with its file as it stands, but for the places in it."""
 
     def __init__(self, proxy, upstream):

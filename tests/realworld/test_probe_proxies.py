@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gunicorn_expect.__main__ import main
-from realworld.proxies import PROXIES, Running, Upstream
+from realworld.proxies import PROXIES, RunningProxy, Upstream
 from support.probe_page import blocks, masked
 from support.server import Server
 
@@ -27,7 +27,7 @@ def proxy(request, gunicorn):
     with (
         tempfile.TemporaryDirectory(prefix="upstream-") as folder,
         Upstream(gunicorn, str(Path(folder, "socket"))) as upstream,
-        Running(PROXIES[request.param], upstream) as proxy,
+        RunningProxy(PROXIES[request.param], upstream) as proxy,
     ):
         yield proxy
         proxy.process.terminate()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from realworld.proxies import PROXIES, Running, Upstream
+from realworld.proxies import PROXIES, RunningProxy, Upstream
 from support import PATIENCE
 from support.client import CONTINUE, Client, request, waiting
 from support.server import Server
@@ -41,7 +41,7 @@ def upstream(gunicorn):
 
 @pytest.fixture(params=PROXIES)
 def proxy(request, upstream):
-    with Running(PROXIES[request.param], upstream) as proxy:
+    with RunningProxy(PROXIES[request.param], upstream) as proxy:
         yield proxy
 
 

@@ -21,8 +21,8 @@ from faults.unfriendly import (
     EXCHANGES,
     HTTP2_EXCHANGES,
     WAYS_TO_LEAVE,
-    Exchange,
-    Http2,
+    Http2Server,
+    ScriptedExchange,
     footprint,
     workers_of,
 )
@@ -60,9 +60,11 @@ KINDS = [
 #: Each kind of exchange in which a client may leave, over HTTP/1.1.
 SHORT = {
     **EXCHANGES,
-    "malformed head": Exchange(b"BAD\r\n\r\n"),
-    "malformed chunks": Exchange(request("PUT /read", "Transfer-Encoding: chunked") + b"five\r\n"),
-    "two lengths": Exchange(request("PUT /read", "Content-Length: 5", "Content-Length: 6")),
+    "malformed head": ScriptedExchange(b"BAD\r\n\r\n"),
+    "malformed chunks": ScriptedExchange(
+        request("PUT /read", "Transfer-Encoding: chunked") + b"five\r\n"
+    ),
+    "two lengths": ScriptedExchange(request("PUT /read", "Content-Length: 5", "Content-Length: 6")),
 }
 
 
@@ -271,7 +273,7 @@ def test_nothing_is_stored_short_and_nothing_stays(worker, tmp_path, seconds):
         short = {kind: (server, exchange) for kind, exchange in SHORT.items()}
         if http2:
             for kind, exchange in HTTP2_EXCHANGES.items():
-                short[f"{kind}, HTTP/2"] = Http2(server), exchange
+                short[f"{kind}, HTTP/2"] = Http2Server(server), exchange
         with Crowd(server, f"{worker} and faults", short) as faults:
             signals, killed = disturb(server, seconds * 0.35)
         assert faults.wrong == []

@@ -30,7 +30,7 @@ def connect(server, certificates=None, *, settings=()):
         connection.initiate_connection()
         if settings:
             connection.update_settings(settings)
-        yield Http2(server, sock, connection)
+        yield Http2Client(server, sock, connection)
 
 
 def new_connection():
@@ -42,7 +42,7 @@ def head_of(line):
     return [(":method", method), (":path", path), (":scheme", "http"), (":authority", "test")]
 
 
-class Http2:
+class Http2Client:
     """A connection, and what was heard on each of its streams, in order.
 
     That is the status of each HEADERS frame, the bytes of its DATA frames in one, "end", and

@@ -74,7 +74,7 @@ def what_is_left(sock):
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
-class Waiting:
+class WaitCounter:
     """Counts who waits: ``waiting`` of a receiver."""
 
     def __init__(self):
@@ -90,7 +90,7 @@ class Waiting:
             self.left += 1
 
 
-class Client:
+class PacedClient:
     """Sends the next piece when it is waited for, and not before.
 
     So the reader meets every piece by itself, without a sleep and without a race. When it waits

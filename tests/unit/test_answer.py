@@ -18,7 +18,7 @@ from support.socket_pairs import connected
 LENGTH = "Content-Length: 5"
 
 
-class Result:
+class AnsweredRequest:
     """What became of a request."""
 
     def __init__(self, end, answer, state):
@@ -48,7 +48,7 @@ def ask(certificates):
             exchange = conn.exchange
             end, answer = answered(conn, theirs)
             conn.transport.close()
-        return Result(end, answer, exchange.state)
+        return AnsweredRequest(end, answer, exchange.state)
 
     return ask
 

@@ -33,7 +33,14 @@ from gunicorn_expect.receiver import Receiver
 from gunicorn_expect.states import End
 from support import PATIENCE
 from support.chunks import in_chunks
-from support.socket_pairs import KINDS, Client, Waiting, connected, transport_of, what_is_left
+from support.socket_pairs import (
+    KINDS,
+    PacedClient,
+    WaitCounter,
+    connected,
+    transport_of,
+    what_is_left,
+)
 
 HUGE = 2**62
 
@@ -165,7 +172,7 @@ def test_any_body_in_any_pieces_is_itself_by_any_way_to_read(
     with connected(kind, certificates) as (ours, theirs):
         body, _, receiver = make(ours, length, ahead=first)
         model = io.BytesIO(whole)
-        with Client(ours, theirs, pieces) as client:
+        with PacedClient(ours, theirs, pieces) as client:
             for way in ways:
                 assert result(way, body) == result(way, model)
             assert body.read() == model.read()
@@ -187,7 +194,7 @@ def test_any_body_that_is_cut_off_is_an_error_by_any_way_to_read(
     with connected(kind, certificates) as (ours, theirs):
         body, exchange, _ = make(ours, length, ahead=first)
         model = io.BytesIO(whole)
-        with Client(ours, theirs, pieces):
+        with PacedClient(ours, theirs, pieces):
             for way in ways:
                 before = model.tell()
                 expected = result(way, model)
@@ -344,7 +351,7 @@ def test_lines_of_any_length_are_read_in_any_pieces(ours, theirs):
     lines = [b"x" * size + b"\n" for size in (0, 1, 8190, 8191, 8192, 8193, 30_000)]
     data = b"".join(lines)
     body, *_ = make(ours, len(data), ahead=data[:100])
-    with Client(ours, theirs, [data[100:8200], data[8200:20_000], data[20_000:]]):
+    with PacedClient(ours, theirs, [data[100:8200], data[8200:20_000], data[20_000:]]):
         assert list(body) == lines
 
 
@@ -525,7 +532,7 @@ def test_an_error_has_what_its_call_had_taken(
         monkeypatch.setattr(receiver_module, "LARGE", -1)
     kind_of_error, (ahead, *pieces), sized = BREAKING[how]
     stays = kind_of_error is BodyTimeout
-    with Client(ours, theirs, pieces, stays=stays):
+    with PacedClient(ours, theirs, pieces, stays=stays):
         body, *_ = make(ours, 10_000 if sized else None, ahead=ahead, timeout=30)
         if how == "too large":
             body.limit(len(THREE))
@@ -561,7 +568,7 @@ class Interruption(BaseException):
     "way", [method("read"), method("readline"), readinto(10)], ids=["read", "readline", "readinto"]
 )
 def test_a_read_that_was_interrupted_loses_no_bytes_in_silence(ours, theirs, length, way):
-    class Interrupting(Client):
+    class Interrupting(PacedClient):
         def poll(self, milliseconds):
             if not self._pieces:
                 raise Interruption
@@ -587,7 +594,7 @@ def test_a_read_that_was_interrupted_loses_no_bytes_in_silence(ours, theirs, len
 
 @pytest.mark.parametrize("length", [10, None])
 def test_a_client_that_stalls_is_late_and_stays_late(ours, theirs, length):
-    waiting = Waiting()
+    waiting = WaitCounter()
     theirs.sendall(b"hello" if length else b"a\r\nhello")
     body, exchange, _ = make(ours, length, timeout=0.03, waiting=waiting)
     with pytest.raises(BodyTimeout):
@@ -601,7 +608,7 @@ def test_a_client_that_stalls_is_late_and_stays_late(ours, theirs, length):
 
 
 def test_a_client_that_is_too_slow_is_late(ours, theirs):
-    with Client(ours, theirs, [b"x" * 100] * 30) as client:
+    with PacedClient(ours, theirs, [b"x" * 100] * 30) as client:
         client.pace = 2
         body, exchange, _ = make(ours, 10_000, timeout=30, min_rate=240)
         with pytest.raises(BodyTimeout, match="fewer than 240 a second"):
@@ -652,7 +659,7 @@ def test_what_was_seen_of_a_malformed_body_is_an_error_when_it_is_read(ours, the
 def test_the_answer_does_not_wait_for_a_thread_that_reads(ours, theirs, monkeypatch):
     reading = threading.Event()
 
-    class Reading(Waiting):
+    class Reading(WaitCounter):
         def __enter__(self):
             reading.set()
 

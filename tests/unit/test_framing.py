@@ -18,7 +18,7 @@ from gunicorn_expect.receiver import Receiver
 from gunicorn_expect.states import Rest
 from support.chunks import in_chunks
 from support.client import request
-from support.socket_pairs import Client, connected, transport_of, what_is_left
+from support.socket_pairs import PacedClient, connected, transport_of, what_is_left
 
 LINE_LIMIT = 100
 TRAILER_LIMIT = 200
@@ -339,7 +339,7 @@ def test_chunks_that_are_malformed_are_an_error_or_read_as_they_are(
         receiver = Receiver(transport_of(ours))
         exchange, body = upload_of(receiver)
         sent = chunked + BEHIND
-        with Client(ours, theirs, filter(None, [sent[:cut], sent[cut:]])) as client:
+        with PacedClient(ours, theirs, filter(None, [sent[:cut], sent[cut:]])) as client:
             try:
                 data = body.read()
             except (MalformedBody, ClientDisconnected) as error:

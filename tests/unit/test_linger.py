@@ -16,6 +16,7 @@ from gunicorn_expect.workers import loop as loop_module
 from gunicorn_expect.workers import sync
 from gunicorn_expect.workers.loop import Epoll, Loop
 from support import PATIENCE
+from support.clock import Clock
 from support.connections import connection, service
 from support.socket_pairs import CLOSED, connected, raw, reset, transport_of
 
@@ -23,14 +24,6 @@ TOTAL = 30
 IDLE = 2
 SETTINGS = Settings(expect_linger=TOTAL, expect_linger_idle=IDLE)
 NEVER = Settings(expect_linger=600, expect_linger_idle=600)
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture(params=["tcp", "unix", "tls"])

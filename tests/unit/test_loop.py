@@ -19,19 +19,12 @@ from gunicorn_expect.workers import loop as loop_module
 from gunicorn_expect.workers.loop import Deadlines, Loop
 from support import PATIENCE
 from support.client import request, waiting
+from support.clock import Clock
 from support.connections import service
 
 HEAD_TIMEOUT = 10
 KEEPALIVE = 5
 GET = request("GET /hello")
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -12,7 +12,14 @@ from gunicorn_expect import receiver as receiver_module
 from gunicorn_expect.receiver import MOST, TICK, Receiver
 from gunicorn_expect.transport import READ
 from support import PATIENCE
-from support.socket_pairs import KINDS, Client, Waiting, connected, transport_of, what_is_left
+from support.socket_pairs import (
+    KINDS,
+    PacedClient,
+    WaitCounter,
+    connected,
+    transport_of,
+    what_is_left,
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -43,13 +50,13 @@ def test_what_is_here_will_do(ours, theirs):
 
 
 def test_as_many_bytes_as_possible_may_be_wanted(ours, theirs):
-    with Client(ours, theirs, [b"one", b"two", b"three"]):
+    with PacedClient(ours, theirs, [b"one", b"two", b"three"]):
         assert Receiver(transport_of(ours)).receive(8, whole=True) == b"onetwoth"
 
 
 def test_fewer_bytes_than_wanted_come_when_the_client_leaves(ours, theirs):
     receiver = Receiver(transport_of(ours))
-    with Client(ours, theirs, [b"one", b"two"]):
+    with PacedClient(ours, theirs, [b"one", b"two"]):
         assert receiver.receive(8, whole=True) == b"onetwo"
         assert receiver.receive(8, whole=True) == b""
         assert receiver.receive(1) == b""
@@ -91,7 +98,7 @@ def test_what_is_no_tls_is_an_error(certificates):
 def test_a_buffer_is_filled_over_any_pieces(ours, theirs):
     receiver = Receiver(transport_of(ours), b"ahead ")
     buffer = bytearray(20)
-    with Client(ours, theirs, [b"one ", b"two ", b"three ", b"four"]):
+    with PacedClient(ours, theirs, [b"one ", b"two ", b"three ", b"four"]):
         filled = 0
         while filled < len(buffer):
             filled += receiver.receive_into(memoryview(buffer)[filled:])
@@ -120,7 +127,7 @@ def test_a_large_piece_comes_whole(ours, theirs):
 
 def test_a_line_is_taken_with_its_lf(ours, theirs):
     receiver = Receiver(transport_of(ours), b"first\r\nsec")
-    with Client(ours, theirs, [b"ond\r", b"\nthird\nrest", b" of it"]):
+    with PacedClient(ours, theirs, [b"ond\r", b"\nthird\nrest", b" of it"]):
         assert receiver.line(100) == b"first\r\n"
         assert receiver.line(100) == b"second\r\n"
         assert receiver.line(100) == b"third\n"
@@ -131,7 +138,7 @@ def test_a_line_is_taken_with_its_lf(ours, theirs):
 
 def test_a_line_that_is_too_long_is_given_as_it_is(ours, theirs):
     receiver = Receiver(transport_of(ours))
-    with Client(ours, theirs, [b"1234", b"5678", b"90"]):
+    with PacedClient(ours, theirs, [b"1234", b"5678", b"90"]):
         assert receiver.line(8) == b"1234567890"
 
 
@@ -158,7 +165,7 @@ def test_what_is_ahead_is_kept_when_nothing_follows_it(ours):
 
 
 def test_nothing_is_waited_for_without_patience(ours, theirs):
-    waiting = Waiting()
+    waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), waiting=waiting)
     receiver.patience = 0
     with pytest.raises(BlockingIOError):
@@ -221,7 +228,7 @@ def test_a_client_that_sends_nothing_is_late(ours):
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_client_is_late_when_nothing_comes_for_the_time_between_two_pieces(ours, theirs, whole):
-    with Client(ours, theirs, [b"1", b"2", b"3"], stays=True) as client:
+    with PacedClient(ours, theirs, [b"1", b"2", b"3"], stays=True) as client:
         client.pace = 20
         receiver = Receiver(transport_of(ours), timeout=30)
         got = [receiver.receive(1, whole=whole) for _ in range(3)]
@@ -232,14 +239,14 @@ def test_a_client_is_late_when_nothing_comes_for_the_time_between_two_pieces(our
 
 
 def test_pieces_that_come_in_time_may_take_longer_in_all(ours, theirs):
-    with Client(ours, theirs, [b"%d" % x for x in range(10)]) as client:
+    with PacedClient(ours, theirs, [b"%d" % x for x in range(10)]) as client:
         client.pace = 20
         assert Receiver(transport_of(ours), timeout=30).receive(10, whole=True) == b"0123456789"
         assert client.now == pytest.approx(200, abs=0.1)
 
 
 def test_a_client_is_late_in_the_middle_of_what_is_wanted_whole(ours, theirs):
-    with Client(ours, theirs, [b"1", b"2", b"3"], stays=True) as client:
+    with PacedClient(ours, theirs, [b"1", b"2", b"3"], stays=True) as client:
         client.pace = 20
         buffer = bytearray(10)
         with pytest.raises(BodyTimeout, match="for 30 s"):
@@ -247,7 +254,7 @@ def test_a_client_is_late_in_the_middle_of_what_is_wanted_whole(ours, theirs):
 
 
 def test_a_client_may_be_waited_for_for_ever(ours, theirs):
-    with Client(ours, theirs, [b"1"]) as client:
+    with PacedClient(ours, theirs, [b"1"]) as client:
         client.pace = 1e6
         assert Receiver(transport_of(ours)).receive(1) == b"1"
 
@@ -272,10 +279,10 @@ by_each_way = pytest.mark.parametrize("way", ["receive", "receive whole", "recei
 @by_each_way
 def test_each_byte_that_came_buys_time(ours, theirs, way):
     """100 bytes every 2 s, at 240 a second: they buy 1/2.4 s, and 30 s are had for nothing."""
-    waiting = Waiting()
+    waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), timeout=30, min_rate=240, waiting=waiting)
     read = reader(receiver, 100)[way]
-    with Client(ours, theirs, [b"x" * 100] * 30) as client:
+    with PacedClient(ours, theirs, [b"x" * 100] * 30) as client:
         client.pace = 2
         came = []
         said = (
@@ -293,7 +300,7 @@ def test_each_byte_that_came_buys_time(ours, theirs, way):
 def test_a_body_that_is_whole_is_never_late(ours, theirs, way):
     pieces = [b"x"] * 29
     receiver = Receiver(transport_of(ours), timeout=30, min_rate=240)
-    with Client(ours, theirs, pieces) as client:
+    with PacedClient(ours, theirs, pieces) as client:
         client.pace = 1
         read = reader(receiver, 1)[way]
         assert b"".join(read() for _ in pieces) == b"x" * 29
@@ -303,7 +310,7 @@ def test_a_body_that_is_whole_is_never_late(ours, theirs, way):
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(("size", "seconds"), [(1, 5.1), (342, 5.3), (1200, 29)])
 def test_a_small_body_may_come_after_all_of_the_time(ours, theirs, size, seconds, whole):
-    with Client(ours, theirs, [b"x" * size]) as client:
+    with PacedClient(ours, theirs, [b"x" * size]) as client:
         client.pace = seconds
         receiver = Receiver(transport_of(ours), timeout=30, min_rate=240)
         assert receiver.receive(size, whole=whole) == b"x" * size
@@ -311,7 +318,7 @@ def test_a_small_body_may_come_after_all_of_the_time(ours, theirs, size, seconds
 
 def test_what_came_with_the_head_buys_time_as_well(ours, theirs):
     receiver = Receiver(transport_of(ours), b"x" * 2400, timeout=30, min_rate=240)
-    with Client(ours, theirs, [b"1", b"2", b"3"]) as client:
+    with PacedClient(ours, theirs, [b"1", b"2", b"3"]) as client:
         client.pace = 19
         receiver.receive(2400)
         assert receiver.receive(1) == b"1"
@@ -323,7 +330,7 @@ def test_what_came_with_the_head_buys_time_as_well(ours, theirs):
 
 def test_a_client_that_is_fast_enough_on_average_may_pause(ours, theirs):
     pieces = [b"x" * 10_000, *[b"x"] * 60]
-    with Client(ours, theirs, pieces) as client:
+    with PacedClient(ours, theirs, pieces) as client:
         client.pace = 1
         received = receive_all(Receiver(transport_of(ours), timeout=30, min_rate=240), 20_000)
         assert len(received) == 10_060
@@ -332,13 +339,13 @@ def test_a_client_that_is_fast_enough_on_average_may_pause(ours, theirs):
 
 @pytest.mark.parametrize("limits", [{"timeout": 0, "min_rate": 240}, {"timeout": 0, "min_rate": 0}])
 def test_without_a_timeout_there_is_no_limit_of_either_kind(ours, theirs, limits):
-    with Client(ours, theirs, [b"x"] * 5) as client:
+    with PacedClient(ours, theirs, [b"x"] * 5) as client:
         client.pace = 1e6
         assert Receiver(transport_of(ours), **limits).receive(5, whole=True) == b"xxxxx"
 
 
 def test_without_a_rate_only_the_gaps_are_limited(ours, theirs):
-    with Client(ours, theirs, [b"x"] * 5) as client:
+    with PacedClient(ours, theirs, [b"x"] * 5) as client:
         client.pace = 29
         assert (
             Receiver(transport_of(ours), timeout=30, min_rate=0).receive(5, whole=True) == b"xxxxx"
@@ -363,7 +370,7 @@ def test_a_large_body_that_is_here_at_each_read_may_still_be_slow(
     """What the kernel has waited counts as well. But only who has to be waited for is late."""
     monkeypatch.setattr(receiver_module, "LARGE", 0)
     reads = 3000  # 15 s, of which a byte each buys 12.5
-    with Client(ours, theirs, [], stays=True) as client, Late(fileno=ours.detach()) as late:
+    with PacedClient(ours, theirs, [], stays=True) as client, Late(fileno=ours.detach()) as late:
         client.ours = late
         late.client = client
         receiver = Receiver(transport_of(late), timeout=2, min_rate=240)
@@ -379,7 +386,7 @@ def test_a_large_body_that_is_here_at_each_read_may_still_be_slow(
 
 
 def test_the_time_that_the_application_takes_is_not_the_clients(ours, theirs):
-    with Client(ours, theirs, [b"x"] * 5) as client:
+    with PacedClient(ours, theirs, [b"x"] * 5) as client:
         receiver = Receiver(transport_of(ours), min_rate=240)
         client.pace = 0.1
         for _ in range(5):
@@ -391,7 +398,7 @@ def test_the_time_that_the_application_takes_is_not_the_clients(ours, theirs):
 
 
 def test_a_read_of_what_is_here_does_not_wait(ours, theirs):
-    waiting = Waiting()
+    waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), b"ahead", waiting=waiting)
     theirs.sendall(b"0123456789")
     receiver.receive(5)
@@ -404,8 +411,8 @@ def test_a_read_of_what_is_here_does_not_wait(ours, theirs):
 
 
 def test_a_read_waits_from_the_moment_at_which_too_little_is_here(ours, theirs):
-    waiting = Waiting()
-    with Client(ours, theirs, [b"1", b"2", b"3"]) as client:
+    waiting = WaitCounter()
+    with PacedClient(ours, theirs, [b"1", b"2", b"3"]) as client:
         client.pace = TICK / 4
         assert Receiver(transport_of(ours), waiting=waiting).receive(3, whole=True) == b"123"
     assert waiting.entered == waiting.left == 1
@@ -423,7 +430,7 @@ class Flags(socket.socket):
 def test_a_call_blocks_only_for_a_client_that_keeps_up(ours, theirs, monkeypatch):
     """One that stalls would keep its place among those that run."""
     monkeypatch.setattr(receiver_module, "LARGE", 0)
-    with Client(ours, theirs, [b"34", b"56"]) as client, Flags(fileno=ours.detach()) as sock:
+    with PacedClient(ours, theirs, [b"34", b"56"]) as client, Flags(fileno=ours.detach()) as sock:
         client.ours = sock
         sock.seen = []
         receiver = Receiver(transport_of(sock))
@@ -446,16 +453,16 @@ def test_a_call_blocks_only_for_a_client_that_keeps_up(ours, theirs, monkeypatch
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_read_that_waits_says_so_once_and_when_it_goes_on(ours, theirs, whole):
-    waiting = Waiting()
+    waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), timeout=30, waiting=waiting)
-    with Client(ours, theirs, [b"1", b"2", b"3"]) as client:
+    with PacedClient(ours, theirs, [b"1", b"2", b"3"]) as client:
         client.pace = 1
         assert receiver.receive(3, whole=whole) == (b"123" if whole else b"1")
     assert waiting.entered == waiting.left == 1
 
 
 def test_a_read_that_fails_has_left_the_waiting(ours, theirs):
-    waiting = Waiting()
+    waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), timeout=0.03, waiting=waiting)
     with pytest.raises(BodyTimeout):
         receiver.receive(1)
@@ -468,7 +475,7 @@ def test_a_read_that_fails_has_left_the_waiting(ours, theirs):
 def test_a_read_goes_on_when_a_client_sends_in_its_own_time(ours, theirs):
     waiting = threading.Event()
 
-    class Sending(Waiting):
+    class Sending(WaitCounter):
         def __enter__(self):
             waiting.set()
 

@@ -19,7 +19,7 @@ from gunicorn_expect.counters import Counters
 from gunicorn_expect.exchange import Exchange
 from support import PATIENCE
 from support.client import CONTINUE, Client, request, waiting
-from support.http2_client import WAITS, Http2, new_connection
+from support.http2_client import WAITS, Http2Client, new_connection
 from support.matrix import WORKERS
 from support.server import Server
 
@@ -277,7 +277,7 @@ def test_streams_are_counted(start):
         sock = stack.enter_context(socket.create_connection(server.address, PATIENCE))
         connection = new_connection()
         connection.initiate_connection()
-        http2 = Http2(server, sock, connection)
+        http2 = Http2Client(server, sock, connection)
 
         assert http2.answer(http2.open("PUT /refuse", WAITS, ("content-length", "5")))[0] == "401"
         statsd.check(declined=1, bytes_not_uploaded=5)

@@ -37,7 +37,7 @@ def serve(certificates, tmp_path_factory):
         yield serve
 
 
-class Upload(Client):
+class PausingUpload(Client):
     """An upload of two bytes that pauses between them."""
 
     def __init__(self, server, path, name, framing="length", version="1.1"):
@@ -76,7 +76,8 @@ NAMES = map(str, iter(range(10**9)))
 def uploads(server, path, count, **framing):
     with contextlib.ExitStack() as stack:
         yield [
-            stack.enter_context(Upload(server, path, next(NAMES), **framing)) for _ in range(count)
+            stack.enter_context(PausingUpload(server, path, next(NAMES), **framing))
+            for _ in range(count)
         ]
 
 
