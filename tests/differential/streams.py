@@ -49,9 +49,9 @@ ORDINARY = _words("""Accept User-Agent Cookie Connection Content-Type X-A x-b X-
     X-Forwarded-Proto X-Forwarded-Ssl X-Forwarded-Protocol X-Ssl Script-Name Remote-User Path-Info
     Upgrade Expect Authorization Server-Name Remote-Addr Http-Host HTTPS""")
 ORDINARY_VALUES = _words(
-    "a a,b https http on close keep-alive websocket text/plain 100-continue / h:80"
+    "a a,b https https https http on close keep-alive websocket text/plain 100-continue / h:80"
 )
-ORDINARY_VALUES += ["", "a b", "keep-alive, close", "\xe9"]
+ORDINARY_VALUES += ["https", "https", "", "a b", "keep-alive, close", "\xe9"]
 BAD_NAMES = ["", "X ", "X\t", " X", "X Y", "X(", "X/", "@"]
 BAD_NAMES += ["X\x00", "X\x7f", "X\x80", "\xdf", "\xb5"]
 VALUES = _words("""a a b a,b https https http on ssl /prefix /prefix /other / h h:80 127.0.0.1 ::1
