@@ -52,12 +52,12 @@ class Notes:
             raise self.gone
 
 
-def waiting(wire, **told):
+def waiting_exchange(wire, **told):
     """Open the exchange of a client that waits."""
     return Exchange(wire, wire, waits=True, **told)
 
 
-def sending(wire, **told):
+def sending_exchange(wire, **told):
     """Open the exchange of a client that doesn't."""
     return Exchange(wire, wire, waits=False, **told)
 
@@ -96,7 +96,7 @@ def test_two_lines_are_read_as_one_line_with_a_comma(values):
 
 def test_a_read_sends_one_100_to_a_client_that_waits():
     wire = Notes()
-    exchange = waiting(wire)
+    exchange = waiting_exchange(wire)
     exchange.read()
     exchange.read()
     assert wire.sent == [["100"]]
@@ -105,7 +105,7 @@ def test_a_read_sends_one_100_to_a_client_that_waits():
 
 def test_nothing_is_sent_to_a_client_that_does_not_wait():
     wire = Notes()
-    exchange = sending(wire)
+    exchange = sending_exchange(wire)
     exchange.read([("X-Node", "7")])
     exchange.proceed_again([("X-Node", "7")])
     exchange.respond()
@@ -116,7 +116,7 @@ def test_nothing_is_sent_to_a_client_that_does_not_wait():
 @pytest.mark.parametrize("when", ["with the head", "later"])
 def test_bytes_that_arrived_waive_the_100(when):
     wire = Notes(arrived=when == "with the head")
-    exchange = waiting(wire)
+    exchange = waiting_exchange(wire)
     assert exchange.look() == (when == "later")
     wire.is_here = True
     exchange.read()
@@ -126,7 +126,7 @@ def test_bytes_that_arrived_waive_the_100(when):
 
 
 def test_a_client_that_is_gone_still_waits_until_a_read_or_the_response_finds_out():
-    exchange = waiting(Notes(gone=ClientDisconnected("gone")))
+    exchange = waiting_exchange(Notes(gone=ClientDisconnected("gone")))
     assert exchange.look()
     with pytest.raises(ClientDisconnected):
         exchange.read()
@@ -135,7 +135,7 @@ def test_a_client_that_is_gone_still_waits_until_a_read_or_the_response_finds_ou
 
 def test_a_100_that_could_not_be_sent_is_not_sent_again():
     wire = Notes(fails=True)
-    exchange = waiting(wire)
+    exchange = waiting_exchange(wire)
     with pytest.raises(BrokenPipeError):
         exchange.read()
     exchange.read()
@@ -146,7 +146,7 @@ def test_a_100_that_could_not_be_sent_is_not_sent_again():
 
 def test_a_read_after_the_response_sends_nothing():
     wire = Notes()
-    exchange = waiting(wire)
+    exchange = waiting_exchange(wire)
     exchange.respond()
     exchange.read()
     assert not exchange.proceed_again(())
@@ -156,7 +156,7 @@ def test_a_read_after_the_response_sends_nothing():
 
 def test_a_100_is_repeated_if_it_is_asked_for_with_the_fields_that_were_set():
     wire = Notes()
-    exchange = waiting(wire)
+    exchange = waiting_exchange(wire)
     exchange.set_headers([("X-Every", "1")])
     exchange.read()
     assert exchange.proceed_again(())
@@ -181,7 +181,7 @@ def test_without_an_upload_nobody_waits():
 
 def test_its_text_is_its_state():
     assert str(Expectation()) == "none"
-    expectation = Expectation(waiting(Notes()))
+    expectation = Expectation(waiting_exchange(Notes()))
     assert f"{expectation}" == "pending"
     assert repr(expectation) == "<Expectation pending>"
     expectation.proceed()
@@ -190,7 +190,7 @@ def test_its_text_is_its_state():
 
 def test_pending_looks_at_the_connection():
     wire = Notes()
-    expectation = Expectation(waiting(wire))
+    expectation = Expectation(waiting_exchange(wire))
     assert expectation.pending
     wire.is_here = True
     assert not expectation.pending
@@ -199,7 +199,7 @@ def test_pending_looks_at_the_connection():
 
 def test_proceed_sends_its_fields_once():
     wire = Notes()
-    exchange = waiting(wire)
+    exchange = waiting_exchange(wire)
     Expectation(exchange).proceed(iter([("X-Node", "7")]))
     Expectation(exchange).proceed([("X-Node", "8")])
     exchange.read()
@@ -264,7 +264,7 @@ def test_bytes_that_arrived_with_the_head_are_told_of_too(clock):
 
 def test_a_100_that_could_not_be_sent_is_told_of():
     told = []
-    exchange = waiting(Notes(fails=True), on_decided=told.append)
+    exchange = waiting_exchange(Notes(fails=True), on_decided=told.append)
     with pytest.raises(BrokenPipeError):
         exchange.read()
     assert told == [exchange]
@@ -272,7 +272,7 @@ def test_a_100_that_could_not_be_sent_is_told_of():
 
 def test_nothing_is_decided_where_nobody_waits():
     told = []
-    exchange = sending(Notes(), on_decided=told.append)
+    exchange = sending_exchange(Notes(), on_decided=told.append)
     exchange.read()
     exchange.respond()
     assert exchange.decided_after is None
@@ -285,7 +285,7 @@ def test_nothing_is_decided_where_nobody_waits():
 @pytest.mark.parametrize("rest", [rest for rest in Rest if rest is not Rest.UNASKED])
 def test_what_is_left_when_the_response_starts_decides_how_the_connection_ends(rest):
     wire = Notes(rest=rest)
-    exchange = sending(wire)
+    exchange = sending_exchange(wire)
     keeps = ENDS[rest][True] is not End.LINGER
     assert exchange.respond() is keeps
     wire.left = Rest.MUCH
@@ -296,13 +296,13 @@ def test_what_is_left_when_the_response_starts_decides_how_the_connection_ends(r
 
 
 def test_a_client_that_was_declined_may_send_its_body_or_not():
-    exchange = waiting(Notes(rest=Rest.NOTHING))
+    exchange = waiting_exchange(Notes(rest=Rest.NOTHING))
     assert not exchange.respond()
     assert exchange.end(may_keep=True) is End.LINGER
 
 
 def test_a_connection_is_not_kept_if_its_response_never_started():
-    assert sending(Notes(rest=Rest.NOTHING)).end(may_keep=True) is End.LINGER
+    assert sending_exchange(Notes(rest=Rest.NOTHING)).end(may_keep=True) is End.LINGER
 
 
 def test_a_client_that_left_while_it_waited_was_not_declined():
@@ -319,20 +319,20 @@ def test_a_client_that_left_while_it_waited_was_not_declined():
 
 
 def test_a_thread_that_reads_leaves_much_behind_for_all_the_response_can_know():
-    exchange = sending(Notes(rest=Rest.LITTLE))
+    exchange = sending_exchange(Notes(rest=Rest.LITTLE))
     with exchange.reading:
         assert not exchange.respond()
 
 
 def test_a_body_that_failed_ends_its_connection():
-    exchange = sending(Notes(rest=Rest.LITTLE))
+    exchange = sending_exchange(Notes(rest=Rest.LITTLE))
     exchange.fail(BodyTimeout("late"))
     assert not exchange.respond()
 
 
 def test_what_a_read_raises_every_further_one_raises_too_and_it_is_told_once():
     told = []
-    exchange = sending(Notes(), on_failed=told.append)
+    exchange = sending_exchange(Notes(), on_failed=told.append)
     error = BodyTimeout("late")
     error.partial = b"came"
     exchange.fail(error)
@@ -348,7 +348,7 @@ def test_what_a_read_raises_every_further_one_raises_too_and_it_is_told_once():
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_connection_whose_body_was_drained_may_be_kept_and_nobody_reads_on(fails):
     wire = Notes(rest=Rest.LITTLE)
-    exchange = sending(wire)
+    exchange = sending_exchange(wire)
     exchange.respond()
     wire.gone = BodyTimeout("late") if fails else None
     assert exchange.drain() is not fails
@@ -359,19 +359,19 @@ def test_a_connection_whose_body_was_drained_may_be_kept_and_nobody_reads_on(fai
 
 def test_a_body_that_was_read_is_not_drained():
     wire = Notes(rest=Rest.NOTHING)
-    assert sending(wire).drain()
+    assert sending_exchange(wire).drain()
     assert wire.drained == 0
 
 
 def test_a_body_that_is_given_up_can_not_be_read_any_more():
-    exchange = sending(Notes())
+    exchange = sending_exchange(Notes())
     assert exchange.give_up_body()
     with pytest.raises(OSError, match="the rest of this body was discarded"):
         exchange.raise_failure()
 
 
 def test_a_body_is_not_given_up_while_a_thread_reads_it():
-    exchange = sending(Notes())
+    exchange = sending_exchange(Notes())
     with exchange.reading:
         assert not exchange.give_up_body()
     exchange.raise_failure()
@@ -412,7 +412,7 @@ def check(exchange, wire, decisions):
 def test_no_order_of_events_sends_two_100s_or_one_after_the_response(steps, arrived):
     wire = Notes(arrived=arrived, rest=Rest.LITTLE)
     decisions = []
-    exchange = waiting(wire, on_decided=lambda decided: decisions.append(decided.state))
+    exchange = waiting_exchange(wire, on_decided=lambda decided: decisions.append(decided.state))
     for step in steps:
         STEPS[step](exchange, wire)
         check(exchange, wire, decisions)
@@ -422,7 +422,7 @@ def test_no_order_of_events_sends_two_100s_or_one_after_the_response(steps, arri
 def test_two_threads_send_no_two_100s_and_none_after_the_response(one, other):
     wire = Notes(rest=Rest.LITTLE)
     decisions = []
-    exchange = waiting(wire, on_decided=lambda decided: decisions.append(decided.state))
+    exchange = waiting_exchange(wire, on_decided=lambda decided: decisions.append(decided.state))
     together = threading.Barrier(2)
 
     def take(steps):
@@ -458,7 +458,7 @@ class Slow(Notes):
 
 def test_the_response_waits_for_a_100_that_is_being_sent():
     wire = Slow()
-    exchange = waiting(wire)
+    exchange = waiting_exchange(wire)
     reader = threading.Thread(target=exchange.read)
     reader.start()
     assert wire.sending.wait(PATIENCE)
@@ -476,7 +476,7 @@ def test_the_response_waits_for_a_100_that_is_being_sent():
 
 def test_a_second_reader_does_not_look_at_the_socket_after_the_100():
     wire = Slow()
-    exchange = waiting(wire)
+    exchange = waiting_exchange(wire)
     readers = [threading.Thread(target=exchange.read) for _ in range(2)]
     for reader in readers:
         reader.start()
