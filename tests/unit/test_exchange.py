@@ -241,7 +241,7 @@ DECIDE = {
 @pytest.mark.parametrize("decide", DECIDE)
 def test_the_decision_is_told_once_with_its_time(clock, decide):
     told = []
-    exchange = waiting(
+    exchange = waiting_exchange(
         Notes(), on_decided=lambda decided: told.append((decided.state, decided.decided_after))
     )
     assert Expectation(exchange).decided_after is None
@@ -254,7 +254,7 @@ def test_the_decision_is_told_once_with_its_time(clock, decide):
 
 def test_bytes_that_arrived_with_the_head_are_told_of_too(clock):
     told = []
-    exchange = waiting(
+    exchange = waiting_exchange(
         Notes(arrived=True),
         on_decided=lambda decided: told.append((decided.state, decided.decided_after)),
     )
@@ -307,7 +307,7 @@ def test_a_connection_is_not_kept_if_its_response_never_started():
 
 def test_a_client_that_left_while_it_waited_was_not_declined():
     failures = []
-    exchange = waiting(
+    exchange = waiting_exchange(
         Notes(gone=ClientDisconnected("gone")),
         on_failed=lambda error: failures.append(type(error)),
     )
