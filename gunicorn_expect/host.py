@@ -438,7 +438,10 @@ class _Caught:
 def error_answer(worker: Worker, request: Any, peer: Any, error: BaseException) -> bytes:
     """Let gunicorn log an error and return the response that it writes for it."""
     caught: Any = _Caught()
-    worker.handle_error(request, caught, peer, error)
+    try:
+        raise error  # gunicorn logs the exception that is being handled
+    except BaseException:  # noqa: BLE001
+        worker.handle_error(request, caught, peer, error)
     return well_formed(caught.data) if caught.data else b""
 
 

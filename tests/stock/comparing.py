@@ -63,15 +63,22 @@ def exchange(*pieces):
     return converse
 
 
-def shown(server, converse, connect=Client):
-    """Return what the client received, masked, and what hooks, application and log wrote."""
+def get(path):
+    return request(f"GET {path}", "Connection: close")
+
+
+def shown(server, converse, connect=Client, get=get):
+    """Return what the client received, and what hooks, application and log wrote meanwhile.
+
+    When a request that is sent after it has been answered, all of that has been written.
+    """
     start = len(server.lines)
     with connect(server) as client:
         port = client.socket.getsockname()
         received = converse(client)
     mark = f"/mark?{next(_marks)}"
     with Client(server) as client:
-        client.send(request(f"GET {mark}", "Connection: close"))
+        client.send(get(mark))
         client.receive_all()
     server.wait_for_log(rf'NOTED \["post_request".*"uri": "{re.escape(mark)}"', start)
     lines = server.lines[start:]
@@ -99,6 +106,7 @@ def written(server, lines, peer=None):
             line = line.replace(f'"{server.address[1]}"', '"the port"')
         if isinstance(peer, tuple):
             line = re.sub(rf"\b{peer[1]}\b", "0", line)
+        line = re.sub(r"\(_ssl\.c:\d+\)", "", line)  # where in Python's source
         if not line.startswith("NOTED "):
             yield line
             continue
