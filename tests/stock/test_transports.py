@@ -5,9 +5,12 @@ import struct
 from functools import partial
 
 import pytest
-from comparing import both, exchange, get, shown, without
-from conftest import WORKERS
-from wire import PATIENCE, Client, request
+
+from stock.comparing import both, exchange, get, shown, without
+from support import PATIENCE
+from support.client import Client, request
+from support.matrix import WORKERS
+from support.uwsgi import packet
 
 GET = request("GET /hello", "Connection: close")
 POST = request("POST /read", "Content-Length: 5", "Connection: close") + b"hello"
@@ -75,26 +78,8 @@ def check(worker, servers, get, data):
     assert ours == stock
 
 
-def packet(method, path, body=b"", **variables):
-    """Return a request of uWSGI's protocol."""
-    variables = {
-        "REQUEST_METHOD": method,
-        "REQUEST_URI": path,
-        "PATH_INFO": path.partition("?")[0],
-        "QUERY_STRING": path.partition("?")[2],
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "test",
-        "CONTENT_LENGTH": str(len(body)) if body else "",
-        **variables,
-    }
-    block = b"".join(
-        struct.pack("<H", len(text)) + text.encode() for pair in variables.items() for text in pair
-    )
-    return struct.pack("<BHB", 0, len(block), 0) + block + body
-
-
 PACKETS = {
-    "GET": packet("GET", "/hello?a=b", HTTP_CONNECTION="close", HTTP_X_OF_CLIENT="1"),
+    "GET": packet("GET", "/hello", QUERY_STRING="a=b", HTTP_CONNECTION="close"),
     "HEAD": packet("HEAD", "/hello", HTTP_CONNECTION="close"),
     "POST": packet("POST", "/read", b"hello", HTTP_CONNECTION="close", CONTENT_TYPE="text/plain"),
     "POST unread": packet("POST", "/hello", b"hello", HTTP_CONNECTION="close"),
