@@ -26,6 +26,12 @@ FIND_PYTHON = for python in python3.$(1) $$HOME/.pyenv/versions/3.$(1).*/bin/pyt
 PYTHONS := $(foreach minor,10 11 12 13 14 15,\
     $(if $(shell $(call FIND_PYTHON,$(minor))),$(VENV)/pythons/3.$(minor)/ready))
 
+# The oldest releases that docs/frameworks.md names, and Django for Python 3.12 and later.
+OLDEST_FRAMEWORKS := flask==3.0.0 werkzeug==3.0.0 django==4.2 falcon==3.1.3 bottle==0.12.25 \
+    pyramid==2.0
+NEW_PYTHON := $(lastword $(filter-out %/3.10/ready %/3.11/ready,$(PYTHONS)))
+FRAMEWORKS := $(VENV)/frameworks/oldest $(if $(NEW_PYTHON),$(VENV)/frameworks/django-6)
+
 # Most tests wait for a server, not for a core. Each process gets neighbours, which share servers.
 PARALLEL := --numprocesses 3 --dist worksteal
 
@@ -34,10 +40,10 @@ PARALLEL := --numprocesses 3 --dist worksteal
 serve: $(VENV)/examples
 	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 examples.flask_upload:app
 
-test: $(VENV)/dev $(GUNICORNS) $(CORPUS) $(PYTHONS)
+test: $(VENV)/dev $(GUNICORNS) $(CORPUS) $(PYTHONS) $(FRAMEWORKS)
 	$(BIN)/pytest $(PARALLEL)
 
-test-all: $(VENV)/dev $(GUNICORNS) $(CORPUS) $(PYTHONS)
+test-all: $(VENV)/dev $(GUNICORNS) $(CORPUS) $(PYTHONS) $(FRAMEWORKS)
 	$(BIN)/pytest $(PARALLEL) --matrix full
 
 realworld: $(VENV)/dev
@@ -95,6 +101,17 @@ $(VENV)/corpus/%: | $(BIN)/python
 	$(PIP) download --no-deps --no-binary gunicorn --dest $@.part gunicorn==$*
 	tar --extract --file $@.part/gunicorn-$*.tar.gz --directory $@.part --strip-components 3 \
 	    gunicorn-$*/tests/requests
+	mv $@.part $@
+
+$(VENV)/frameworks/oldest: | $(BIN)/python
+	rm -rf $@.part
+	$(PIP) install --no-deps --only-binary :all: --target $@.part $(OLDEST_FRAMEWORKS)
+	mv $@.part $@
+
+$(VENV)/frameworks/django-6: | $(NEW_PYTHON)
+	rm -rf $@.part
+	$(dir $(NEW_PYTHON))bin/python -m pip install --quiet --disable-pip-version-check \
+	    --target $@.part 'django>=6' sentry-sdk
 	mv $@.part $@
 
 $(VENV)/pythons/3.%/ready: setup.cfg | $(BIN)/python

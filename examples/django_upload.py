@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING
 
 import django.conf
 from django.core.wsgi import get_wsgi_application
-from django.http import HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, reverse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
-
-from gunicorn_expect import BodyTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,9 +54,7 @@ def upload(request: HttpRequest, name: str) -> HttpResponse:
     # To refuse, answer.
     if not NAME.fullmatch(name):
         return HttpResponse(status=400)
-    if "Content-Length" not in request.headers:
-        return HttpResponse(status=411)  # Django takes a body in chunks for an empty one
-    if int(request.headers["Content-Length"]) > LIMIT:
+    if int(request.headers.get("Content-Length", 0)) > LIMIT:
         return HttpResponse(status=413)
 
     # To accept, read: the first piece asks the client for the body.
@@ -67,16 +63,15 @@ def upload(request: HttpRequest, name: str) -> HttpResponse:
     size = 0
     with tempfile.TemporaryDirectory(prefix=".part-", dir=FOLDER) as folder:
         part = Path(folder, name)
-        try:
-            with part.open("wb") as file:
-                while piece := request.read(PIECE):
-                    size += len(piece)
-                    digest.update(piece)
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-        except UnreadablePostError as error:  # it does not come whole; Django would answer 500
-            return HttpResponse(status=408 if isinstance(error.__cause__, BodyTimeout) else 400)
+        with part.open("wb") as file:
+            while piece := request.read(PIECE):
+                size += len(piece)
+                if size > LIMIT:  # a chunked body does not announce its length
+                    return HttpResponse(status=413)
+                digest.update(piece)
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(FOLDER / name)
 
     return JsonResponse(
@@ -91,6 +86,8 @@ urlpatterns = [path("files/<name>", upload)]
 django.conf.settings.configure(
     ALLOWED_HOSTS=["*"],
     MIDDLEWARE=[
+        # It reads chunked bodies, and answers 400 or 408 to those that don't arrive whole.
+        "gunicorn_expect.contrib.django.UploadMiddleware",
         # Before CsrfViewMiddleware: that one reads forms to find its token.
         f"{__name__}.token_required",
         "django.middleware.csrf.CsrfViewMiddleware",

@@ -17,7 +17,7 @@ from typing import Any
 
 import falcon
 
-from gunicorn_expect import BodyTimeout, ClientDisconnected, MalformedBody
+from gunicorn_expect.contrib import falcon as uploads
 
 FOLDER = Path(os.environ.get("UPLOAD_FOLDER", "uploads"))
 TOKEN = os.environ.get("UPLOAD_TOKEN", "letmein")
@@ -73,25 +73,6 @@ class Files:
         resp.media = {"name": name, "size": size, "sha256": digest.hexdigest()}
 
 
-# A body that does not come whole raises from the read; Falcon would answer 500.
-
-
-def cut_off(
-    _req: falcon.Request, _resp: falcon.Response, _error: Exception, _params: Parameters
-) -> None:
-    """Answer a client whose body ends early."""
-    raise falcon.HTTPStatus(400)
-
-
-def stalled(
-    _req: falcon.Request, _resp: falcon.Response, _error: Exception, _params: Parameters
-) -> None:
-    """Answer a client that sends too little."""
-    raise falcon.HTTPStatus(408)
-
-
 app = falcon.App()
 app.add_route("/files/{name}", Files())
-app.add_error_handler(ClientDisconnected, cut_off)
-app.add_error_handler(MalformedBody, cut_off)
-app.add_error_handler(BodyTimeout, stalled)
+uploads.init_app(app)  # an upload that does not arrive whole is 400 or 408, not 500

@@ -14,7 +14,7 @@ from pathlib import Path
 from flask import Flask, Response, jsonify, request, url_for
 from werkzeug.utils import secure_filename
 
-from gunicorn_expect import BodyTimeout, ClientDisconnected, MalformedBody
+from gunicorn_expect.contrib import flask as uploads
 
 FOLDER = Path(os.environ.get("UPLOAD_FOLDER", "uploads"))
 TOKEN = os.environ.get("UPLOAD_TOKEN", "letmein")
@@ -22,6 +22,7 @@ LIMIT = int(os.environ.get("UPLOAD_LIMIT", str(5 * 1024**3)))
 PIECE = 64 * 1024
 
 app = Flask(__name__)
+uploads.init_app(app)  # an upload that does not arrive whole is 400 or 408, not 500
 
 
 @app.put("/files/<name>")
@@ -57,19 +58,3 @@ def upload(name: str) -> Response:
     response.status_code = 201
     response.headers["Location"] = url_for("upload", name=name)
     return response
-
-
-# A body that does not come whole raises from the read; Flask would answer 500.
-
-
-@app.errorhandler(ClientDisconnected)
-@app.errorhandler(MalformedBody)
-def cut_off(_error: Exception) -> Response:
-    """Answer a client whose body ends early."""
-    return Response(status=400)
-
-
-@app.errorhandler(BodyTimeout)
-def stalled(_error: Exception) -> Response:
-    """Answer a client that sends too little."""
-    return Response(status=408)

@@ -205,6 +205,7 @@ def test_gunicorns_settings_have_the_defaults_that_are_shown():
 
 #: Pages with a test of their own that runs all of their blocks.
 ELSEWHERE = {
+    "frameworks.md": "frameworks/test_broken_uploads.py",
     "policies.md": "docs/test_policies_page.py",
     "testing.md": "docs/test_testing_page.py",
     "probe.md": "support/probe_page.py",

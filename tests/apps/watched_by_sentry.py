@@ -1,0 +1,28 @@
+"""Applications with Sentry's SDK in them: the alerts are printed, and sent nowhere.
+
+``WATCHED`` names their modules; the query names the one that answers.
+"""
+
+import os
+import pkgutil
+
+import sentry_sdk
+import sentry_sdk.transport
+
+
+class Printed(sentry_sdk.transport.Transport):
+    """Print a line for each event."""
+
+    def capture_envelope(self, envelope):
+        event = envelope.get_event()
+        if event is not None:
+            [*_, error] = event.get("exception", {}).get("values") or [{"type": "no exception"}]
+            print(f"ALERT: {error['type']}", flush=True)
+
+
+sentry_sdk.init(dsn="http://key@localhost/1", transport=Printed)
+APPS = {name: pkgutil.resolve_name(f"{name}:app") for name in os.environ["WATCHED"].split()}
+
+
+def app(environ, start_response):
+    return APPS[environ["QUERY_STRING"]](environ, start_response)

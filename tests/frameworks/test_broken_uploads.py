@@ -1,0 +1,284 @@
+"""docs/frameworks.md is true: a broken upload is 400, 408 or 413, one line, and no alert."""
+
+import contextlib
+import functools
+import json
+import os
+import re
+
+import pytest
+
+from support import CHECKOUT, TESTS
+from support.client import Client, request, waiting
+from support.installed import INSTALLED, PYTHONS, missing
+from support.server import Server
+
+PAGE = CHECKOUT.joinpath("docs/frameworks.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+FRAMEWORKS = [name.removeprefix("with_") for name, _ in BLOCKS]
+
+#: The line that the page explains.
+EXPLAINED = {
+    "flask": "uploads.init_app(app)\n",
+    "django": '    MIDDLEWARE=["gunicorn_expect.contrib.django.UploadMiddleware"],\n',
+    "falcon": "uploads.init_app(app)\n",
+    "bottle": "app.install(uploads.plugin)\n",
+    "pyramid": '    config.include("gunicorn_expect.contrib.pyramid")\n',
+}
+
+LENGTH = "Content-Length: 11"
+CHUNKED = "Transfer-Encoding: chunked"
+#: How an upload breaks: its framing, what is sent of it, and the answer.
+FATES = {
+    "cut off": (LENGTH, b"hello", 400, "ClientDisconnected"),
+    "cut off in a chunk": (CHUNKED, b"5\r\nhe", 400, "ClientDisconnected"),
+    "stalls": (LENGTH, b"hello", 408, "BodyTimeout"),
+    "malformed": (CHUNKED, b"5\r\nhello\r\nzz\r\n", 400, "MalformedBody"),
+    "too large": (CHUNKED, b"15\r\n" + b"x" * 21 + b"\r\n0\r\n\r\n", 413, "ContentTooLarge"),
+}
+
+#: Of a policy, so that there is a chunked body that is too large.
+CONFIGURATION = """
+expect_body_timeout = 0.1
+
+
+def expect_policy(environ):
+    environ["wsgi.input"].limit(20)
+"""
+
+
+#: What a server has of each framework.
+RELEASES = ["oldest", "newest", "django 6"]
+
+
+def served(release):
+    """Give the frameworks that a server of these releases has."""
+    return ["django"] if release == "django 6" else FRAMEWORKS
+
+
+def installed(release):
+    """Give the Python for these releases, and the folder that they are in."""
+    if release == "newest":
+        return PYTHONS["current"], ()
+    folder = INSTALLED / "frameworks" / release.replace(" ", "-")
+    if not folder.exists():
+        missing(f"frameworks/{folder.name}")
+    if release == "oldest":
+        return PYTHONS["current"], (folder,)
+    new = [python for version, python in PYTHONS.items() if version not in ("3.10", "3.11")]
+    return new[-1], (folder,)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The page's applications; and without the line that it explains."""
+    folder = tmp_path_factory.mktemp("page")
+    folder.joinpath("configuration.py").write_text(CONFIGURATION, "utf-8")
+    folder.joinpath("no_policy.py").write_text("expect_body_timeout = 0.1", "utf-8")
+    for name, text in BLOCKS:
+        folder.joinpath(f"{name}.py").write_text(text, "utf-8")
+        without = text.replace(EXPLAINED[name.removeprefix("with_")], "")
+        assert without != text
+        folder.joinpath(f"{name.replace('with', 'without')}.py").write_text(without, "utf-8")
+    return folder
+
+
+def serve(folder, release, app, watched="", configuration="configuration.py"):
+    python, installed_in = installed(release)
+    path = os.pathsep.join(map(str, [*installed_in, folder, TESTS, CHECKOUT]))
+    env = {"PYTHONPATH": path, "WATCHED": watched}
+    return Server("-c", str(folder / configuration), app=app, python=python, env=env)
+
+
+@pytest.fixture(scope="module")
+def servers(folder):
+    """Give the server of these releases; ``with`` and ``without`` the line that is explained."""
+
+    @functools.cache
+    def server_of(release, prefix="with"):
+        watched = " ".join(f"{prefix}_{framework}" for framework in served(release))
+        server = serve(folder, release, "apps.watched_by_sentry:app", watched)
+        stack.enter_context(server).wait_for_log("Booting worker")
+        return server
+
+    with contextlib.ExitStack() as stack:
+        yield server_of
+
+
+EACH = [
+    pytest.param(framework, release, id=f"{framework}-{release}")
+    for release in RELEASES
+    for framework in served(release)
+]
+
+
+def upload(server, path, framing, body, *fields, leaves=False):
+    """Upload; give the status, the body of the response, and what the log says of it."""
+    start = len(server.lines)
+    with Client(server) as client:
+        client.send(request(f"PUT {path}", framing, "Connection: close", *fields), body)
+        if leaves:
+            client.shut_down()
+        head, said = client.receive_response()
+        assert client.receive_all() == b""
+    server.wait_for_log(r"PUT \S+ HTTP/1.1 -> ", start)
+    lines = [line for line in server.lines[start:] if " HTTP/1.1 -> " not in line]
+    return int(head.split(b" ")[1]), said, lines
+
+
+def breaks(server, path, fate, *fields):
+    framing, body, *_ = FATES[fate]
+    return upload(server, path, framing, body, *fields, leaves=fate.startswith("cut off"))
+
+
+# The examples of the page.
+
+
+@pytest.mark.parametrize("framing", [LENGTH, CHUNKED])
+@pytest.mark.parametrize(("framework", "release"), EACH)
+def test_what_comes_whole_is_read(servers, framework, release, framing):
+    body = b"hello world" if framing == LENGTH else b"b\r\nhello world\r\n0\r\n\r\n"
+    path = f"/files/a.txt?with_{framework}"
+    status, said, lines = upload(servers(release), path, framing, body)
+    assert (status, json.loads(said), lines) == (200, {"size": 11}, [])
+
+
+@pytest.mark.parametrize("fate", FATES)
+@pytest.mark.parametrize(("framework", "release"), EACH)
+def test_a_broken_upload_has_its_own_status_and_one_line_and_no_alert(
+    servers, framework, release, fate
+):
+    *_, expected, _ = FATES[fate]
+    status, _, lines = breaks(servers(release), f"/files/a.txt?with_{framework}", fate)
+    assert status == expected
+    if framework == "django":  # its own logging says nothing by default
+        assert lines == []
+    else:
+        [line] = lines
+        words = f"PUT '/files/a.txt': the upload failed, answered with {expected}: ."
+        assert re.match(words, line)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_without_the_line_that_is_explained_sentry_sends_an_alert(servers, framework):
+    server = servers("newest", "without")
+    status, _, lines = breaks(server, f"/files/a.txt?without_{framework}", "stalls")
+    # Pyramid lets the error pass to the server, which answers; and Sentry sees it pass.
+    assert status == (408 if framework == "pyramid" else 500)
+    error = "UnreadablePostError" if framework == "django" else "BodyTimeout"
+    assert f"ALERT: {error}" in lines
+
+
+# What else the page says.
+
+
+@pytest.fixture(scope="module", params=["oldest", "newest"])
+def contrib(request, folder):
+    with serve(folder, request.param, "apps.contrib_frameworks:app") as server:
+        server.wait_for_log("Booting worker")
+        yield server
+
+
+@pytest.mark.parametrize("path", ["/flask/data", "/bottle"])
+def test_a_page_of_the_application_is_the_response(contrib, path):
+    status, said, _ = breaks(contrib, path, "stalls")
+    assert (status, said) == (408, b"a page of the application")
+
+
+def test_flasks_limit_hides_no_status(contrib):
+    """Werkzeug makes one error of its own of all of them, where MAX_CONTENT_LENGTH is set."""
+    assert breaks(contrib, "/flask/data", "cut off")[0] == 400
+    assert breaks(contrib, "/flask/data", "too large")[0] == 413
+
+
+# The middleware for Django.
+
+
+MULTIPART = "multipart/form-data; boundary=limit"
+FORM = (
+    b"--limit\r\n"
+    b'Content-Disposition: form-data; name="a"\r\n\r\n'
+    b"1\r\n"
+    b"--limit\r\n"
+    b'Content-Disposition: form-data; name="file"; filename="name"\r\n\r\n'
+    b"hello world\r\n"
+    b"--limit--\r\n"
+)
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def django(request, folder):
+    app = "apps.contrib_django:app"
+    with serve(folder, request.param, app, configuration="no_policy.py") as server:
+        server.wait_for_log("Booting worker")
+        yield server
+
+
+@pytest.mark.parametrize("fate", ["cut off", "stalls", "malformed"])
+@pytest.mark.parametrize("way", ["body", "read", "pieces", "lines", "json"])
+def test_whatever_way_a_django_view_reads_the_status_is_the_errors(django, way, fate):
+    assert breaks(django, f"/{way}", fate)[0] == FATES[fate][2]
+
+
+@pytest.mark.parametrize("way", ["form", "file"])
+def test_so_it_is_of_a_form_that_breaks_off(django, way):
+    content_type = MULTIPART if way == "file" else "application/x-www-form-urlencoded"
+    with Client(django) as client:
+        client.send(request(f"POST /{way}", LENGTH, f"Content-Type: {content_type}"), b"--l")
+        assert client.receive_head().startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_django_view_sees_the_error_and_can_clean_up(django):
+    status, _, lines = breaks(django, "/clean-up", "cut off")
+    assert status == 400
+    assert "THE VIEW SAW ClientDisconnected" in lines
+
+
+def post(server, way, content_type, *chunks, fields=(CHUNKED,)):
+    """Post in chunks; give the status, and what the view has read."""
+    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+    with Client(server) as client:
+        fields = (*fields, f"Content-Type: {content_type}", "Connection: close")
+        client.send(request(f"POST /{way}", *fields), body if CHUNKED in fields else b"")
+        head, said = client.receive_response()
+    status = int(head.split(b" ")[1])
+    return status, json.loads(said)["read"] if status == 200 else None
+
+
+@pytest.mark.parametrize(
+    ("way", "read", "nothing"),
+    [
+        *((way, "one\ntwo\n", "") for way in ("body", "read", "pieces")),
+        ("lines", ["one\n", "two\n"], []),
+    ],
+)
+def test_django_reads_a_chunked_body(django, way, read, nothing):
+    assert post(django, way, "text/plain", b"one\ntw", b"o\n") == (200, read)
+    assert post(django, way, "text/plain") == (200, nothing)
+    assert post(django, way, "text/plain", fields=()) == (200, nothing)
+
+
+def test_django_reads_chunked_json_and_forms(django):
+    assert post(django, "json", "application/json", b'{"a": ', b"1}") == (200, {"a": 1})
+    urlencoded = "application/x-www-form-urlencoded"
+    assert post(django, "form", urlencoded, b"a=1", b"&b=2") == (200, {"a": "1", "b": "2"})
+    assert post(django, "form", MULTIPART, FORM[:70], FORM[70:]) == (200, {"a": "1"})
+    assert post(django, "form", MULTIPART, fields=()) == (200, {})
+
+
+def test_django_keeps_the_file_of_a_chunked_form_on_disk(django):
+    read = ["TemporaryUploadedFile", "hello world"]
+    assert post(django, "file", MULTIPART, FORM) == (200, read)
+
+
+@pytest.mark.parametrize("way", ["body", "read"])
+def test_django_holds_no_more_of_a_chunked_body_in_memory_than_it_is_set_to(django, way):
+    assert post(django, way, "text/plain", b"x" * 100) == (200, "x" * 100)
+    assert post(django, way, "text/plain", b"x" * 100, b"x") == (400, None)
+    assert post(django, "pieces", "text/plain", b"x" * 100, b"x") == (200, "x" * 101)
+
+
+def test_a_chunked_body_can_be_refused_before_it_is_read(django):
+    with Client(django) as client:
+        client.send(waiting("POST /refused", CHUNKED))
+        assert client.receive_all().startswith(b"HTTP/1.1 200 ")
