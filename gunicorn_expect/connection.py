@@ -98,6 +98,7 @@ class Connection:
         self._proxy_info: Any = None
         self._receiver: Receiver | None = None
         self._discards_after = math.inf
+        self._is_lent = False  # the socket, to the application, as one that waits
         #: What is to be answered: a request with its exchange, if it has a body; or an error; or
         #: the first bytes of HTTP/2.
         self.request: Any = None
@@ -336,6 +337,10 @@ class Connection:
         if self._upgrades():
             return End.LINGER
         end = Answer(self.service, self.request, self.exchange, self).run()
+        if self._is_lent:
+            self._is_lent = False
+            with contextlib.suppress(OSError):  # the application has closed it
+                self.transport.sock.settimeout(0)
         if end is not End.LINGER and not self._forget_request():
             return End.LINGER
         return End.KEEP if end is End.DRAIN else end
@@ -385,7 +390,11 @@ class Connection:
         response, environ = host.create(
             request, self, self.peer, self.server, self._cfg, Response, (exchange, on_start)
         )
-        environ["gunicorn.socket"] = self._socket_of_application(request)
+        sock = environ["gunicorn.socket"] = self.transport.sock
+        if self.exchange is None and "HTTP_UPGRADE" in environ:
+            # An application of WebSockets reads and writes the socket, and expects it to wait.
+            sock.settimeout(None)
+            self._is_lent = True
         return response, environ
 
     def send_continue(self, headers: Headers) -> None:
@@ -474,13 +483,6 @@ class Connection:
             self._discards_after = math.inf  # the client sends no more
         else:
             self._discards_after = 0.0  # what comes now is lost anyway
-
-    def _socket_of_application(self, request: Any) -> socket.socket:
-        sock = self.transport.sock
-        if self.exchange is None and ("UPGRADE", "websocket") in request.headers:
-            # Its application reads and writes the socket, and expects it to wait.
-            sock.settimeout(None)
-        return sock
 
 
 def _parse_trailers(request: Any, lines: bytes) -> None:

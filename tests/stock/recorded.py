@@ -7,6 +7,9 @@ import pathlib
 import signal
 import time
 
+import flask
+import flask_sock
+
 from stock import recording
 from stock.recording import described, note
 
@@ -301,3 +304,32 @@ def stop(environ, start_response):
     while recording.WORKERS[-1].alive:
         time.sleep(0.01)
     return answer(start_response, b"stopping")
+
+
+@route("/take-over")
+def take_over(environ, start_response):
+    """Speak another protocol on the socket, which waits, and be done in gunicorn's way."""
+    sock = environ["gunicorn.socket"]
+    note("takes over", sock.gettimeout() if environ["QUERY_STRING"] else None)
+    sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    while data := sock.recv(100):
+        sock.sendall(data.upper())
+    note("the client has left")
+    if environ["QUERY_STRING"] == "handled":
+        from gunicorn.workers.base_async import ALREADY_HANDLED
+
+        return ALREADY_HANDLED
+    raise StopIteration
+
+
+flask_app = flask.Flask(__name__)
+sock = flask_sock.Sock(flask_app)
+
+
+@sock.route("/flask")
+def echo(ws):
+    while True:
+        ws.send(ws.receive()[::-1])
+
+
+ROUTES["/flask"] = flask_app
