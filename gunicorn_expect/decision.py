@@ -45,9 +45,9 @@ class Proceed:
 class Refuse:
     """Answer with this; the application is not called, and a client that waits sends no body."""
 
-    status: int | str = 417
-    """Such as 413 or "413 Content Too Large"; it is kept as the latter. 3xx, 4xx or 5xx. The
-    default invites the client to send it all again, without asking (RFC 9110 section 10.1.1)."""
+    status: int | str
+    """Such as 413 or "413 Content Too Large"; it is kept as the latter. 3xx, 4xx or 5xx. Not 417,
+    which invites the client to send it all again, without asking (RFC 9110 section 10.1.1)."""
     headers: Headers = ()
     """Header fields: pairs of name and value."""
     body: bytes = b""
@@ -185,13 +185,17 @@ def _status_line(status: Any) -> str:
             "a status begins with three digits, as in '413 Content Too Large'; this one does not"
         )
     if not "300" <= code <= "599":
-        raise ValueError(f"{code} refuses nothing: the status of a refusal is 3xx, 4xx or 5xx")
+        raise ValueError(f"{_named(code)} refuses nothing: the status is 3xx, 4xx or 5xx")
+    reason = reason or _named(code)[4:]
     if not reason:
-        try:
-            reason = _REASONS.get(int(code)) or http.HTTPStatus(int(code)).phrase
-        except ValueError:
-            raise ValueError(
-                f"{code} has no known reason phrase: give it, as in '{code} Why'"
-            ) from None
+        raise ValueError(f"{code} has no known reason phrase: give it, as in '{code} Why'")
     checked([("Reason", reason)], "a refusal")
     return f"{code} {reason}"
+
+
+def _named(code: str) -> str:
+    """Return a status code with its reason phrase, if it has one."""
+    try:
+        return f"{code} {_REASONS.get(int(code)) or http.HTTPStatus(int(code)).phrase}"
+    except ValueError:
+        return code

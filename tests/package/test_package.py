@@ -132,7 +132,7 @@ chosen: Policy = policies.first(
 )
 policies.max_length("10")  # error: arg-type
 Refuse(413, body="too large")  # error: arg-type
-reveal_type(Refuse().status)  # note: int | str
+reveal_type(Refuse(403).status)  # note: int | str
 """
 
 
