@@ -36,7 +36,7 @@ ROUNDS = 11
 WORKERS = {
     "gthread": ("gthread", "gunicorn_expect.Worker"),
     "gevent": ("gevent", "gunicorn_expect.GeventWorker"),
-    "sync": ("sync", "gunicorn_expect.workers.sync.Worker"),
+    "sync": ("sync", "gunicorn_expect.Sync"),
 }
 #: For each thread of gthread. The sync worker serves one, and waits until it is closed.
 CONNECTIONS = {"gthread": 8, "gevent": 8, "sync": 1}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WORKERS = {
     "gthread": "gunicorn_expect.Worker",
     "gevent": "gunicorn_expect.GeventWorker",
-    "sync": "gunicorn_expect.workers.sync.Worker",
+    "sync": "gunicorn_expect.Sync",
 }
 CLIENTS = 1000
 CONNECTIONS = 8  # as many GETs at a time

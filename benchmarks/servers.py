@@ -34,9 +34,7 @@ def served(
     Give its address and the process id of the master.
     """
     # gunicorn's sync worker with threads is its gthread worker.
-    threads = (
-        () if worker in ("sync", "gunicorn_expect.workers.sync.Worker") else ("--threads", "8")
-    )
+    threads = () if worker in ("sync", "gunicorn_expect.Sync") else ("--threads", "8")
     command = [
         *(sys.executable, "-m", "gunicorn", "-k", worker, *threads, f"apps:{app}"),
         *("--bind", "127.0.0.1:0", "--no-control-socket", "--graceful-timeout", "1"),

@@ -31,6 +31,7 @@ from gunicorn_expect.errors import (
 from gunicorn_expect.exchange import Expectation
 from gunicorn_expect.states import State
 from gunicorn_expect.version import __version__
+from gunicorn_expect.workers.sync import Worker as Sync
 from gunicorn_expect.workers.thread import Worker
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ __all__ = [
     "Proceed",
     "Refuse",
     "State",
+    "Sync",
     "Worker",
     "__version__",
     "inline",

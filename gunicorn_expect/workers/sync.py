@@ -1,4 +1,4 @@
-"""The worker that does one thing at a time: ``gunicorn -k gunicorn_expect.workers.sync.Worker``."""
+"""The worker that does one thing at a time: ``gunicorn -k gunicorn_expect.Sync``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Worker(base.Worker):
         # gunicorn itself would run its threaded worker instead, without ours and in silence.
         if cfg.threads > 1:
             raise RuntimeError(
-                f"gunicorn_expect.workers.sync.Worker serves one request at a time, and threads "
+                f"gunicorn_expect.Sync serves one request at a time, and threads "
                 f"is {cfg.threads}: use -k gunicorn_expect.Worker, or threads 1"
             )
 

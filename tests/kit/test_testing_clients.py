@@ -264,7 +264,7 @@ def test_a_server_that_does_not_start_shows_its_log():
 
 def test_a_server_has_the_worker_and_the_settings_that_it_is_given():
     env = {"GUNICORN_EXPECT_BODY_TIMEOUT": "0.1", "SWITCHBOARD": ""}
-    worker = "gunicorn_expect.workers.sync.Worker"
+    worker = "gunicorn_expect.Sync"
     with GunicornServer("apps.router:app", worker=worker, env=env) as server:
         assert f"Using worker: {worker}" in server.log
         outcome = Trickles(size=1, interval=PATIENCE).put(server.url + "/read", b"hello")

@@ -13,7 +13,7 @@ from support.installed import PYTHONS
 WORKERS = {
     "thread": ("gunicorn_expect.Worker", "gthread"),
     "gevent": ("gunicorn_expect.GeventWorker", "gevent"),
-    "sync": ("gunicorn_expect.workers.sync.Worker", "sync"),
+    "sync": ("gunicorn_expect.Sync", "sync"),
 }
 TRANSPORTS = ["tcp", "unix", "tls", "proxy-v1", "proxy-v2"]
 PARSERS = ["python", "fast"]

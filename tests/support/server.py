@@ -42,7 +42,7 @@ class Server:
             )
         elif transport.startswith("proxy"):
             arguments = ("--proxy-protocol", transport.removeprefix("proxy-"), *arguments)
-        threads = () if worker.endswith("sync.Worker") or worker == "sync" else ("--threads", "8")
+        threads = () if worker in ("sync", "gunicorn_expect.Sync") else ("--threads", "8")
         self._start(
             [python, "-m", "gunicorn", "-k", worker, *threads, *arguments, app],
             {"PYTHONPATH": os.pathsep.join(path), **dict(env)},

@@ -252,7 +252,7 @@ def test_the_sync_worker_refuses_threads_and_names_the_worker_that_has_them(tmp_
     )
     assert result.returncode == 1
     [line] = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
-    assert line.startswith("Error: gunicorn_expect.workers.sync.Worker ")
+    assert line.startswith("Error: gunicorn_expect.Sync ")
     assert "threads is 2" in line
     assert "use -k gunicorn_expect.Worker" in line
     assert "Booting worker" not in result.stderr

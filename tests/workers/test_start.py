@@ -143,6 +143,16 @@ def test_gunicorn_runs_our_worker_with_any_number_of_threads(threads):
         assert server.get("/hello") == b"hello"
 
 
+def test_the_sync_worker_has_its_old_name_too():
+    """gunicorn takes names that end in SyncWorker for its own, and runs gthread instead."""
+    assert gunicorn_expect.workers.sync.Worker is gunicorn_expect.Sync
+    with Server("--threads", "1", worker="gunicorn_expect.workers.sync.Worker") as server:
+        assert (
+            server.wait_for_log(r"Using worker: (.*)")[1] == "gunicorn_expect.workers.sync.Worker"
+        )
+        assert server.get("/hello") == b"hello"
+
+
 def test_the_package_can_be_imported_without_an_application():
     code = "import gunicorn_expect as g; print(g.Worker.__name__, *sorted(g.__all__))"
     output = subprocess.run(
