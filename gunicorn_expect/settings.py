@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gunicorn_expect.decision import forgotten_call, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from gunicorn.config import Config
 
@@ -31,7 +31,12 @@ _IN_THE_ENVIRONMENT: Final = "GUNICORN_EXPECT_"
 
 
 class BadSettingError(ValueError, RuntimeError):
-    """A setting is not what it may be. gunicorn prints a RuntimeError in one line, and stops."""
+    """Settings are not what they may be. gunicorn prints a RuntimeError, and stops."""
+
+    def __init__(self, *problems: str) -> None:
+        """Say what is wrong, each in a line of its own: gunicorn prints "Error: " before it."""
+        super().__init__("\nError: ".join(problems))
+        self.problems: Final = problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +73,15 @@ def load(cfg: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         environ: the environment.
 
     Raises:
-        BadSettingError: a value that is none, or a name. The message names the setting, the value
-            and what is allowed.
+        BadSettingError: bad values and unknown names, all of them. Each message names the setting,
+            the value and what is allowed.
 
     """
-    settings = check(_configured(cfg), environ)
+    settings, problems = _read(_configured(cfg), environ)
     if isinstance(settings.expect_policy, str):
-        _look_for(settings.expect_policy)
+        problems += _look_for(settings.expect_policy)
+    if problems:
+        raise BadSettingError(*problems)
     return settings
 
 
@@ -83,17 +90,43 @@ def check(configured: Mapping[str, Any], environ: Mapping[str, str] = os.environ
 
     Raises as `load`; but where a policy is to be found may not be known yet, and is not looked at.
     """
+    settings, problems = _read(configured, environ)
+    if problems:
+        raise BadSettingError(*problems)
+    return settings
+
+
+def _read(configured: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """Return the settings that are good, and what is wrong with the others."""
     variables = {
         field.name: f"GUNICORN_{field.name.upper()}" for field in dataclasses.fields(Settings)
     }
     found: dict[str, Any] = {}
+    problems: list[str] = []
     for setting, variable in variables.items():
         for name, values in ((setting, configured), (variable, environ)):
             if name in values:
-                found[setting] = _CHECKS.get(setting, _number)(name, values[name])
-    _refuse_unknown(configured, set(variables), _IN_THE_FILE)
-    _refuse_unknown(environ, set(variables.values()), _IN_THE_ENVIRONMENT)
-    return Settings(**found)
+                try:
+                    found[setting] = _CHECKS.get(setting, _number)(name, values[name])
+                except BadSettingError as error:
+                    problems += error.problems
+    problems += _unknown(configured, set(variables), _IN_THE_FILE)
+    problems += _unknown(environ, set(variables.values()), _IN_THE_ENVIRONMENT)
+    return Settings(**found), problems
+
+
+def problems(cfg: Config, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return all that is wrong, as `load` and then `policy_of` find it, each in one line."""
+    settings, found = _read(_configured(cfg), environ)
+    if isinstance(settings.expect_policy, str):
+        missing = [*_look_for(settings.expect_policy)]
+        try:
+            if not missing:
+                policy_of(settings)
+        except BadSettingError as error:
+            missing += error.problems
+        found += missing
+    return found
 
 
 def policy_of(settings: Settings) -> Policy | None:
@@ -125,11 +158,11 @@ def _configured(cfg: Config) -> Mapping[str, Any]:
     return vars(sys.modules[name]) if name in sys.modules else {}
 
 
-def _refuse_unknown(values: Mapping[str, Any], known: set[str], prefix: str) -> None:
+def _unknown(values: Mapping[str, Any], known: set[str], prefix: str) -> Iterator[str]:
     for name in values:
         if name.startswith(prefix) and name not in known:
             [nearest] = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
-            raise BadSettingError(f"{name}: there is no such setting; the nearest is {nearest}")
+            yield f"{name}: there is no such setting; the nearest is {nearest}"
 
 
 def _number(name: str, value: object) -> float:
@@ -161,7 +194,7 @@ def _policy(name: str, value: object) -> Policy | str | None:
     return value
 
 
-def _look_for(policy: str) -> None:
+def _look_for(policy: str) -> Iterator[str]:
     # It is imported by each worker when it boots, so that a reload finds what is new. Before that
     # it is only looked for: for its package, as to look inside of that is to import it.
     package = policy.partition(":")[0].partition(".")[0]
@@ -170,7 +203,7 @@ def _look_for(policy: str) -> None:
     except ValueError:  # it is loaded, and does not tell from where
         missing = False
     if missing:
-        raise BadSettingError(f"expect_policy is {policy!r}, and there is no module {package!r}")
+        yield f"expect_policy is {policy!r}, and there is no module {package!r}"
 
 
 def _callable(name: str, value: object, told: str) -> Policy:

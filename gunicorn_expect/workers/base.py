@@ -40,6 +40,8 @@ def drain(fd: int) -> None:
 class Worker(base.Worker):
     """A worker of gunicorn, for applications that take uploads."""
 
+    #: Its name for ``-k``.
+    path: ClassVar[str]
     #: What it relies on in gunicorn's worker, as ``module:Class.attribute``.
     hooks: ClassVar[tuple[str, ...]] = ()
     multithread: ClassVar[bool] = True
@@ -58,29 +60,52 @@ class Worker(base.Worker):
     _notified = 0.0
 
     @classmethod
-    def checked(cls) -> type[Worker]:
+    def checked(cls) -> type[Worker] | str:
         """Be the ``worker_class`` of a configuration file, and check its ``expect_*`` names.
 
         ``worker_class = gunicorn_expect.Worker.checked``: gunicorn calls it when it has read the
         file, ``gunicorn --check-config`` as well, which never asks a worker.
 
         Raises:
-            BadSettingError: one of them is wrong.
+            SystemExit: some of them are wrong. Python prints why, and exits with 1.
 
         """
         for module in list(sys.modules.values()):
             names = getattr(module, "__dict__", {})
             found = names.get("worker_class")
             if isinstance(found, types.MethodType) and found == cls.checked:
-                settings.check(names)  # of the file that names this
-        return cls
+                try:
+                    settings.check(names)  # of the file that names this
+                except settings.BadSettingError as error:
+                    # gunicorn would print this method first, as an invalid value.
+                    raise SystemExit(f"Error: {error}") from None
+        # gunicorn's log names the worker by this, and a class by its last name alone.
+        path: str | None = vars(cls).get("path")
+        return path or cls
 
     @classmethod
     def check_config(cls, cfg: Config, log: glogging.Logger) -> None:  # noqa: ARG003  gunicorn's
         """Refuse what we can't work with, before a worker boots (master)."""
-        host.require("gunicorn.workers.base:Worker.notify", *cls.hooks)
-        host.head_limits(cfg)
-        settings.load(cfg)
+        if problems := cls.problems(cfg):
+            raise settings.BadSettingError(*problems)
+
+    @classmethod
+    def problems(cls, cfg: Config) -> list[str]:
+        """Return what this worker can't work with, each in one line (master)."""
+        try:
+            host.require("gunicorn.workers.base:Worker.notify", *cls.hooks)
+        except RuntimeError as error:
+            return [str(error)]  # what else is wrong can't be known
+        found: list[str] = []
+        try:
+            settings.load(cfg)
+        except settings.BadSettingError as error:
+            found += error.problems
+        try:
+            host.head_limits(cfg)
+        except RuntimeError as error:
+            found.append(str(error))
+        return found
 
     # From boot to end (worker).
 

@@ -47,6 +47,7 @@ class Server(StreamServer):  # type: ignore[misc]  # gevent has no types
 class Worker(base.Worker, ggevent.GeventWorker):
     """A worker that has a greenlet for each connection, from its accept to its end."""
 
+    path = "gunicorn_expect.GeventWorker"
     hooks = (
         "gunicorn.workers.ggevent:GeventWorker.patch",
         "gunicorn.workers.ggevent:GeventWorker.is_already_handled",

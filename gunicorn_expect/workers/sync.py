@@ -14,26 +14,27 @@ from gunicorn_expect.workers.loop import BROKEN, NO_ROOM, PAUSE, Loop
 
 if TYPE_CHECKING:
     from gunicorn.config import Config
-    from gunicorn.glogging import Logger
 
 
 class Worker(base.Worker):
     """A worker that serves one request after the other; another thread lingers."""
 
+    path = "gunicorn_expect.Sync"
     multithread = False
     on_exit = OnExit.ANSWER
     catches = (BaseException,)
 
     @classmethod
-    def check_config(cls, cfg: Config, log: Logger) -> None:
-        """Refuse what we can't work with, before a worker boots (master)."""
-        super().check_config(cfg, log)
+    def problems(cls, cfg: Config) -> list[str]:
+        """Return what this worker can't work with, each in one line (master)."""
+        found = super().problems(cfg)
         # gunicorn itself would run its threaded worker instead, without ours and in silence.
         if cfg.threads > 1:
-            raise RuntimeError(
-                f"gunicorn_expect.Sync serves one request at a time, and threads "
-                f"is {cfg.threads}: use -k gunicorn_expect.Worker, or threads 1"
+            found.append(
+                f"gunicorn_expect.Sync serves one request at a time, and threads is {cfg.threads}: "
+                "use -k gunicorn_expect.Worker, or threads 1"
             )
+        return found
 
     def run(self) -> None:
         """Serve until the worker ends (main thread)."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class Worker(base.Worker):
     """A worker whose loop owns the connections, and whose threads run applications."""
 
+    path = "gunicorn_expect.Worker"
     loop: Loop
     tpool: Pool
 

@@ -291,6 +291,11 @@ RUN = {
     ("settings.md", "# gunicorn.conf.py"): configures,
     (
         "settings.md",
+        "$ GUNICORN_EXPECT_LINGER=soon GUNICORN_EXPECT_POLICY=app:decide gunicorn-expect check "
+        "-k gunicorn_expect.Worker app:app",
+    ): stops,
+    (
+        "settings.md",
         "$ GUNICORN_EXPECT_LINGER=soon gunicorn -k gunicorn_expect.Worker app:app",
     ): stops,
 }

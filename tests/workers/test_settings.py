@@ -357,18 +357,6 @@ def check_config(folder, *options, **env):
     )
 
 
-def test_the_checked_worker_serves(tmp_path):
-    text = "import gunicorn_expect\nworker_class = gunicorn_expect.GeventWorker.checked\n"
-    tmp_path.joinpath("some.py").write_text(text, "utf-8")
-    with Server.of(
-        [sys.executable, "-m", "gunicorn", "-c", "some.py", "apps.router:app"],
-        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT)))},
-        cwd=tmp_path,
-    ) as server:
-        server.wait_for_log("Using worker: Worker")
-        assert server.get("/hello") == b"hello"
-
-
 @pytest.mark.parametrize(
     ("place", "why"),
     [

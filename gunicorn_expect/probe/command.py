@@ -1,0 +1,143 @@
+"""The command ``gunicorn-expect probe``: its arguments, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import ssl
+import sys
+from typing import Final
+
+from gunicorn_expect.probe.question import Manner, about
+from gunicorn_expect.probe.rendering import as_json, as_text
+from gunicorn_expect.probe.verdict import judge
+
+#: Bytes of a body that nobody sends. nginx refuses one byte more by itself (client_max_body_size).
+LENGTH: Final = 1024 * 1024
+#: Seconds: longer than all clients wait that send at last (the AWS SDK for JavaScript: 6 s).
+TIMEOUT: Final = 10.0
+
+EXIT_STATUS: Final = """\
+exit status: 0 as expected; 1 not as expected; 2 it could not be asked, or no connection.
+What is expected is a 100, or, with --refusal, this status and no 100 before it."""
+
+
+def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    """Ask the server that the arguments name, and print what was seen; return the exit status."""
+    try:
+        from gunicorn_expect.probe.exchange import ask
+    except ModuleNotFoundError as error:
+        if error.name != "h11":
+            raise
+        print(
+            "the probe needs the extra gunicorn-expect[probe]: "
+            "python -m pip install 'gunicorn-expect[probe]'",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        question = about(
+            arguments.URL,
+            arguments.header,
+            method=arguments.method,
+            length=arguments.length,
+            manner=arguments.manner,
+            refusal=arguments.refusal,
+            unix_socket=arguments.unix_socket,
+        )
+        timeline = ask(question, _context(arguments), arguments.timeout)
+    except ValueError as error:
+        parser.error(str(error))
+    verdict = judge(timeline, question.manner, question.refusal)
+    render = as_json if arguments.json else as_text
+    print(render(timeline, verdict))
+    return verdict.status
+
+
+def add_arguments(probe: argparse.ArgumentParser) -> None:
+    """Add the probe's arguments to this parser."""
+    option = probe.add_argument
+    option("URL", help="http://… or https://…")
+    option("--method", default="PUT", help="of the request (default: PUT)")
+    option(
+        "-H",
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="a field of the request; its value is never printed. As often as needed",
+    )
+    option(
+        "--length",
+        type=_length,
+        default=LENGTH,
+        metavar="BYTES",
+        help="of the body that is announced (default: 1 MiB, which nginx lets pass)",
+    )
+    option(
+        "--refusal",
+        type=_status,
+        metavar="STATUS",
+        help="the answer that you expect: 401 for a request with a wrong token",
+    )
+    bodies = probe.add_mutually_exclusive_group()
+    bodies.add_argument(
+        "--send-body",
+        dest="manner",
+        action="store_const",
+        const=Manner.SENDS,
+        default=Manner.WAITS,
+        help="send the body, zeros, when a 100 asks for it; otherwise it is never sent",
+    )
+    bodies.add_argument(
+        "--impatient",
+        dest="manner",
+        action="store_const",
+        const=Manner.IMPATIENT,
+        help="send it at once, whatever comes: does the answer arrive whole?",
+    )
+    option(
+        "--timeout",
+        type=_seconds,
+        default=TIMEOUT,
+        metavar="SECONDS",
+        help="to connect in, and again for all that follows the head (default: 10)",
+    )
+    option("--unix-socket", metavar="PATH", help="connect to this, not to the URL's host")
+    trust = probe.add_mutually_exclusive_group()
+    trust.add_argument("--cacert", metavar="FILE", help="who signs the certificates, in PEM")
+    trust.add_argument("--insecure", action="store_true", help="trust every certificate")
+    option("--json", action="store_true", help="all of it as one JSON object")
+
+
+def _context(arguments: argparse.Namespace) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=arguments.cacert)
+    except OSError as error:
+        raise ValueError(f"the file of --cacert can't be used: {error.strerror}") from None
+    context.set_alpn_protocols(["http/1.1"])
+    if arguments.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+# What the numbers may be. The errors do not quote what was typed.
+
+
+def _length(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError("has to be a number of bytes, 1 or more")
+    return int(text)
+
+
+def _status(text: str) -> int:
+    if not re.fullmatch("[2-5][0-9][0-9]", text):
+        raise argparse.ArgumentTypeError("has to be the status of a final response, like 401")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text) or not float(text):
+        raise argparse.ArgumentTypeError("has to be a number of seconds, more than 0")
+    return float(text)
