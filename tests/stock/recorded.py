@@ -333,3 +333,12 @@ def echo(ws):
 
 
 ROUTES["/flask"] = flask_app
+
+
+@route("/hang")
+def hang(environ, start_response):
+    """Be busy for longer than the timeout of the worker, which is 1 s."""
+    ends = time.monotonic() + 3
+    while time.monotonic() < ends:
+        pass
+    return answer(start_response, b"late")

@@ -1,0 +1,252 @@
+"""A worker lives and ends as gunicorn's own: hooks, signals, limits, reload, statsd."""
+
+import itertools
+import os
+import re
+import signal
+import socket
+import time
+
+import pytest
+
+from stock.comparing import both, exchange, get, masked, shown, start, written
+from support import PATIENCE
+from support.client import Client, request
+from support.matrix import WORKERS
+
+READY = r"NOTED .*post_worker_init"
+
+
+@pytest.fixture(params=WORKERS)
+def worker(request):
+    return request.param
+
+
+def noted(server):
+    """Return what hooks have noted from the start on, without what they were called with."""
+    return [line[0] for line in written(server, server.lines) if not isinstance(line, str)]
+
+
+def kill_worker(server, number):
+    start = len(server.lines)
+    pid = int(server.get("/pid"))
+    server.wait_for_log(r"NOTED .*post_request", start)
+    os.kill(pid, number)
+
+
+def end(server):
+    server.process.terminate()
+    server.process.wait(PATIENCE)
+    server.wait_for_log(r"NOTED .*on_exit")
+
+
+def terminate(server):
+    """Do nothing else."""
+
+
+def quit_(server):
+    server.process.send_signal(signal.SIGQUIT)
+    server.process.wait(PATIENCE)
+
+
+def abort_worker(server):
+    start = len(server.lines)
+    kill_worker(server, signal.SIGABRT)
+    server.wait_for_log(READY, start)
+
+
+def quit_worker(server):
+    start = len(server.lines)
+    kill_worker(server, signal.SIGQUIT)
+    server.wait_for_log(READY, start)
+
+
+def interrupt_worker(server):
+    start = len(server.lines)
+    kill_worker(server, signal.SIGINT)
+    server.wait_for_log(READY, start)
+
+
+def one_more(server):
+    start = len(server.lines)
+    server.process.send_signal(signal.SIGTTIN)
+    server.wait_for_log(READY, start)
+
+
+def reload(server):
+    start = len(server.lines)
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log(READY, start)
+    server.wait_for_log(r"NOTED .*child_exit", start)
+
+
+def reopen_logs(server):
+    kill_worker(server, signal.SIGUSR1)
+    server.get("/hello")
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        *(terminate, quit_, abort_worker, quit_worker, interrupt_worker),
+        *(one_more, reload, reopen_logs),
+    ],
+)
+def test_hooks_are_called_as_by_stock_gunicorn(worker, act):
+    with both(worker) as servers:
+        for server in servers:
+            act(server)
+            end(server)
+        ours, stock = map(noted, servers)
+    if act in (one_more, reload):  # two workers write at the same time
+        ours.sort(), stock.sort()
+    assert "post_worker_init" in ours
+    assert ours == stock
+
+
+def test_a_worker_ends_after_max_requests_as_stock_gunicorns(worker):
+    found = []
+    with both(worker, "--max-requests", "2") as servers:
+        for server in servers:
+            begin = len(server.lines)
+            last = exchange(request("GET /hello?1") if worker != "sync" else b"", get("/hello?2"))
+            with Client(server) as client:
+                heard = last(client)
+            if worker == "sync":
+                with Client(server) as client:
+                    heard += last(client)
+            server.wait_for_log(READY, begin)
+            found.append((heard, [line for line in server.lines if "Autorestarting" in line]))
+    ours, stock = found
+    assert ours[0] == stock[0]
+    assert len(ours[1]) == len(stock[1]) == 1
+
+
+def test_max_requests_has_its_jitter(worker):
+    with both(worker, "--max-requests", "5", "--max-requests-jitter", "3") as servers:
+        for server in servers:
+            most = server.wait_for_log(READY + r'.*"max_requests": (\d+)')[1]
+            assert 5 <= int(most) <= 8
+
+
+def test_without_keep_alive_a_connection_is_closed_as_by_stock_gunicorn(worker):
+    with both(worker, "--keep-alive", "0") as servers:
+        ours, stock = (shown(server, exchange(request("GET /hello"))) for server in servers)
+    assert b"\r\nConnection: close\r\n" in ours[0]
+    assert ours == stock
+
+
+def test_no_more_connections_are_kept_than_by_stock_gunicorn():
+    def kept(server):
+        with Client(server) as first, Client(server) as second:
+            heads = []
+            for client in (first, second):
+                client.send(request("GET /hello"))
+                heads.append(masked(client.receive_response()[0]))
+            return heads
+
+    with both("thread", "--worker-connections", "2", "--keep-alive", "20") as servers:
+        ours, stock = map(kept, servers)
+    assert b"keep-alive" in ours[0]
+    assert b"Connection: close" in ours[1]
+    assert ours == stock
+
+
+def test_it_is_warned_when_no_connection_can_be_kept():
+    with both("thread", "--worker-connections", "1") as servers:
+        ours, stock = (server.wait_for_log(r"\[WARNING\] (.*)")[1] for server in servers)
+    assert ours == stock
+
+
+def test_a_kept_connection_is_answered_once_more_when_the_worker_stops(worker):
+    if worker == "sync":
+        pytest.skip("it keeps no connection")
+
+    def heard(server):
+        with Client(server) as kept:
+            kept.send(request("GET /hello"))
+            first = kept.receive_response()
+            server.get("/stop")
+            kept.send(request("GET /hello?again"))
+            return masked(b"".join([*first, kept.receive_all()]))
+
+    with both(worker, "--keep-alive", "20") as servers:
+        ours, stock = map(heard, servers)
+    assert b"\r\nConnection: close\r\n" in ours
+    assert ours == stock
+
+
+def test_a_busy_application_ends_the_worker_where_it_is_the_loop_as_in_stock_gunicorn(worker):
+    found = []
+    with both(worker, "--timeout", "1") as servers:
+        for server in servers:
+            with Client(server) as client:
+                client.send(get("/hang"))
+                heard = masked(client.receive_all())
+            timed_out = "WORKER TIMEOUT" in "\n".join(server.lines)
+            found.append((heard, timed_out, "worker_abort" in noted(server)))
+    ours, stock = found
+    assert ours[1] == (worker != "thread")
+    if worker == "sync":  # stock gunicorn answers 500 before it ends
+        assert (ours[0], stock[0][:13]) == (b"", b"HTTP/1.1 500 ")
+        ours, stock = ours[1:], stock[1:]
+    assert ours == stock
+
+
+def test_a_worker_ends_when_a_file_changes_as_stock_gunicorns(worker, tmp_path):
+    watched = tmp_path / "file"
+    watched.write_text("before", "utf-8")
+    found = []
+    with both(worker, "--reload", "--reload-extra-file", str(watched)) as servers:
+        for server in servers:
+            # The reloader looks once before it knows that a file has changed.
+            for changed in itertools.count(2**32):
+                os.utime(watched, (changed, changed))
+                if [line for line in server.lines if "Worker reloading" in line]:
+                    break
+                time.sleep(0.1)
+            server.wait_for_log(READY + r'.*"age": 2')
+            hooks = noted(server)
+            found.append(hooks[: hooks.index("post_worker_init", hooks.index("worker_int"))])
+    ours, stock = found
+    assert "worker_int" in ours
+    assert ours == stock
+
+
+def test_a_worker_ends_when_its_master_is_gone(worker):
+    # Stock gunicorn's sync worker looks after half of this time.
+    with both(worker, "--timeout", "4") as servers:
+        for server in servers:
+            server.get("/hello")
+            server.process.kill()
+            server._log_reader.join(PATIENCE)  # noqa: SLF001  it ends with the last that writes
+            assert not server._log_reader.is_alive()  # noqa: SLF001
+            assert [line for line in server.lines if "Parent changed, shutting down" in line]
+
+
+def test_statsd_is_told_the_same_as_by_stock_gunicorn(worker):
+    found = []
+    for stock in (False, True):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.settimeout(PATIENCE)
+            found.append(told(worker, listener, stock=stock))
+    assert found[0] == found[1]
+
+
+def told(worker, listener, *, stock):
+    address = "{}:{}".format(*listener.getsockname())
+    with start(worker, "--statsd-host", address, stock=stock) as server:
+        server.get("/hello")
+        with Client(server) as client:
+            client.send(request("GET /fail"))
+            client.receive_all()
+        with Client(server) as client:
+            client.send(b"NONSENSE\r\n\r\n")
+            client.receive_all()
+    packets = []
+    while not (packets and "log.warning" in packets[-1]):
+        packet = listener.recv(1000).decode()
+        if "gunicorn.expect" not in packet and "workers" not in packet:
+            packets.append(re.sub(r":[\d.]+\|ms", ":-|ms", packet))
+    return packets
