@@ -6,7 +6,7 @@
 # make check         lint and types
 # make release-check build dist/, and test what is in it on each Python
 # make docs          build the pages as a site, in docs/_build
-# make bench         measure beside stock gunicorn
+# make bench         measure beside stock gunicorn and other servers: 20 minutes, Linux only
 
 PYTHON ?= python3
 VENV := .venv
@@ -67,14 +67,8 @@ docs: $(VENV)/dev
 	$(BIN)/python docs/draw.py
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
 
-bench: $(VENV)/dev
-	$(BIN)/python benchmarks/ordinary_path.py
-	$(BIN)/python benchmarks/refuse.py
-	$(BIN)/python benchmarks/waiting.py
-	$(BIN)/python benchmarks/linger.py
-	$(BIN)/python benchmarks/bodies.py docs/bodies.json
-	$(BIN)/python benchmarks/plot.py docs/bodies.json docs/bodies.svg
-	$(BIN)/python benchmarks/stalled.py
+bench: $(VENV)/bench
+	$(BIN)/python benchmarks/bench.py
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info uploads
@@ -91,6 +85,10 @@ $(VENV)/examples: setup.cfg pyproject.toml | $(BIN)/python
 
 $(VENV)/dev: $(VENV)/examples
 	$(PIP) install --editable '.[examples,dev]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/examples
+	$(PIP) install --editable '.[bench]'
 	@touch $@
 
 $(VENV)/gunicorns/%: | $(BIN)/python

@@ -1,76 +1,58 @@
-"""The applications that are measured."""
+"""The application that all servers serve, and the policy that refuses as it does."""
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect import Refuse, inline
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-
-def hello(_environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    """Answer a GET."""
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "6")])
-    return [b"hello\n"]
+PIECE: Final = 65536
+"""Bytes that an upload is read by."""
+FORBIDDEN: Final = Refuse(403)
 
 
-def refuse(_environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    """Refuse an upload."""
-    start_response("403 Forbidden", [("Content-Length", "0")])
-    return []
-
-
-FORBIDDEN = Refuse(403)
+def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """Answer a GET, refuse what is sent to ``/refuse``, and read any other upload."""
+    if environ["REQUEST_METHOD"] == "GET":
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "6")])
+        return [b"hello\n"]
+    if environ["PATH_INFO"] == "/refuse":
+        start_response("403 Forbidden", [("Content-Length", "0")])
+        return []
+    read = environ["wsgi.input"].read
+    while read(PIECE):
+        pass
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "3")])
+    return [b"ok\n"]
 
 
 @inline
-def refusing(_environ: WSGIEnvironment) -> Refuse:
-    """Be the policy that refuses as `refuse` does."""
+def policy(_environ: WSGIEnvironment) -> Refuse:
+    """Refuse an upload in the loop, as `app` refuses it on a thread."""
     return FORBIDDEN
 
 
-def refuse_uploads(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    """Answer a GET, refuse an upload."""
-    if environ["REQUEST_METHOD"] == "GET":
-        return hello(environ, start_response)
-    start_response("413 Content Too Large", [("Content-Length", "10")])
-    return [b"too large\n"]
-
-
-PIECE = 65536
-
-
-def store(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    """Read an upload in pieces, and answer with its size."""
-    read = environ["wsgi.input"].read
-    size = 0
-    while data := read(PIECE):
-        size += len(data)
-    answer = b"%d" % size
-    start_response("200 OK", [("Content-Length", str(len(answer)))])
-    return [answer]
-
-
-class Wait:
-    """An application that keeps its uploads waiting, and tells a GET how many there are."""
-
-    def __init__(self) -> None:
-        """Nobody waits yet."""
-        self._waiting = 0
-        self._never = threading.Event()
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        """Wait, or tell."""
-        if environ["REQUEST_METHOD"] == "GET":
-            answer = str(self._waiting).encode()
-            start_response("200 OK", [("Content-Length", str(len(answer)))])
-            return [answer]
-        self._waiting += 1
-        self._never.wait()
-        return []
-
-
-wait = Wait()
+async def asgi(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    """Do what `app` does."""
+    status, body = 200, b"ok\n"
+    headers = [(b"content-type", b"text/plain")]
+    if scope["method"] == "GET":
+        body = b"hello\n"
+    elif scope["path"] == "/refuse":
+        # An ASGI server would keep the connection and wait for a body that never comes.
+        status, body, headers = 403, b"", [(b"connection", b"close")]
+    else:
+        while (await receive()).get("more_body"):
+            pass
+    headers.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,143 +1,160 @@
-"""gunicorns to measure, one beside the other, on a core of their own."""
+"""Servers to measure: each has one worker process, on a core of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-import gunicorn
-
-import gunicorn_expect
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-HERE = Path(__file__).parent
-OURS = "gunicorn_expect.Worker"
-STOCK = "gthread"
+HERE: Final = Path(__file__).parent
+CORES: Final = sorted(os.sched_getaffinity(0))
+CLIENT_CORE: Final = CORES[0]
+SERVER_CORE: Final = CORES[-1]
+#: Seconds that a server has to boot, beside a dozen others on the same core.
+BOOT: Final = 60.0
+#: More than the connections of any benchmark.
+CONNECTIONS: Final = 12000
 
-_Servers = TypeVar("_Servers")
+
+class Kind(NamedTuple):
+    """A server that can be started."""
+
+    name: str
+    command: tuple[str, ...]
+    ours: bool = False
 
 
-@contextlib.contextmanager
-def served(
-    app: str, worker: str, env: Mapping[str, str] | None = None, *arguments: str
-) -> Iterator[tuple[tuple[str, int], int]]:
-    """Serve an application of apps.py with one worker process and, if it has threads, 8 of them.
+def gunicorn(
+    name: str, worker: str, *options: str, ours: bool = False, parser: str = "fast"
+) -> Kind:
+    """Return a gunicorn with this worker class and parser."""
+    module = (sys.executable, "-m", "gunicorn", "-k", worker, "--http-parser", parser)
+    limits = ("--backlog", "2048", "--worker-connections", str(CONNECTIONS))
+    # Longer than any benchmark, so that idle connections stay.
+    times = ("--keep-alive", "600", "--timeout", "600", "--graceful-timeout", "1")
+    return Kind(
+        name, (*module, *limits, *times, *options, "--no-control-socket", "apps:app"), ours=ours
+    )
 
-    Give its address and the process id of the master.
-    """
-    # gunicorn's sync worker with threads is its gthread worker.
-    threads = () if worker in ("sync", "gunicorn_expect.Sync") else ("--threads", "8")
-    command = [
-        *(sys.executable, "-m", "gunicorn", "-k", worker, *threads, f"apps:{app}"),
-        *("--bind", "127.0.0.1:0", "--no-control-socket", "--graceful-timeout", "1"),
-        *("--backlog", "2048", "--worker-connections", "2000"),
-        *arguments,
+
+def _three(kind: str, stock: str, ours: str, *options: str) -> list[Kind]:
+    return [
+        gunicorn(f"stock {kind}", stock, *options),
+        gunicorn(f"ours, {kind}", ours, *options, ours=True),
+        gunicorn(f"ours, {kind}, python", ours, *options, ours=True, parser="python"),
     ]
-    path = os.pathsep.join([str(HERE), str(HERE.parent)])
-    with subprocess.Popen(
-        command,
-        env=os.environ | {"PYTHONPATH": path} | dict(env or {}),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        try:
-            for line in process.stderr:
-                listening = re.search(r"Listening at: https?://([\d.]+):(\d+)", line)
-                if listening:
-                    yield (listening[1], int(listening[2])), process.pid
-                    break
-        finally:
-            process.terminate()
-            process.stderr.read()
+
+
+THREADS: Final = _three("gthread", "gthread", "gunicorn_expect.Worker", "--threads", "8")
+GEVENT: Final = _three("gevent", "gevent", "gunicorn_expect.GeventWorker")
+SYNC: Final = _three("sync", "sync", "gunicorn_expect.Sync")
+
+
+def peer(name: str) -> Kind:
+    """Return one of peers.py."""
+    return Kind(name, (sys.executable, str(HERE / "peers.py"), name))
+
+
+class Server:
+    """A server that runs."""
+
+    def __init__(self, kind: Kind, port: int, env: Mapping[str, str]) -> None:
+        """Start it."""
+        self.name = kind.name
+        self.ours = kind.ours
+        self.port = port
+        at = [str(port)] if "peers.py" in kind.command[1] else ["--bind", f"127.0.0.1:{port}"]
+        self._process = subprocess.Popen(
+            [*kind.command, *at],
+            env=os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"} | dict(env),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.sched_setaffinity(self._process.pid, {SERVER_CORE})  # its children inherit it
+
+    def wait_until_ready(self) -> None:
+        """Wait for its first answer."""
+        deadline = time.monotonic() + BOOT
+        while True:
+            with contextlib.suppress(OSError), self.connect() as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                if connection.recv(4096).startswith(b"HTTP/1.1 200 "):
+                    return
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                command = " ".join(map(str, self._process.args))  # type: ignore[arg-type]
+                sys.exit(f"{self.name} does not answer. Start it by hand in benchmarks/: {command}")
+            time.sleep(0.05)
+
+    def connect(self) -> socket.socket:
+        """Connect to it."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=BOOT)
+
+    def _processes(self) -> list[int]:
+        """Return its process ids; the worker's is the last."""
+        found = [self._process.pid]
+        for pid in found:  # grows meanwhile
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                found += map(int, children.read_text("ascii").split())
+        return found
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU that it has used."""
+        # The clock of another process, by clock_getcpuclockid(3), which Python does not have.
+        return sum(time.clock_gettime(~pid << 3 | 2) for pid in self._processes())
+
+    def resident(self) -> int:
+        """Return the KiB of memory that its worker has."""
+        status = Path(f"/proc/{self._processes()[-1]}/status").read_text("ascii")
+        match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+        assert match
+        return int(match[1])
+
+    def open_files(self) -> int:
+        """Return how many files its worker has open, its connections among them."""
+        return len(list(Path(f"/proc/{self._processes()[-1]}/fd").iterdir()))
+
+    def stop(self) -> None:
+        """Stop it."""
+        for pid in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        self._process.wait()
 
 
 @contextlib.contextmanager
-def apart(servers: contextlib.AbstractContextManager[_Servers]) -> Iterator[_Servers]:
-    """Serve on one core; the client gets the other one."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(cores) > 1:
-        os.sched_setaffinity(0, cores[1:])  # the servers inherit it
-    with servers as started:
-        if len(cores) > 1:
-            os.sched_setaffinity(0, cores[:1])
-        try:
-            yield started
-        finally:
-            if cores:
-                os.sched_setaffinity(0, cores)  # for the next start
-
-
-def both(
-    app: str, **more: Mapping[str, str]
-) -> contextlib.AbstractContextManager[dict[str, tuple[str, int]]]:
-    """Serve it by ours and by stock gunicorn, on one core; the client gets the other one.
+def started(
+    kinds: Sequence[Kind],
+    env: Mapping[str, str] | None = None,
+    of_ours: Mapping[str, str] | None = None,
+) -> Iterator[list[Server]]:
+    """Start servers, and stop them in the end.
 
     Args:
-        app: of apps.py.
-        more: other servers of ours, by name, with what their environment has.
+        kinds: which.
+        env: more for the environment of each.
+        of_ours: more for the environment of ours.
 
     """
-    return apart(_both(app, more))
-
-
-@contextlib.contextmanager
-def _both(app: str, more: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, tuple[str, int]]]:
+    with contextlib.ExitStack() as held:
+        ports = []
+        for _ in kinds:
+            free = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+            ports.append(free.getsockname()[1])
     with contextlib.ExitStack() as stack:
-        addresses = {name: stack.enter_context(served(app, name))[0] for name in (OURS, STOCK)}
-        for name, env in more.items():
-            addresses[name] = stack.enter_context(served(app, OURS, env))[0]
-        yield addresses
-
-
-def worker_of(master: int) -> int:
-    """Find the only child of a gunicorn master."""
-    [child] = Path(f"/proc/{master}/task/{master}/children").read_text("ascii").split()
-    return int(child)
-
-
-def resident(pid: int) -> int:
-    """Read how much memory a process has, in KiB."""
-    status = Path(f"/proc/{pid}/status").read_text("ascii")
-    match = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
-    assert match
-    return int(match[1])
-
-
-def in_turn(
-    addresses: dict[str, tuple[str, int]],
-    measure: Callable[[tuple[str, int]], float],
-    rounds: int,
-) -> dict[str, list[float]]:
-    """Measure them in turn; give the results of each, a round each.
-
-    The first to be measured changes from round to round, so that none has the warmer machine.
-    """
-    results: dict[str, list[float]] = {name: [] for name in addresses}
-    for number in range(rounds):
-        names = list(addresses) if number % 2 else list(reversed(addresses))
-        for name in names:
-            results[name].append(measure(addresses[name]))
-    return results
-
-
-def ratios(results: dict[str, list[float]], name: str, to: str) -> list[float]:
-    """Compare one with another, in each round."""
-    return [one / other for one, other in zip(results[name], results[to], strict=True)]
-
-
-def print_machine() -> None:
-    """Say what is measured on what."""
-    print(
-        f"gunicorn_expect {gunicorn_expect.__version__}, gunicorn {gunicorn.__version__}, "
-        f"Python {platform.python_version()}, {platform.system()} {platform.release()}, "
-        f"{os.cpu_count()} cores; one worker process, 8 threads if it has any"
-    )
+        servers = []
+        for kind, port in zip(kinds, ports, strict=True):
+            server = Server(kind, port, {**(env or {}), **(of_ours or {} if kind.ours else {})})
+            stack.callback(server.stop)
+            servers.append(server)
+        for server in servers:
+            server.wait_until_ready()
+        yield servers

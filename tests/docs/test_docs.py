@@ -288,6 +288,9 @@ RUN = {
         "migrating.md",
         "$ gunicorn -k gunicorn_expect.GeventWorker --worker-connections 1000 app:app",
     ): serves,
+    ("performance.md", "$ make bench"): (
+        "it takes 20 minutes, and its figures mean something on an idle machine only"
+    ),
     ("settings.md", "# gunicorn.conf.py"): configures,
     (
         "settings.md",
