@@ -70,7 +70,7 @@ class Load:
         """Ask for so long.
 
         Raises:
-            SystemExit: an answer has another status.
+            SystemExit: an answer has another status, or the server is gone.
 
         """
         arguments = (server.port, seconds, request.clients)
@@ -84,7 +84,7 @@ class Load:
         )
         cpu = server.cpu() - before
         if done.returncode:
-            raise SystemExit(f"{server.name} gave another answer than it should")
+            raise SystemExit(f"The client stopped at {server.name}, see above: {request}")
         seen = json.loads(done.stdout)
         answered = seen["done"]
         each = max(answered, 1)
