@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 KEY: Final = "gunicorn_expect.expectation"
 
+#: For the access log: bytes of the body that were read, and seconds until the decision.
+RECEIVED_KEY: Final = "gunicorn_expect.received"
+DECIDED_KEY: Final = "gunicorn_expect.decided_after"
+
 #: Statuses that could have been answered before the body was read.
 _LATE: Final = frozenset({"401", "403", "413", "415"})
 
@@ -94,6 +98,7 @@ class Service:
     warned: set[Reader] = dataclasses.field(default_factory=set)
     """The places in the application that were warned about."""
     slow_inline_told: bool = False
+    told_of_a_lost_body: bool = False
 
     def open_exchange(
         self, wire: Wire, framing: Framing, request: Any, length: int | None, *, waits: bool
@@ -332,10 +337,15 @@ class Answer:
         self._response.replace(error.status)
 
     def _started(self) -> None:
-        """Warn of an upload that was paid for nothing, when the response starts."""
+        """Note what the access log may print, and warn of an upload for nothing (first byte)."""
         service, exchange = self._service, self._exchange
+        if exchange is None:
+            return
+        self._environ[RECEIVED_KEY] = _Received(exchange)
+        if exchange.decided_after is not None:
+            self._environ[DECIDED_KEY] = f"{exchange.decided_after:.6f}"
         status = str(self._response.status)
-        if exchange is None or not service.settings.expect_warn or status[:3] not in _LATE:
+        if not service.settings.expect_warn or status[:3] not in _LATE:
             return
         reader = self._request.body.first_reader
         length = self._environ.get("CONTENT_LENGTH") or None
@@ -353,6 +363,27 @@ class Answer:
             status,
             reader,
         )
+
+    def _warn_of_a_lost_body(self, exchange: Exchange, status: str, length: str | None) -> None:
+        """Warn, once, of a response that says success though nobody has read the body.
+
+        A short one that comes unasked may be a form that nobody needs.
+        """
+        service, request = self._service, self._request
+        lost = exchange.state is State.DECLINED or (
+            int(length) > DRAIN_SIZE if length else exchange.received > 0
+        )
+        if lost and service.settings.expect_warn and not service.told_of_a_lost_body:
+            service.told_of_a_lost_body = True
+            service.worker.log.warning(
+                "The application answered %s %r with %r and did not read the body, which is lost. "
+                "Django, for one, takes a chunked body for an empty one: add "
+                "gunicorn_expect.contrib.django.UploadMiddleware, or refuse such bodies with 411. "
+                "This is logged once; expect_warn = False turns it off",
+                request.method,
+                request.path,
+                status,
+            )
 
     # How it ends.
 
@@ -425,12 +456,29 @@ class Answer:
         worker = self._service.worker
         response, environ = self._response, self._environ
         self._response, self._environ = None, {}  # both lead back here: that would be garbage
+        if self._exchange is not None:
+            self._service.counters.received(self._exchange.received)
+            status = str(response and response.status)
+            if status.startswith("2") and self._request.body.first_reader is None:
+                self._warn_of_a_lost_body(self._exchange, status, environ.get("CONTENT_LENGTH"))
         try:
             self._service.cfg.post_request(worker, self._request, environ, response)
         except (Exception, SystemExit) as error:
             if isinstance(error, SystemExit) and self._ends_worker():
                 raise
             worker.log.exception("Exception in post_request hook")
+
+
+class _Received:
+    """The bytes of a body that were read, when it is printed."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def __str__(self) -> str:
+        return str(self._exchange.received)
 
 
 class _NoDecisionError(Exception):

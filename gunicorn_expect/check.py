@@ -98,6 +98,10 @@ def _problems(configuration: _Configuration) -> Iterator[str]:
         if folder:
             sys.path.insert(0, str(Path(folder).resolve()))
     yield from _of_the_worker(cfg)
+    try:
+        cfg.logger_class  # noqa: B018  it is loaded when it is asked for
+    except Exception as error:  # noqa: BLE001  whatever its module raises
+        yield _line(error)
     if configuration.app_uri:
         try:
             configuration.load()

@@ -5,12 +5,16 @@ As gunicorn's master tells of its workers: by a line at debug level that carries
 alone, or nothing. The counters, behind ``statsd_prefix``:
 
 * ``gunicorn.expect.continued``, ``.waived`` and ``.declined``: what became of clients that waited
+* ``gunicorn.expect.decided_after``, a timer: milliseconds until that was decided
 * ``gunicorn.expect.bytes_not_uploaded``: of the bodies that were declined, where the head told
+* ``gunicorn.expect.bytes_received``: of the bodies that were read
 * ``gunicorn.expect.refused_by_policy``: of clients that waited and of those that did not
 * ``gunicorn.expect.body_timeout``, ``.disconnected``, ``.malformed`` and ``.too_large``: bodies
   that the application wanted and did not get whole
 * ``gunicorn.expect.head_timeout``: request heads that did not come in time
 * ``gunicorn.expect.linger.closed``, ``.timed_out`` and ``.dropped``: connections closed in order
+* ``gunicorn.expect.connections.open``, ``.waiting`` and ``.lingering``, gauges, once a second: all
+  connections of a worker, those that wait for a request's head, those that are closed in order
 """
 
 from __future__ import annotations
@@ -64,6 +68,17 @@ class Counters:
         )
         if exchange.state is State.DECLINED and length:
             self._count("bytes_not_uploaded", length, "Bytes not uploaded: %d", length)
+        self._measure("timer", "decided_after", seconds * 1000)
+
+    def received(self, size: int) -> None:
+        """Tell how many bytes of a body were read."""
+        if size:
+            self._measure("increment", "bytes_received", size)
+
+    def connections(self, **states: int) -> None:
+        """Tell how many connections there are in each state."""
+        for state, count in states.items():
+            self._measure("gauge", f"connections.{state}", count)
 
     def refused(self, status: str) -> None:
         """Tell that the policy refused a request, with this status line."""
@@ -82,6 +97,13 @@ class Counters:
     def lingered(self, outcome: str) -> None:
         """Tell how a connection ended that was closed in order: what the loop says."""
         self._count(f"linger.{outcome}", 1, "Connection closed in order: %s", outcome)
+
+    def _measure(self, how: str, name: str, value: float) -> None:
+        """Tell a metric that is no line of a log; only the loggers that keep metrics have these."""
+        measure = getattr(self._log, how, None)
+        if measure is not None:
+            with contextlib.suppress(Exception):
+                measure(f"gunicorn.expect.{name}", value)
 
     def _count(self, name: str, value: int, line: str, *arguments: object) -> None:
         if self._log is not None:

@@ -76,6 +76,10 @@ class Framing(Protocol):
     def arrived(self) -> bool:
         """Return, without waiting, whether body bytes are here. OSError: the client is gone."""
 
+    @property
+    def received(self) -> int:
+        """How many bytes of it were read, or read ahead to find its end."""
+
     def rest(self) -> Rest:
         """Return, without waiting, what is left."""
 
@@ -137,6 +141,11 @@ class Exchange:
         self.reading = threading.Lock()
         #: What every further read raises.
         self.failure: OSError | None = None
+
+    @property
+    def received(self) -> int:
+        """How many bytes of the body were read, or read ahead to find its end."""
+        return self.framing.received
 
     # Before the response.
 

@@ -46,6 +46,11 @@ class Framing:
         """Whether all of it was read."""
         raise NotImplementedError
 
+    @property
+    def received(self) -> int:
+        """How many bytes of it were read, or read ahead to find its end."""
+        raise NotImplementedError
+
     def read(self, size: int, *, whole: bool = False) -> bytes:
         """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body.
 
@@ -104,12 +109,21 @@ class Sized(Framing):
         """Whether nothing is left."""
         return not self._left
 
+    @property
+    def received(self) -> int:
+        """How many bytes of it were read."""
+        return self._length - self._left
+
     def read(self, size: int, *, whole: bool = False) -> bytes:
         """Read straight off the connection."""
         left = self._left
         if not left:
             return b""
-        data = self.receiver.receive(size if size < left else left, whole=whole)
+        try:
+            data = self.receiver.receive(size if size < left else left, whole=whole)
+        except BodyError as error:
+            self._left -= len(error.partial)
+            raise
         if not data:
             self._fail_at_the_end()
         self._left = left - len(data)
@@ -119,7 +133,11 @@ class Sized(Framing):
         """Read straight off the connection, into this."""
         if not self._left:
             return 0
-        size = self.receiver.receive_into(view[: self._left])
+        try:
+            size = self.receiver.receive_into(view[: self._left])
+        except BodyError as error:
+            self._left -= len(error.partial)
+            raise
         if not size:
             self._fail_at_the_end()
         self._left -= size
@@ -201,6 +219,11 @@ class Chunked(Framing):
         """Whether the last chunk and the trailers were read."""
         return self._part is _Part.END
 
+    @property
+    def received(self) -> int:
+        """How many bytes of its chunks were read, or read ahead to find its end."""
+        return self._came
+
     def read(self, size: int, *, whole: bool = False) -> bytes:
         """Read bytes of one chunk; of several, if the whole is wanted."""
         if self._held:
@@ -217,6 +240,7 @@ class Chunked(Framing):
                 if not whole:
                     break
         except BodyError as error:
+            self._came += len(error.partial)
             error.partial = b"".join([*pieces, error.partial])
             raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -297,6 +297,11 @@ class StreamFraming:
         """Return True: a stream that ends leaves its connection alone."""
         return True
 
+    @property
+    def received(self) -> int:
+        """How many bytes of it were read."""
+        return self._came - len(self._ahead)
+
     def read(self, size: int, *, whole: bool = False) -> bytes:  # noqa: ARG002  one frame will do
         """Read up to ``size`` bytes of a frame, and at least one; ``b""`` at the end of the body.
 

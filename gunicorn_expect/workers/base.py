@@ -169,6 +169,15 @@ class Worker(base.Worker):
         self._must_go = True
         super().handle_abort(sig, frame)
 
+    def notify(self) -> None:
+        """Tell the master that we live, and the metrics of how many connections (main thread)."""
+        super().notify()
+        self.service.counters.connections(**self.connections())
+
+    def connections(self) -> dict[str, int]:
+        """Return how many connections are open, wait for a request's head, and linger."""
+        raise NotImplementedError
+
     def grace_ends(self) -> float:
         """Return when a worker that ends has to be gone, by `time.monotonic` (main thread)."""
         return self._grace_ends or time.monotonic() + self.cfg.graceful_timeout

@@ -60,15 +60,24 @@ class Worker(base.Worker, ggevent.GeventWorker):
         """Return whether the application has answered on the socket by itself."""
         return bool(self.is_already_handled(items))
 
+    def connections(self) -> dict[str, int]:
+        """Return how many there are."""
+        opened, lingering = sum(map(len, self._pools)), len(self._lingering)
+        waiting = opened - lingering - self._answering
+        return {"open": opened, "waiting": waiting, "lingering": lingering}
+
     def run(self) -> None:
         """Serve until the worker ends (main greenlet)."""
         self.begin()
         self._lingering: collections.OrderedDict[Connection, Any] = collections.OrderedDict()
+        self._pools: list[Any] = []
+        self._answering = 0
         servers = []
         for listener in self.sockets:
             listener.setblocking(True)
             # One more than there may be, for a new one: then one that lingers makes room.
             pool = Pool(self.cfg.worker_connections + 1)
+            self._pools.append(pool)
             serve = partial(self._serve, pool, listener.getsockname())
             server = Server(listener, handle=serve, spawn=pool)
             server.make_room = self._drop_oldest
@@ -116,7 +125,7 @@ class Worker(base.Worker, ggevent.GeventWorker):
         settings = self._settings
         if not conn.wait_for_head(settings.expect_head_timeout):
             return
-        while conn.answer() is End.KEEP:
+        while self._answer_one(conn) is End.KEEP:
             if conn.next() is Wants.ANSWER:
                 continue
             keepalive = (
@@ -126,6 +135,13 @@ class Worker(base.Worker, ggevent.GeventWorker):
                 return
             if not conn.wait_for_head(settings.expect_head_timeout):
                 return
+
+    def _answer_one(self, conn: Connection) -> End:
+        self._answering += 1
+        try:
+            return conn.answer()
+        finally:
+            self._answering -= 1
 
     def _make_room(self, pool: Any) -> None:
         """Let the connections that linger longest make room for new ones."""

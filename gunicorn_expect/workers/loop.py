@@ -470,6 +470,17 @@ class Loop:
     # The end of the worker (loop).
 
     @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    @property
+    def waiting(self) -> int:
+        """How many connections wait for the head of a request."""
+        heads, kept, *_ = self._all
+        return len(heads) + len(kept)
+
+    @property
     def busy(self) -> bool:
         """Whether connections are open that do not only linger."""
         return len(self._connections) > len(self._lingering)

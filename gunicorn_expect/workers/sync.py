@@ -36,6 +36,11 @@ class Worker(base.Worker):
             )
         return found
 
+    def connections(self) -> dict[str, int]:
+        """Return how many there are: between two requests all of them linger."""
+        lingering = len(self._lingering)
+        return {"open": lingering, "waiting": 0, "lingering": lingering}
+
     def run(self) -> None:
         """Serve until the worker ends (main thread)."""
         self.begin()

@@ -89,6 +89,11 @@ class Worker(base.Worker):
         self.tick()
         self.loop.turn(min(1.0, max(0.0, ends - time.monotonic())))
 
+    def connections(self) -> dict[str, int]:
+        """Return how many there are."""
+        loop = self.loop
+        return {"open": loop.open, "waiting": loop.waiting, "lingering": loop.lingering}
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; the loop wakes of the signal (main thread, in a signal handler)."""
         if self.alive:

@@ -254,6 +254,18 @@ def configures(block, folder):
         assert client.receive_all().startswith(b"HTTP/1.1 413 ")
 
 
+def logs(block, folder):
+    """Start gunicorn with this configuration, and see its access log."""
+    folder.joinpath("gunicorn.conf.py").write_text(block, "utf-8")
+    line = runpy.run_path(str(folder / "gunicorn.conf.py"))["access_log_format"]
+    # The environment of the tests has another one, and the command line wins.
+    with gunicorn(folder, f"gunicorn --access-logformat {shlex.quote(line)} app:app") as server:
+        with Client(server) as client:
+            client.send(waiting("PUT /", "Content-Length: 5"))
+            client.receive_all()
+        server.wait_for_log(r'^127.0.0.1 "PUT / HTTP/1.1" 401 declined 0 0\.\d{6}$')
+
+
 def stops(block, folder):
     """Run these commands: gunicorn says what is shown, and stops."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -282,6 +294,10 @@ def stops(block, folder):
 RUN = {
     ("deploy.md", "# cp gunicorn-expect.service gunicorn-expect.socket /etc/systemd/system/"): (
         "it installs units into the systemd of this machine; see realworld/test_systemd.py"
+    ),
+    ("metrics.md", "# gunicorn.conf.py"): logs,
+    ("metrics.md", '127.0.0.1 "PUT /files/big.iso HTTP/1.1" 401 declined 0 0.000412'): (
+        "it is what the former logs; see workers/test_counters.py"
     ),
     ("migrating.md", "$ gunicorn -k gunicorn_expect.Worker --threads 8 app:app"): serves,
     (

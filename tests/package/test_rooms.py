@@ -32,7 +32,8 @@ FLOORS = [
     {""},
     # Nobody but an application imports these.
     {"contrib"},
-    {f"contrib.{framework}" for framework in ("bottle", "django", "falcon", "flask", "pyramid")},
+    {f"contrib.{framework}" for framework in ("bottle", "django", "falcon", "flask", "pyramid")}
+    | {"contrib.prometheus"},
     # The probe stands apart: it is a client, and uses nothing of the server.
     {"probe", "probe.timeline", "probe.question"},
     {"probe.exchange", "probe.verdict"},
@@ -52,6 +53,7 @@ OF_GUNICORN = {
         "gunicorn.config.Config",
     },
     "answer": {"gunicorn.config.Config", "gunicorn.workers.base.Worker"},
+    "contrib.prometheus": {"gunicorn.instrument.statsd.Statsd"},
     "settings": {"gunicorn.config.Config"},
     "testing.memory": {"gunicorn.config.Config", "gunicorn.workers.base"},
     "workers.base": {"gunicorn.config.Config", "gunicorn.glogging", "gunicorn.workers.base"},

@@ -34,7 +34,7 @@ def start(
         worker=WORKERS[worker][stock],
         transport=transport,
         certificates=certificates,
-        env=env,
+        env={"GUNICORN_EXPECT_WARN": "false"} | env,  # stock gunicorn has nothing to warn of
     )
 
 
@@ -116,6 +116,6 @@ def written(server, lines, peer=None):
 
 def comparable(argument):
     match argument:
-        case {"gunicorn_expect.expectation": _, **rest}:
-            return rest
+        case {"gunicorn_expect.expectation": _}:
+            return {k: v for k, v in argument.items() if not k.startswith("gunicorn_expect.")}
     return argument

@@ -414,6 +414,7 @@ def thread():
     """The linger thread of a worker whose connections end only when their peers close."""
     with service(settings=NEVER, gunicorn={"graceful_timeout": 5}) as of:
         of.worker.service = of
+        of.worker.connections = dict  # it has no loop of its own
         thread = sync.LingerThread(of.worker)
         yield thread
         thread.make_room(0)
@@ -470,6 +471,7 @@ def test_the_thread_looks_at_once_at_what_is_due_sooner(pairs):
     """One that slept on would be late by a minute."""
     with service(settings=Settings(expect_linger_idle=0.02)) as of:
         of.worker.service = of
+        of.worker.connections = dict  # it has no loop of its own
         thread = sync.LingerThread(of.worker)
         for _ in range(3):
             thread.linger(made(of, pairs()[0]))

@@ -37,6 +37,9 @@ class Statsd:
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.bind(address)
         self.socket.settimeout(PATIENCE)
+        #: Of each decision, and how many connections were open, wait and linger.
+        self.milliseconds = []
+        self.gauges = {}
 
     def __enter__(self):
         return self
@@ -51,7 +54,7 @@ class Statsd:
         return ("--statsd-host", where)
 
     def check(self, **expected):
-        """Wait for these counters of ours; there are no others, but those of closing."""
+        """Wait for these counters of ours; there are no others, but of closing and of bytes."""
         counters = collections.Counter()
         while not counters >= collections.Counter(expected):
             counters += self._next()
@@ -63,7 +66,12 @@ class Statsd:
         self.socket.sendto(b"", self.socket.getsockname())
         while (counted := self._next()) is not None:
             counters += counted
-        return {name: n for name, n in counters.items() if not name.startswith(LINGER)}
+        return {
+            name: n
+            for name, n in counters.items()
+            if not name.startswith(LINGER)
+            if name != "bytes_received"
+        }
 
     def wait_for(self, name, value=1):
         """Wait until a counter has been raised by this in all."""
@@ -72,12 +80,21 @@ class Statsd:
             counters += self._next()
         assert counters[name] == value
 
+    def wait_for_gauges(self, expected):
+        """Wait until there are so many connections."""
+        while self.gauges != expected:
+            self._next()
+
     def _next(self):
         datagram = self.socket.recv(1000)
         if not datagram:
             return None
         found = re.fullmatch(rb"gunicorn\.expect\.([a-z_.]+):(\d+)\|c\|@1\.0", datagram)
-        assert found or b"gunicorn.expect" not in datagram, datagram
+        timed = re.fullmatch(rb"gunicorn\.expect\.decided_after:(\d+\.\d+)\|ms", datagram)
+        self.milliseconds += [float(timed[1])] if timed else []
+        gauge = re.fullmatch(rb"gunicorn\.expect\.connections\.(\w+):(\d+)\|g", datagram)
+        self.gauges |= {gauge[1].decode(): int(gauge[2])} if gauge else {}
+        assert found or timed or gauge or b"gunicorn.expect" not in datagram, datagram
         return collections.Counter({found[1].decode(): int(found[2])} if found else {})
 
 
@@ -123,6 +140,13 @@ def refuse(client, path="/refuse"):
 
 
 # Expectations.
+
+
+def test_the_time_until_the_decision_is_measured(client, statsd):
+    refuse(client)
+    statsd.check(declined=1, bytes_not_uploaded=5_000_000_000)
+    [milliseconds] = statsd.milliseconds[-1:]
+    assert 0 < milliseconds < PATIENCE * 1000
 
 
 def test_a_client_that_was_told_to_go_on_is_counted(client, statsd):
@@ -452,3 +476,65 @@ def test_a_log_that_is_broken_or_is_none_breaks_nothing(log):
     counters.failed(BodyTimeout("late"))
     counters.late()
     counters.lingered("closed")
+
+
+# The access log, and how many bytes came.
+
+
+@pytest.fixture(scope="module")
+def printing(worker):
+    """A server whose access log prints what an upload took."""
+    line = "%(m)s %(s)s %({gunicorn_expect.received}e)s %({gunicorn_expect.decided_after}e)s"
+    arguments = ("--access-logformat", line)
+    env = {"GUNICORN_EXPECT_BODY_TIMEOUT": "0.1"}
+    with Server(*arguments, worker=WORKERS[worker][0], env=env) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "line"),
+    [
+        (request("GET /hello"), b"", "GET 200 - -"),
+        (request("PUT /read", "Content-Length: 5"), b"hello", "PUT 200 5 -"),
+        (request("PUT /read", "Content-Length: 5"), b"hel", "PUT 408 3 -"),
+        (request("PUT /partial?readinto", "Content-Length: 5"), b"hel", "PUT 200 3 -"),
+        (
+            request("PUT /read", "Transfer-Encoding: chunked"),
+            b"5\r\nhello\r\n6\r\n wor",
+            "PUT 408 9 -",
+        ),
+        (waiting("PUT /read", "Content-Length: 5"), b"hello", r"PUT 200 5 0\.\d{6}"),
+        (waiting("PUT /refuse", "Content-Length: 5"), b"", r"PUT 401 0 0\.\d{6}"),
+    ],
+)
+def test_the_access_log_can_print_the_bytes_and_the_time_until_the_decision(
+    printing, head, body, line
+):
+    start = len(printing.lines)
+    with Client(printing) as client:
+        client.send(head, body)
+        assert client.receive_head()
+    assert re.fullmatch(line, printing.wait_for_log("^(GET|PUT) ", start).string)
+
+
+def test_bytes_of_bodies_are_counted(start):
+    with Statsd() as statsd, start(statsd) as server, Client(server) as client:
+        client.send(request("PUT /read", "Content-Length: 5"), b"hello")
+        client.receive_response()
+        statsd.wait_for("bytes_received", 5)
+
+
+def test_connections_are_counted_by_what_they_do(worker, start):
+    """Once a second."""
+    expected = {"open": 1, "waiting": 0, "lingering": 1}  # the sync worker has one at a time
+    with Statsd() as statsd, start(statsd) as server, contextlib.ExitStack() as stack:
+        refused = stack.enter_context(Client(server))
+        refused.send(waiting("PUT /refuse", "Content-Length: 5"))
+        assert refused.receive_head()
+        if worker != "sync":
+            stack.enter_context(Client(server))
+            reading = stack.enter_context(Client(server))
+            reading.send(waiting("PUT /read", "Content-Length: 5"))
+            assert reading.receive_head() == CONTINUE
+            expected = {"open": 3, "waiting": 1, "lingering": 1}
+        statsd.wait_for_gauges(expected)

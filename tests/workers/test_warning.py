@@ -40,3 +40,65 @@ def test_the_warning_can_be_turned_off():
             client.receive_head()
         server.wait_for_log("PUT /read-then-refuse")
         assert not [line for line in server.lines if "[WARNING]" in line]
+
+
+# A success that nobody has read for.
+
+LOST = r"The application answered PUT '/hello' with '200 OK' and did not read the body"
+CHUNK = b"5\r\nhello\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (waiting("PUT /hello", "Content-Length: 5"), b""),
+        (waiting("PUT /hello", "Transfer-Encoding: chunked"), b""),
+        (request("PUT /hello", "Transfer-Encoding: chunked", "Connection: close"), CHUNK),
+        (request("PUT /hello", "Content-Length: 65537", "Connection: close"), bytes(65537)),
+    ],
+    ids=["waits", "waits, in chunks", "in chunks", "large"],
+)
+def test_the_log_says_once_that_a_body_is_lost_which_was_answered_with_success(worker, head, body):
+    with Server(worker=WORKERS[worker][0]) as server:
+        for _ in range(2):
+            with Client(server) as client:
+                client.send(head, body)
+                assert client.receive_all().startswith(b"HTTP/1.1 200 OK\r\n")
+        server.wait_for_log(LOST)
+        server.get("/hello")
+        server.wait_for_log("GET /hello")
+        assert len([line for line in server.lines if re.search(LOST, line)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (request("PUT /hello", "Content-Length: 5", "Connection: close"), b"hello"),
+        (request("PUT /hello", "Transfer-Encoding: chunked", "Connection: close"), CHUNK[-5:]),
+        (request("PUT /read", "Transfer-Encoding: chunked", "Connection: close"), CHUNK),
+        (request("PUT /write-while-iterated?yr", "Content-Length: 65537"), bytes(65537)),
+        (request("PUT /refuse", "Transfer-Encoding: chunked", "Connection: close"), CHUNK),
+        (waiting("PUT /start?500+Error", "Content-Length: 65537"), b""),
+    ],
+    ids=["a short form", "no bytes", "read", "read when the response has begun", "refused", "500"],
+)
+def test_other_bodies_are_not_lost(head, body):
+    with Server() as server:
+        with Client(server) as client:
+            client.send(head, body)
+            client.shut_down()
+            assert client.receive_all().startswith(b"HTTP/1.1 ")
+        server.wait_for_log(r" HTTP/1.1 -> \d+ ")
+        assert not [line for line in server.lines if "[WARNING]" in line]
+
+
+def test_that_warning_can_be_turned_off():
+    with Server(env={"GUNICORN_EXPECT_WARN": "false"}) as server:
+        with Client(server) as client:
+            client.send(waiting("PUT /hello", "Content-Length: 5"))
+            client.receive_all()
+        server.wait_for_log("PUT /hello")
+        server.get("/hello")
+        server.wait_for_log("GET /hello")
+        assert not [line for line in server.lines if "[WARNING]" in line]
