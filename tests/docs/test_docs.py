@@ -296,6 +296,7 @@ RUN = {
         "it installs units into the systemd of this machine; see realworld/test_systemd.py"
     ),
     ("metrics.md", "# gunicorn.conf.py"): logs,
+    ("metrics.md", "# tracing.py"): "frameworks/test_opentelemetry.py serves it",
     ("metrics.md", '127.0.0.1 "PUT /files/big.iso HTTP/1.1" 401 declined 0 0.000412'): (
         "it is what the former logs; see workers/test_counters.py"
     ),
