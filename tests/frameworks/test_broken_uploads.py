@@ -10,6 +10,7 @@ import pytest
 
 from support import CHECKOUT, TESTS
 from support.client import Client, request, waiting
+from support.http2_client import connect
 from support.installed import INSTALLED, PYTHONS, missing
 from support.server import Server
 
@@ -282,3 +283,12 @@ def test_a_chunked_body_can_be_refused_before_it_is_read(django):
     with Client(django) as client:
         client.send(waiting("POST /refused", CHUNKED))
         assert client.receive_all().startswith(b"HTTP/1.1 200 ")
+
+
+def test_django_reads_a_body_without_a_length_over_http_2():
+    arguments = ("--http-protocols", "h1,h2", "--http2-cleartext", "prior-knowledge")
+    with Server(*arguments, app="apps.contrib_django:app") as server, connect(server) as client:
+        stream = client.open("POST /read", ("content-type", "text/plain"))
+        client.send(stream, b"hello")
+        status, said, *_ = client.answer(stream)
+        assert (status, json.loads(said)) == ("200", {"read": "hello"})
