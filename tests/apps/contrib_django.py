@@ -52,7 +52,12 @@ def clean_up(request):
         raise
 
 
+def protected(request):
+    return django.http.JsonResponse({"read": request.POST})
+
+
 urlpatterns = [
+    django.urls.path("protected", protected),
     django.urls.path("clean-up", clean_up),
     django.urls.path("<way>", view),
 ]

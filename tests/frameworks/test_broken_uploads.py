@@ -229,6 +229,21 @@ def test_so_it_is_of_a_form_that_breaks_off(django, way):
         assert client.receive_head().startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.parametrize(("sent", "status"), [(52, b"200"), (51, b"403")])
+def test_a_broken_form_that_djangos_csrf_check_reads_is_its_403_without_a_traceback(
+    django, sent, status
+):
+    form = b"csrfmiddlewaretoken=" + b"a" * 32
+    fields = ("Cookie: csrftoken=" + "a" * 32, "Content-Type: application/x-www-form-urlencoded")
+    start = len(django.lines)
+    with Client(django) as client:
+        client.send(request("POST /protected", f"Content-Length: {len(form)}", *fields))
+        client.send(form[:sent])
+        assert client.receive_head().startswith(b"HTTP/1.1 %b " % status)
+    django.wait_for_log("POST /protected", start)
+    assert "Traceback" not in "".join(django.lines[start:])
+
+
 def test_a_django_view_sees_the_error_and_can_clean_up(django):
     status, _, lines = breaks(django, "/clean-up", "cut off")
     assert status == 400
