@@ -24,6 +24,9 @@ DISCARD_SIZE: Final = 1024 * 1024
 #: On Linux TCP drops what it was asked for instead of copying it (tcp(7), MSG_TRUNC).
 _DISCARD: Final = (socket.MSG_TRUNC if sys.platform == "linux" else 0) | socket.MSG_DONTWAIT
 
+#: What `clear_tls_errors` makes TLS objects with.
+_CONTEXT: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
 READ: Final = select.POLLIN
 WRITE: Final = select.POLLOUT
 
@@ -140,6 +143,18 @@ class Transport:
             raise OSError(errno.EBADF, "the connection is closed")
 
 
+def clear_tls_errors() -> None:
+    """Empty OpenSSL's queue of errors of this thread.
+
+    "The current thread's error queue must be empty before the TLS/SSL I/O operation is attempted"
+    (SSL_get_error(3)). Python leaves the error of a client that has reset its connection in there.
+    With OpenSSL 3.5 the thread's next operation takes it for its own, and another client loses its
+    connection (https://github.com/python/cpython/issues/148594). Python does empty the queue when
+    it makes a TLS object, which takes 3 microseconds.
+    """
+    _CONTEXT.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+
+
 class TLSTransport(Transport):
     """A TLS connection. One thread may read while another one writes: OpenSSL can't do that.
 
@@ -167,6 +182,9 @@ class TLSTransport(Transport):
             return READ
         except ssl.SSLWantWriteError:
             return WRITE
+        except OSError:
+            clear_tls_errors()
+            raise
         return 0
 
     def receive(self, size: int) -> bytes | None:
@@ -177,6 +195,9 @@ class TLSTransport(Transport):
                 return self.sock.recv(size)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return None
+            except OSError:
+                clear_tls_errors()
+                raise
 
     def here(self) -> int:
         """Return 0: what TLS holds back can't be known."""
@@ -190,6 +211,9 @@ class TLSTransport(Transport):
                 return self.sock.send(data)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return 0
+            except OSError:
+                clear_tls_errors()
+                raise
 
     def half_close(self) -> bool:
         """Send close_notify and say that nothing follows. False: there is no room for that yet.
@@ -206,7 +230,8 @@ class TLSTransport(Transport):
             except ssl.SSLWantWriteError:
                 return False
             except (OSError, ValueError):
-                pass  # the client is gone; or, which is the rule, its own alert did not come yet
+                # The client is gone; or, which is the rule, its own alert did not come yet.
+                clear_tls_errors()
             # This drops the TLS layer: what comes from here on need not be understood.
             return super().half_close()
 
@@ -215,3 +240,4 @@ class TLSTransport(Transport):
         with self._lock:
             super().close()
             self.ended = True
+        clear_tls_errors()  # of what gunicorn has sent and received by itself, over HTTP/2

@@ -10,7 +10,7 @@ import pytest
 
 from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport
 from support import PATIENCE
-from support.socket_pairs import CLOSED, raw, reset, transport_of, what_is_left
+from support.socket_pairs import CLOSED, connected, raw, reset, transport_of, what_is_left
 
 
 @pytest.fixture(params=["tcp", "unix", "gevent", "tls"])
@@ -252,3 +252,19 @@ def test_a_close_is_all_there_is(transport, theirs):
 
     with pytest.raises(CLOSED):
         send()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [lambda it: it.receive(1), lambda it: it.send(b"x"), TLSTransport.half_close],
+    ids=["receive", "send", "half_close"],
+)
+def test_the_reset_of_one_tls_client_is_no_error_of_another_one(certificates, act):
+    """Python leaves it in a queue of the thread, where the next call finds it (since 3.13)."""
+    with connected("tls", certificates) as (a, client), connected("tls", certificates) as (b, _):
+        transport, other = TLSTransport(a), TLSTransport(b)
+        reset(client)
+        assert transport.wait(READ, PATIENCE)
+        with contextlib.suppress(OSError):
+            act(transport)
+        assert other.receive(1) is None
