@@ -4,12 +4,12 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 
 import pytest
 
 from support import CHECKOUT
 from support.client import Client, request, waiting
+from support.curl import curl
 from support.relay import Relay
 from support.server import Server
 
@@ -39,16 +39,6 @@ def big_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("big") / "big.iso"
     path.write_bytes(os.urandom(1024) * 20_000)
     return path
-
-
-def curl(*arguments):
-    """Run curl; give the status and what it received, interim responses included."""
-    return subprocess.run(
-        ["curl", "--silent", "--show-error", "--include", *arguments],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    ).stdout
 
 
 def url(server):

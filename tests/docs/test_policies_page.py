@@ -3,13 +3,13 @@
 import hashlib
 import json
 import re
-import subprocess
 
 import pytest
 
 from gunicorn_expect import Refuse
-from support import CHECKOUT
+from support import ASKED_SIZE, CHECKOUT
 from support.client import CONTINUE, Client, request, waiting
+from support.curl import curl
 from support.relay import Relay
 from support.server import Server
 
@@ -41,12 +41,6 @@ def check_refused_unread(client, status):
     return head
 
 
-def curl(*arguments):
-    """Run curl; give what it received, interim responses included."""
-    command = ["curl", "--silent", "--show-error", "--include", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
@@ -60,7 +54,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def big_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("big") / "big.iso"
-    path.write_bytes(b"0123456789abcdef" * 65536)
+    path.write_bytes(b"0123456789abcdef" * (ASKED_SIZE // 16))
     return path
 
 

@@ -18,11 +18,11 @@ import threading
 from pathlib import Path
 
 from realworld.counting import CountingRelay
-from support import PATIENCE
+from support import ASKED_SIZE, PATIENCE
 from support.server import Server
 
 PROGRAMS = Path(__file__).parent / "clients"
-SIZE = 4 * 1024**2
+SIZE = ASKED_SIZE
 #: More than the systems between hold, so that a client that stops early is seen to.
 PLAIN_SIZE = 32 * 1024**2
 

@@ -11,8 +11,6 @@ import importlib.util
 import io
 import os
 import re
-import shutil
-import subprocess
 import urllib.parse
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import pytest
 import requests
 
 from support.client import CONTINUE, Client, request, waiting
+from support.curl import curl
 from support.installed import missing
 from support.matrix import WORKERS
 from support.relay import Relay
@@ -238,14 +237,6 @@ def big_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("big") / "big.iso"
     path.write_bytes(BIG)
     return path
-
-
-def curl(*arguments):
-    """Run curl; give what it received, interim responses included."""
-    command = [shutil.which("curl") or missing("curl"), "--silent", "--show-error", "--include"]
-    return subprocess.run(
-        [*command, *arguments], check=True, capture_output=True, timeout=60
-    ).stdout
 
 
 def url(server, path=""):

@@ -8,3 +8,7 @@ CHECKOUT = TESTS.parent
 #: Seconds after which a byte or a log line that a test waits for counts as never coming. It is
 #: the bound of a failure; nothing that succeeds takes this long.
 PATIENCE = 20
+
+#: The size of a body for which every client sends Expect, if it ever does. curl 8.14 and later do
+#: so for bodies of more than 1 MiB; this is well over it.
+ASKED_SIZE = 4 * 1024**2
