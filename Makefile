@@ -1,6 +1,8 @@
 # make serve         set up, and serve the example: refuse and accept uploads
 # make test          set up, and run all tests, on some cells of the matrix of workers and transports
-# make test-all      the same on every cell of it: it takes half an hour
+# make test-all      the same on every cell of it
+# make matrix        try each Python of this machine, and the oldest and newest of what we rely on
+# make fresh         make serve and make test on new systems of Debian: it takes an hour, and root
 # make realworld     install the clients, proxies and the browser that are missing, and try them
 # make soak          a crowd of clients, good and bad, reloads and kills, ten minutes a worker
 # make check         lint and types
@@ -20,31 +22,36 @@ GUNICORNS := $(OLDEST:%=$(VENV)/gunicorns/%) $(VENV)/gunicorns/26.2.0 $(VENV)/gu
 # gunicorn's own valid and invalid requests: they are in its sdist.
 CORPUS := $(VENV)/corpus/27.0.1
 
-# The other Pythons of this machine: a server of each is tested too.
-FIND_PYTHON = for python in python3.$(1) $$HOME/.pyenv/versions/3.$(1).*/bin/python; do \
-    $$python -c 'import ensurepip, venv' 2>/dev/null && echo $$python && break; done
-PYTHONS := $(foreach minor,10 11 12 13 14 15,\
-    $(if $(shell $(call FIND_PYTHON,$(minor))),$(VENV)/pythons/3.$(minor)/ready))
+# Pythons are found in PATH, and where pyenv has them.
+NOX := PATH="$$PATH:$$(echo $$HOME/.pyenv/versions/3.*/bin | tr ' ' :)" $(BIN)/nox
 
-# The oldest releases that docs/frameworks.md names, and Django for Python 3.12 and later.
+# The oldest releases that docs/frameworks.md names, which Python 3.13 and later can't run.
 OLDEST_FRAMEWORKS := flask==3.0.0 werkzeug==3.0.0 django==4.2 falcon==3.1.3 bottle==0.12.25 \
     pyramid==2.0
-NEW_PYTHON := $(lastword $(filter-out %/3.10/ready %/3.11/ready,$(PYTHONS)))
-FRAMEWORKS := $(VENV)/frameworks/oldest $(if $(NEW_PYTHON),$(VENV)/frameworks/django-6)
+OLD_PYTHON := $(shell $(PYTHON) -c 'import sys; print("yes" * (sys.version_info < (3, 13)))')
+FRAMEWORKS := $(if $(OLD_PYTHON),$(VENV)/frameworks/oldest)
 
 # Most tests wait for a server, not for a core. Each process gets neighbours, which share servers.
 PARALLEL := --numprocesses 3 --dist worksteal
 
-.PHONY: serve test test-all realworld soak check release-check docs bench clean
+.PHONY: serve test test-all matrix fresh realworld soak check release-check docs bench clean
 
 serve: $(VENV)/examples
 	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 examples.flask_upload:app
 
-test: $(VENV)/dev $(GUNICORNS) $(CORPUS) $(PYTHONS) $(FRAMEWORKS)
+test: $(VENV)/dev $(VENV)/fast $(GUNICORNS) $(CORPUS) $(FRAMEWORKS)
 	$(BIN)/pytest $(PARALLEL)
 
-test-all: $(VENV)/dev $(GUNICORNS) $(CORPUS) $(PYTHONS) $(FRAMEWORKS)
-	$(BIN)/pytest $(PARALLEL) --matrix full
+test-all: $(VENV)/dev $(VENV)/fast $(GUNICORNS) $(CORPUS) $(FRAMEWORKS)
+	$(BIN)/pytest $(PARALLEL) --matrix wide
+
+matrix: $(VENV)/dev $(GUNICORNS)
+	$(NOX) $(CELLS)
+
+fresh:
+	tests/fresh bookworm
+	tests/fresh trixie
+	tests/fresh sid
 
 realworld: $(VENV)/dev
 	tests/realworld/install
@@ -58,10 +65,10 @@ check: $(VENV)/dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-release-check: $(VENV)/dev $(PYTHONS)
+release-check: $(VENV)/dev
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
-	$(BIN)/pytest tests/package/test_package.py --built dist
+	$(NOX) --session package -- --built dist
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/draw.py
@@ -71,7 +78,7 @@ bench: $(VENV)/bench
 	$(BIN)/python benchmarks/bench.py
 
 clean:
-	rm -rf $(VENV) build dist docs/_build *.egg-info uploads
+	rm -rf $(VENV) .nox build dist docs/_build *.egg-info uploads
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -86,6 +93,12 @@ $(VENV)/examples: setup.cfg pyproject.toml | $(BIN)/python
 $(VENV)/dev: $(VENV)/examples
 	$(PIP) install --editable '.[examples,dev]'
 	@touch $@
+
+# The fast parser has to be compiled. Without a compiler its tests are skipped.
+$(VENV)/fast: | $(VENV)/dev
+	@if command -v cc >/dev/null && $(PIP) install gunicorn_h1c >$@.log 2>&1; then touch $@; else \
+	    echo "Tests of gunicorn's fast parser will be skipped." \
+	        "They need a compiler; on Debian or Ubuntu: apt-get install gcc python3-dev"; fi
 
 $(VENV)/bench: $(VENV)/examples
 	$(PIP) install --editable '.[bench]'
@@ -105,15 +118,3 @@ $(VENV)/frameworks/oldest: | $(BIN)/python
 	rm -rf $@.part
 	$(PIP) install --no-deps --only-binary :all: --target $@.part $(OLDEST_FRAMEWORKS)
 	mv $@.part $@
-
-$(VENV)/frameworks/django-6: | $(NEW_PYTHON)
-	rm -rf $@.part
-	$(dir $(NEW_PYTHON))bin/python -m pip install --quiet --disable-pip-version-check \
-	    --target $@.part 'django>=6' sentry-sdk
-	mv $@.part $@
-
-$(VENV)/pythons/3.%/ready: setup.cfg | $(BIN)/python
-	"$$($(call FIND_PYTHON,$*))" -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
-	    'gunicorn[gevent,http2]>=$(OLDEST)' gunicorn_h1c
-	@touch $@

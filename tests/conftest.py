@@ -1,5 +1,6 @@
 """The fixtures that all tests share, and the options of pytest for them."""
 
+import collections
 import os
 import shutil
 import subprocess
@@ -7,13 +8,11 @@ import tempfile
 
 import hypothesis
 import pytest
-import redis
-from selenium import webdriver
 
 from support import PATIENCE
 from support.certificates import Certificates
 from support.client import Client
-from support.installed import PYTHONS, gunicorn_at, missing, oldest_gunicorn
+from support.installed import gunicorn_at, missing, oldest_gunicorn
 from support.matrix import MATRICES, WORKERS
 from support.server import Server
 from support.socket_pairs import connected
@@ -53,6 +52,18 @@ def pytest_generate_tests(metafunc):
         if metafunc.definition.get_closest_marker("keeps_alive"):
             cells = [cell for cell in cells if cell.worker != "sync"]  # it closes every connection
         metafunc.parametrize("cell", cells, ids=str, scope="session", indirect=True)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what was skipped, once for each reason: most are those of many tests."""
+    skipped = terminalreporter.getreports("skipped")
+    reasons = collections.Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in skipped
+    )
+    if reasons:
+        terminalreporter.section("skipped, and why")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:6,} {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +108,6 @@ def serve(cell, certificates, worker):
         *("--http-parser", cell.parser),
         worker=worker,
         transport=cell.transport,
-        python=PYTHONS[cell.python],
         gunicorn=gunicorn_at(oldest_gunicorn()) if cell.gunicorn == "oldest" else None,
         certificates=certificates,
     )
@@ -153,6 +163,8 @@ def _until_ready(lines):
 @pytest.fixture
 def shared(redis_server):
     """The URL of a redis that holds nothing yet."""
+    import redis
+
     with redis.from_url(redis_server.removeprefix("redis+")) as client:
         client.flushall()
     return redis_server
@@ -160,6 +172,8 @@ def shared(redis_server):
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
+    from selenium import webdriver
+
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     for name, path in programs.items():
         if path is None:

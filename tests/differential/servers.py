@@ -19,6 +19,7 @@ from gunicorn_expect.connection import Connection, Wants
 from gunicorn_expect.settings import Settings
 from gunicorn_expect.states import End
 from gunicorn_expect.transport import READ, Transport
+from support import dedent  # noqa: F401  gunicorn's pages are compared, on every Python
 from support.connections import service
 
 _OF_ERRORS = {"flush", "write", "writelines"}

@@ -18,7 +18,7 @@ from support.matrix import WORKERS
 STAY = {"GUNICORN_EXPECT_LINGER": "600", "GUNICORN_EXPECT_LINGER_IDLE": "600"}
 
 #: What a client gets from a connection that is lost.
-LOST = (ConnectionError, ssl.SSLEOFError)
+LOST = (ConnectionError, ssl.SSLError)
 
 #: Each connection of a client is a file in this process, too.
 CLIENTS = 1050

@@ -11,7 +11,6 @@ import pytest
 
 from gunicorn_expect.host import well_formed
 from support.client import Client, request
-from support.installed import PYTHONS
 from support.matrix import WORKERS
 from support.server import Server
 
@@ -68,14 +67,6 @@ def test_error_pages_are_the_same_bytes_as_stock_gunicorn_s_before_python_3_14(w
     assert pages(worker=ours) == expected
     assert pages(*dedent, worker=ours) == expected
     assert pages(*dedent, worker=stock) != expected  # else there is nothing to mend
-
-
-@pytest.mark.parametrize("python", [name for name in PYTHONS if "3.14" <= name < "4"])
-@pytest.mark.parametrize("worker", WORKERS)
-def test_error_pages_are_the_same_bytes_on_newer_pythons(worker, python):
-    assert pages(worker=WORKERS[worker][0], python=PYTHONS[python]) == pages(
-        worker=WORKERS[worker][1]
-    )
 
 
 def test_the_page_of_a_late_head_is_well_formed(dedent):

@@ -23,11 +23,11 @@ from support.installed import gunicorn_at, oldest_gunicorn
 from support.matrix import WORKERS
 from support.server import Server
 
-#: How each way into HTTP/2 is switched on; one of them with gunicorn's other parser.
+#: How each way into HTTP/2 is switched on; one of them with the parser that gunicorn chooses.
 WAYS_IN = {
     "alpn": ("--http-protocols", "h1,h2"),
     "prior-knowledge": ("--http-protocols", "h1,h2", "--http2-cleartext", "prior-knowledge"),
-    "both": ("--http-protocols", "h1,h2", "--http2-cleartext", "both", "--http-parser", "fast"),
+    "both": ("--http-protocols", "h1,h2", "--http2-cleartext", "both", "--http-parser", "auto"),
     "upgrade": ("--http-protocols", "h1,h2", "--http2-cleartext", "upgrade"),
 }
 

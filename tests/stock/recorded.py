@@ -337,8 +337,8 @@ ROUTES["/flask"] = flask_app
 
 @route("/hang")
 def hang(environ, start_response):
-    """Be busy for longer than the timeout of the worker, which is 1 s."""
-    ends = time.monotonic() + 3
+    """Be busy for longer than the timeout of the worker, which is 3 s."""
+    ends = time.monotonic() + 5
     while time.monotonic() < ends:
         pass
     return answer(start_response, b"late")

@@ -93,7 +93,8 @@ def reopen_logs(server):
     ],
 )
 def test_hooks_are_called_as_by_stock_gunicorn(worker, act):
-    with both(worker) as servers:
+    # A worker that takes longer to end is killed, and then its hooks come in another order.
+    with both(worker, "--graceful-timeout", str(PATIENCE)) as servers:
         for server in servers:
             act(server)
             end(server)
@@ -178,7 +179,7 @@ def test_a_kept_connection_is_answered_once_more_when_the_worker_stops(worker):
 
 def test_a_busy_application_ends_the_worker_where_it_is_the_loop_as_in_stock_gunicorn(worker):
     found = []
-    with both(worker, "--timeout", "1") as servers:
+    with both(worker, "--timeout", "3") as servers:
         for server in servers:
             with Client(server) as client:
                 client.send(get("/hang"))

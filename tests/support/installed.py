@@ -1,28 +1,14 @@
-"""What `make` has installed on this machine: other Pythons, other gunicorns, programs."""
+"""What `make` has installed on this machine: other gunicorns, frameworks, programs."""
 
+import importlib.util
 import os
-import pathlib
-import sys
 
 import pytest
 
 from support import CHECKOUT
 
-#: Where `make` puts other gunicorns and other Pythons.
+#: Where `make` puts other gunicorns.
 INSTALLED = CHECKOUT / ".venv"
-
-
-def other_pythons():
-    """Give the version and the interpreter of each other Python that `make` has set up."""
-    return {
-        folder.name: folder / "bin" / "python"
-        for folder in sorted(INSTALLED.joinpath("pythons").glob("3.*"))
-        if folder.joinpath("ready").exists()
-        if folder.name != "{}.{}".format(*sys.version_info)
-    }
-
-
-PYTHONS = {"current": pathlib.Path(sys.executable), **other_pythons()}
 
 
 def missing(what, means="make test"):
@@ -47,3 +33,9 @@ def oldest_gunicorn():
         if line.strip().startswith("gunicorn>=")
     )
     return requirement.removeprefix("gunicorn>=")
+
+
+def require_fast_parser():
+    """Skip a test if there is no gunicorn_h1c, which has to be compiled."""
+    if importlib.util.find_spec("gunicorn_h1c") is None:
+        missing("gunicorn_h1c", "apt-get install gcc python3-dev; make test")

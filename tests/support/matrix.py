@@ -1,14 +1,13 @@
 """Which gunicorns the tests talk to.
 
-A cell of the matrix is a worker on a transport, with a parser, a gunicorn and a Python. The quick
-choice has each value of each axis in some cell; ``--matrix wide``, which CI runs, has every cell of
-one Python and some of the others; ``--matrix full`` has every cell.
+A cell of the matrix is a worker on a transport, with a parser and a gunicorn. The quick choice has
+each value of each axis in some cell; ``--matrix wide``, which CI runs, has every cell. ``--matrix
+versions`` is the small choice with which noxfile.py tries versions of Python and of packages.
 """
 
 import dataclasses
+import importlib.util
 import itertools
-
-from support.installed import PYTHONS
 
 WORKERS = {
     "thread": ("gunicorn_expect.Worker", "gthread"),
@@ -26,7 +25,6 @@ class Cell:
     transport: str = "tcp"
     parser: str = "python"
     gunicorn: str = "newest"
-    python: str = "current"
 
     def __str__(self):
         return "-".join(dataclasses.astuple(self))
@@ -43,23 +41,14 @@ QUICK = [
     Cell("gevent", "unix", gunicorn="oldest"),
     Cell("sync", "proxy-v1", "fast", "oldest"),
     Cell("thread", "proxy-v2"),
-    *(
-        Cell(worker, transport, python=python)
-        for python, worker, transport in zip(
-            [python for python in PYTHONS if python != "current"],
-            itertools.cycle(["gevent", "thread", "sync"]),
-            itertools.cycle(["tls", "tcp"]),
-            strict=False,
-        )
-    ),
 ]
-FULL = [
-    Cell(*values) for values in itertools.product(WORKERS, TRANSPORTS, PARSERS, GUNICORNS, PYTHONS)
+WIDE = [Cell(*values) for values in itertools.product(WORKERS, TRANSPORTS, PARSERS, GUNICORNS)]
+#: With the parser that gunicorn chooses by itself.
+VERSIONS = [
+    Cell(worker, transport, "fast" if importlib.util.find_spec("gunicorn_h1c") else "python")
+    for worker, transport in (
+        *(("thread", "tcp"), ("thread", "tls"), ("gevent", "tcp"), ("gevent", "tls")),
+        ("sync", "tcp"),
+    )
 ]
-WIDE = [
-    cell
-    for cell in FULL
-    if cell.python == "current"
-    or (cell.transport, cell.parser, cell.gunicorn) == ("tls", "python", "newest")
-]
-MATRICES = {"quick": QUICK, "wide": WIDE, "full": FULL}
+MATRICES = {"quick": QUICK, "wide": WIDE, "versions": VERSIONS}

@@ -1,5 +1,6 @@
 """A real gunicorn with the applications of `apps`, on each transport, and its log."""
 
+import itertools
 import os
 import re
 import socket
@@ -11,6 +12,7 @@ import threading
 
 from support import CHECKOUT, PATIENCE, TESTS
 from support.client import Client, request
+from support.installed import require_fast_parser
 from support.switchboard import Switchboard
 
 
@@ -27,11 +29,12 @@ class Server:
         app="apps.router:app",
         worker="gunicorn_expect.Worker",
         transport="tcp",
-        python=sys.executable,
         gunicorn=None,
         certificates=None,
         env=(),
     ):
+        if ("--http-parser", "fast") in itertools.pairwise(arguments):
+            require_fast_parser()
         path = [str(TESTS), str(CHECKOUT)]
         if gunicorn is not None:
             path.insert(0, str(gunicorn))
@@ -42,9 +45,12 @@ class Server:
             )
         elif transport.startswith("proxy"):
             arguments = ("--proxy-protocol", transport.removeprefix("proxy-"), *arguments)
+        # A page of stock gunicorn's is to be compared with, on every Python.
+        stock = not worker.startswith("gunicorn_expect") and sys.version_info >= (3, 14)
+        module = "support.dedent" if stock else "gunicorn"
         threads = () if worker in ("sync", "gunicorn_expect.Sync") else ("--threads", "8")
         self._start(
-            [python, "-m", "gunicorn", "-k", worker, *threads, *arguments, app],
+            [sys.executable, "-m", module, "-k", worker, *threads, *arguments, app],
             {"PYTHONPATH": os.pathsep.join(path), **dict(env)},
             transport=transport,
             certificates=certificates,

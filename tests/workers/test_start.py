@@ -9,7 +9,7 @@ import pytest
 import gunicorn_expect
 from support import CHECKOUT
 from support.client import Client, request
-from support.installed import gunicorn_at
+from support.installed import gunicorn_at, require_fast_parser
 from support.matrix import WORKERS
 from support.server import Server
 from support.uwsgi import packet
@@ -74,6 +74,8 @@ def test_a_fast_parser_that_can_not_serve_is_refused_with_one_line(
 ):
     if parser:
         tmp_path.joinpath("gunicorn_h1c.py").write_text(PARSERS[parser], "utf-8")
+    else:
+        require_fast_parser()
     result = subprocess.run(
         [
             *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "-k", worker),
