@@ -22,10 +22,11 @@ from gunicorn_expect.decision import EXITS_KEY, Proceed, Refuse, name_of, not_a_
 from gunicorn_expect.errors import BodyError, ClientDisconnected
 from gunicorn_expect.exchange import NOBODY_WAITS, Exchange, Expectation
 from gunicorn_expect.framing import DRAIN_SIZE
+from gunicorn_expect.plain import PlainHeads
 from gunicorn_expect.states import End, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
     from gunicorn.config import Config
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from gunicorn_expect.body import Reader
     from gunicorn_expect.counters import Counters
     from gunicorn_expect.decision import Policy
-    from gunicorn_expect.exchange import Framing, Wire
+    from gunicorn_expect.exchange import Wire
     from gunicorn_expect.head import Limits
     from gunicorn_expect.settings import Settings
 
@@ -83,9 +84,11 @@ class Service:
     inline: Policy | None = None
     """The part of the policy that never waits."""
     multithread: bool = True
-    may_keep: Callable[[], bool] = lambda: True
-    """Called once for each response: whether the worker lets the connection be kept."""
-    is_handled: Callable[[Any], bool] = lambda _: False
+    kept: Sized = ()
+    """The connections that wait for their next request."""
+    most_kept: float = 0
+    """How many of them there may be."""
+    is_handled: Callable[[Any], bool] | None = None
     """Whether the application has answered on the socket by itself, as it tells gevent's worker."""
     on_exit: OnExit = OnExit.END_WORKER
     """What SystemExit of an application does: on each worker what it does on gunicorn's."""
@@ -99,19 +102,40 @@ class Service:
     """The places in the application that were warned about."""
     slow_inline_told: bool = False
     told_of_a_lost_body: bool = False
+    _plain: dict[Any, PlainHeads | None] = dataclasses.field(default_factory=dict)
 
-    def open_exchange(
-        self, wire: Wire, framing: Framing, request: Any, length: int | None, *, waits: bool
-    ) -> Exchange:
-        """Open the exchange of a request that has a body of so many bytes; None: not known."""
+    def plain_heads(self, listener: Any) -> PlainHeads | None:
+        """Return what parses the plain heads of this listener; None: no head there is plain."""
+        if listener not in self._plain:
+            self._plain[listener] = (
+                PlainHeads(self.cfg, self.head_limits, listener, multithread=self.multithread)
+                if host.may_be_plain(self.cfg, listener)
+                else None
+            )
+        return self._plain[listener]
+
+    def open_exchange(self, wire: Wire, request: Any, *, waits: bool) -> Exchange:
+        """Open the exchange of a request that has a body."""
+        counters = self.counters
+        if not counters.heard:
+            return Exchange(wire, waits=waits)
+        # Not the request itself: it has the exchange.
+        of = request.method, request.path, request.content_length
         return Exchange(
             wire,
-            framing,
             waits=waits,
-            # Not the request itself: it has the exchange.
-            on_decided=partial(self.counters.decided, request.method, request.path, length),
-            on_failed=self.counters.failed,
+            on_decided=partial(counters.decided, *of),
+            on_failed=counters.failed,
         )
+
+    def may_keep(self) -> bool:
+        """Count a request; return whether the worker lets its connection be kept (any thread)."""
+        worker = self.worker
+        worker.nr += 1
+        if worker.nr >= worker.max_requests and worker.alive:
+            worker.log.info("Autorestarting worker after current request.")
+            worker.alive = False
+        return worker.alive and len(self.kept) < self.most_kept
 
 
 class Way(Protocol):
@@ -126,27 +150,19 @@ class Way(Protocol):
         """Send what gunicorn answers for an error; nothing if that has to wait."""
 
 
+@dataclasses.dataclass(slots=True)
 class Answer:
     """The answer to one request, on the connection or the stream that it came on."""
 
-    __slots__ = ("_environ", "_exchange", "_request", "_response", "_service", "_way")
-
-    def __init__(self, service: Service, request: Any, exchange: Exchange | None, way: Way) -> None:
-        """Answer this request.
-
-        Args:
-            service: of the worker.
-            request: gunicorn's, with our body.
-            exchange: its upload; None: it has no body.
-            way: where it came from; it makes the response and the environ.
-
-        """
-        self._service = service
-        self._request = request
-        self._exchange = exchange
-        self._way = way
-        self._response: Any = None
-        self._environ: WSGIEnvironment = {}
+    _service: Service
+    _request: Any
+    """gunicorn's, with our body."""
+    _exchange: Exchange | None
+    """Its upload; None: it has no body."""
+    _way: Way
+    """Where it came from: it makes the response and the environ."""
+    _response: Any = None
+    _environ: WSGIEnvironment = dataclasses.field(default_factory=dict)
 
     # By the loop.
 
@@ -202,66 +218,64 @@ class Answer:
 
     def run(self, refusal: Refuse | None = None) -> End:
         """Answer, and return what becomes of the connection. It raises only what ends a worker."""
-        service, worker = self._service, self._service.worker
+        service, exchange = self._service, self._exchange
         try:
-            service.cfg.pre_request(worker, self._request)
+            service.cfg.pre_request(service.worker, self._request)
             begun = datetime.datetime.now()  # noqa: DTZ005  gunicorn's own, for its access log
-            self._response, self._environ = self._way.create(
-                self._request, self._exchange, self._started
-            )
-            self._prepare()
-            end = self._end() if self._write(refusal, begun) else End.LINGER
+            self._response, environ = self._way.create(self._request, exchange, self._started)
+            self._environ = environ
+            if not service.may_keep():
+                self._response.force_close()
+            if exchange is None:
+                environ[KEY] = NOBODY_WAITS
+            else:
+                environ[KEY] = Expectation(exchange)
+                environ["wsgi.early_hints"] = partial(
+                    _send_settled_hints, exchange, environ["wsgi.early_hints"]
+                )
+            if exchange is None or service.policy is None:
+                end = self._respond(refusal, begun, None)
+            else:
+                end = self._respond_by_policy(refusal, begun)
         except BaseException as error:  # noqa: BLE001  what ends a worker is raised again
             self._fail(error)
             return End.LINGER
         self._finish()
         return end
 
-    def _prepare(self) -> None:
-        """Complete the environ, and count the request."""
-        service, environ = self._service, self._environ
-        environ["wsgi.multithread"] = service.multithread
-        exchange = self._exchange
-        if exchange is None:
-            environ[KEY] = NOBODY_WAITS
-        else:
-            environ[KEY] = Expectation(exchange)
-            environ["wsgi.early_hints"] = _settled(exchange, environ["wsgi.early_hints"])
-        if not service.may_keep():
-            self._response.force_close()
-
-    def _write(self, refusal: Refuse | None, begun: datetime.datetime) -> bool:
-        """Write the whole response; False: the application has done so on the socket."""
-        exits = contextlib.ExitStack()
-        if self._exchange is not None and self._service.policy is not None:
-            self._environ[EXITS_KEY] = exits
+    def _respond_by_policy(self, refusal: Refuse | None, begun: datetime.datetime) -> End:
+        """Respond; then what the policy wants done when the upload is over."""
+        exits = self._environ[EXITS_KEY] = contextlib.ExitStack()
         try:
-            written = self._write_all(refusal, begun, exits)
+            end = self._respond(refusal, begun, exits)
         except BaseException:
             # What it returns is ignored: nothing that the policy has put there hides an error.
             exits.__exit__(*sys.exc_info())
             raise
         exits.close()
-        return written
+        return end
 
-    def _write_all(
-        self, refusal: Refuse | None, begun: datetime.datetime, exits: contextlib.ExitStack
-    ) -> bool:
-        service = self._service
+    def _respond(
+        self, refusal: Refuse | None, begun: datetime.datetime, exits: contextlib.ExitStack | None
+    ) -> End:
+        """Send the whole response, and return what becomes of the connection then."""
+        service, response = self._service, self._response
         items = self._items(refusal)
-        if service.is_handled(items):
-            return False
-        if isinstance(items, list | tuple) or host.is_file(items):
+        if service.is_handled is not None and service.is_handled(items):
+            return End.LINGER
+        if exits is not None and isinstance(items, list | tuple | host.FileWrapper):
             # The upload is over before its response is: a client that has it may come again.
             exits.close()
         try:
             self._send(items)
         finally:
             took = datetime.datetime.now() - begun  # noqa: DTZ005
-            service.worker.log.access(self._response, self._request, self._environ, took)
+            service.worker.log.access(response, self._request, self._environ, took)
             if hasattr(items, "close"):
                 items.close()
-        return True
+        if self._exchange is not None:
+            return self._exchange.end(may_keep=not response.closes)
+        return End.LINGER if response.closes else End.KEEP
 
     def _items(self, refusal: Refuse | None) -> Any:
         """Return what the policy or the application answers."""
@@ -301,7 +315,7 @@ class Answer:
     def _send(self, items: Any) -> None:
         response = self._response
         try:
-            if host.is_file(items):
+            if isinstance(items, host.FileWrapper):
                 response.complete = host.has_number(items)
                 response.write_file(items)
             else:
@@ -387,13 +401,6 @@ class Answer:
 
     # How it ends.
 
-    def _end(self) -> End:
-        """Return what becomes of the connection after a whole response."""
-        kept = not self._response.should_close()
-        if self._exchange is None:
-            return End.KEEP if kept else End.LINGER
-        return self._exchange.end(may_keep=kept)
-
     def _report_gone(self, error: Exception) -> None:
         log = self._service.worker.log
         if isinstance(error, BodyError) and not isinstance(error, ClientDisconnected):
@@ -457,7 +464,8 @@ class Answer:
         response, environ = self._response, self._environ
         self._response, self._environ = None, {}  # both lead back here: that would be garbage
         if self._exchange is not None:
-            self._service.counters.received(self._exchange.received)
+            if self._service.counters.heard:
+                self._service.counters.received(self._exchange.received)
             status = str(response and response.status)
             if status.startswith("2") and self._request.body.first_reader is None:
                 self._warn_of_a_lost_body(self._exchange, status, environ.get("CONTENT_LENGTH"))
@@ -492,11 +500,7 @@ class _Withheld:
         """Leave it: on the thread it is asked for again."""
 
 
-def _settled(exchange: Exchange, early_hints: Callable[[Any], object]) -> Callable[[Any], None]:
+def _send_settled_hints(exchange: Exchange, send: Callable[[Any], object], headers: Any) -> None:
     """Keep 103 from a client that waits: boto3 takes it for success and never sends the body."""
-
-    def send_early_hints(headers: Any) -> None:
-        if exchange.state not in (State.PENDING, State.DECLINED):
-            early_hints(headers)
-
-    return send_early_hints
+    if exchange.state not in (State.PENDING, State.DECLINED):
+        send(headers)

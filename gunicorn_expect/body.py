@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import sys
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gunicorn_expect.errors import BodyError
 from gunicorn_expect.fields import checked
@@ -34,22 +34,6 @@ class Reader(NamedTuple):
         return f"{self.module}.{self.function}, line {self.line}"
 
 
-class Framing(Protocol):
-    """Where the body comes from, and where it ends."""
-
-    def read(self, size: int, *, whole: bool = False) -> bytes:
-        """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body."""
-
-    def read_into(self, view: memoryview) -> int:
-        """Read as many bytes as this has room for, or fewer; 0 at the end."""
-
-    def follow_up(self) -> None:
-        """Expect another body behind this one, if it is of chunks."""
-
-    def limit(self, size: int) -> None:
-        """Allow no more than ``size`` bytes where the head did not tell how many there are."""
-
-
 class Body:
     """The body of one request, as PEP 3333 describes ``wsgi.input``, and with ``readinto``.
 
@@ -64,15 +48,12 @@ class Body:
     BodyError, whose ``partial`` has the bytes that the call had taken before it failed.
     """
 
-    def __init__(self, framing: Framing, exchange: Exchange) -> None:
-        """Read this; the exchange is told before the first byte is wanted.
+    def __init__(self, exchange: Exchange) -> None:
+        """Read the body of this exchange.
 
-        Args:
-            framing: where the body comes from.
-            exchange: it sends 100, holds the turn of the reader, and knows whether a read failed.
-
+        It sends 100 before the first byte is wanted, holds the turn of the reader, and knows
+        whether a read failed.
         """
-        self._framing = framing
         self._exchange = exchange
         self._ahead = io.BytesIO()  # what was read and not given
         #: The place that read first.
@@ -199,7 +180,7 @@ class Body:
         """
         if self._exchange.proceed_again(()):
             with self._exchange.reading:
-                self._framing.follow_up()
+                self._exchange.open_body().follow_up()
 
     # What a policy may use.
 
@@ -209,7 +190,7 @@ class Body:
         For a body whose length the head did not tell; of others it is known before they come. To
         be called before the first read.
         """
-        self._framing.limit(size)
+        self._exchange.limit(size)
 
     # How it is read.
 
@@ -250,19 +231,21 @@ class Body:
         self._ahead = io.BytesIO(self._more(AHEAD))
 
     def _more(self, size: int, *, whole: bool = False) -> bytes:
-        self._exchange.raise_failure()
+        exchange = self._exchange
+        exchange.raise_failure()
         try:
-            return self._framing.read(size, whole=whole)
+            return (exchange.framing or exchange.open_body()).read(size, whole=whole)
         except BaseException as error:
-            self._exchange.fail(error)
+            exchange.fail(error)
             raise
 
     def _more_into(self, view: memoryview) -> int:
-        self._exchange.raise_failure()
+        exchange = self._exchange
+        exchange.raise_failure()
         try:
-            return self._framing.read_into(view)
+            return (exchange.framing or exchange.open_body()).read_into(view)
         except BaseException as error:
-            self._exchange.fail(error)
+            exchange.fail(error)
             raise
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import io
 import math
 import ssl
 import time
@@ -23,9 +24,9 @@ from gunicorn_expect.errors import ClientDisconnected, MalformedBody
 from gunicorn_expect.exchange import UnknownExpectationError, expects_continue
 from gunicorn_expect.framing import Chunked, Sized
 from gunicorn_expect.head import Head, TooLargeError
-from gunicorn_expect.receiver import Receiver
+from gunicorn_expect.receiver import FILL_SIZE, Receiver
 from gunicorn_expect.response import Response
-from gunicorn_expect.states import End
+from gunicorn_expect.states import End, State
 from gunicorn_expect.transport import DISCARD_SIZE, READ, WRITE, TLSTransport, Transport
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ STUCK: Final = 1.0
 class Wants(enum.Enum):
     """What a connection waits for."""
 
+    REQUEST = "the next request, of which nothing has come"
     READ = "something to read"
     WRITE = "room to write"
     ANSWER = "an answer: a request is here, or an error in its place"
@@ -94,7 +96,10 @@ class Connection:
         self._parser = host.Parser(self._cfg, peer)
         self._preface = b""
         self._speaks_uwsgi = self._cfg.protocol == "uwsgi"
-        self._may_be_http2 = host.may_begin_http2(self._cfg, peer)
+        h2c = self._cfg.http2_cleartext != "off"
+        self._may_be_http2 = h2c and host.may_begin_http2(self._cfg, peer)
+        self._may_upgrade = h2c and host.may_upgrade_to_http2(self._cfg, peer)
+        self._plain = service.plain_heads(server)
         self._proxy_info: Any = None
         self._receiver: Receiver | None = None
         self._discards_after = math.inf
@@ -172,7 +177,7 @@ class Connection:
         try:
             if self._may_be_http2:
                 return self._look_for_preface(piece)
-            request = self._feed_uwsgi(piece) if self._speaks_uwsgi else self._feed_http(piece)
+            request = self._parse(piece)
             if request is None:
                 return Wants.READ
             self._open(request)
@@ -182,16 +187,23 @@ class Connection:
             self.error = error
         return Wants.ANSWER
 
-    def _feed_http(self, piece: bytes) -> Any:
-        return self._head.feed(piece, self._parser)
-
-    def _feed_uwsgi(self, piece: bytes) -> Any:
-        """Parse a packet of the uwsgi protocol when it is whole; it has 64 KiB at most."""
-        self._preface += piece
-        parsed = self._parser.parse(self._preface)
-        if parsed is not None:
+    def _parse(self, piece: bytes) -> Any:
+        """Return the request whose head ends with this piece; None: more has to come."""
+        if self._speaks_uwsgi:
+            # A packet of the uwsgi protocol has 64 KiB at most.
+            self._preface += piece
+            parsed = self._parser.parse(self._preface)
+            if parsed is None:
+                return None
             self._preface = b""
-        return parsed and parsed[0]
+            return parsed[0]
+        if self._plain is not None and not self._head.received:
+            plain = self._plain.parse(piece, self.peer, self._parser.number + 1)
+            if plain is not None:
+                self._parser.number += 1
+                request, self._parser.behind = plain
+                return request
+        return self._head.feed(piece, self._parser)
 
     def _look_for_preface(self, piece: bytes) -> Wants:
         self._preface += piece
@@ -217,40 +229,20 @@ class Connection:
         try:
             # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore
             # that expectation" (RFC 9110 section 10.1.1).
-            waits = expects_continue(request.headers) and request.version >= (1, 1)
+            expected = [value for name, value in request.headers if name == "EXPECT"]
+            waits = bool(expected) and expects_continue(expected) and request.version >= (1, 1)
             waits = waits and self._cfg.protocol == "http"  # uwsgi's has no word for it
         except UnknownExpectationError as error:
             raise host.expectation_failed(str(error)) from None
-        length = host.body_length(request)
         # "A server MAY omit sending a 100 (Continue) response [...] if the framing indicates that
         # there is no content" (RFC 9110 section 10.1.1), and botocore, which sends an expectation
         # with an empty body, does not wait.
-        if length == 0:
+        if request.content_length == 0:
+            request.body = request.body or io.BytesIO()
             return
-        behind, self._parser.behind = self._parser.behind, b""
-        if length is not None:
-            behind, self._parser.behind = behind[:length], behind[length:]
-        settings = self.service.settings
-        receiver = self._receiver = Receiver(
-            self.transport,
-            behind,
-            timeout=settings.expect_body_timeout,
-            min_rate=settings.expect_min_rate,
-            waiting=self._waiting,
-        )
-        framing: Sized | Chunked
-        if length is None:
-            framing = Chunked(
-                receiver,
-                request.limit_request_field_size,
-                request.max_buffer_headers,
-                on_trailers=partial(_parse_trailers, request),
-            )
-        else:
-            framing = Sized(receiver, length)
-        self.exchange = self.service.open_exchange(self, framing, request, length, waits=waits)
-        request.body = Body(framing, self.exchange)
-        if waits and behind:
+        self.exchange = self.service.open_exchange(self, request, waits=waits)
+        request.body = Body(self.exchange)
+        if waits and self._parser.behind:
             self.exchange.look()  # it has not waited
 
     # Waiting in place: by a worker that has no loop.
@@ -317,38 +309,48 @@ class Connection:
         if self.error is not None:
             self.answer()
             return True
-        if self.http2 is not None or self.exchange is None:
+        if self.exchange is None:
             return False
         return Answer(self.service, self.request, self.exchange, self).refuse_inline()
 
-    def answer(self) -> End:
-        """Answer what is here, and return what becomes of the connection.
+    def answer(self) -> Wants:
+        """Answer what is here, and return what the connection waits for then: END, to be closed.
 
         It raises only what ends a worker.
         """
+        may_follow = self.answer_once()
+        behind = self._parser.behind
+        if self._receiver is not None:
+            self._receiver.close()
+            behind = self._receiver.ahead + behind  # it is of the next request
+        # All of these lead back here: kept, they would be garbage.
+        self.request = self.exchange = self._receiver = None
+        self._discards_after = math.inf
+        self._parser.behind = b""
+        if not may_follow:
+            return Wants.END
+        wants = self._take(behind) if behind else Wants.REQUEST
+        return Wants.REQUEST if wants is Wants.READ and not self.has_begun else wants
+
+    def answer_once(self) -> bool:
+        """Answer what is here; return whether another request may follow."""
         if self.error is not None:
-            error, self.error = self.error, None
-            if not host.is_end_of_data(error):
-                self.send_error(self.request, error)
-            return End.LINGER
+            if not host.is_end_of_data(self.error):
+                self.send_error(self.request, self.error)
+            return False
         if self.http2 is not None:
             streams.serve(self, self.http2)
-            return End.LINGER
-        if self._upgrades():
-            return End.LINGER
+            return False
+        if self._may_upgrade and self._upgrades():
+            return False
         end = Answer(self.service, self.request, self.exchange, self).run()
         if self._is_lent:
             self._is_lent = False
             with contextlib.suppress(OSError):  # the application has closed it
                 self.transport.sock.settimeout(0)
-        if end is not End.LINGER and not self._forget_request():
-            return End.LINGER
-        return End.KEEP if end is End.DRAIN else end
-
-    def next(self) -> Wants:
-        """Look at what came behind the last request; return what the connection waits for."""
-        behind, self._parser.behind = self._parser.behind, b""
-        return self._take(behind) if behind else Wants.READ
+        if end is End.DRAIN:
+            return self.exchange is None or self.exchange.drain()
+        return end is End.KEEP
 
     def _upgrades(self) -> bool:
         """Serve HTTP/2 if the request asks for it; return whether it did.
@@ -356,10 +358,8 @@ class Connection:
         "A server MAY ignore a received Upgrade header field" (RFC 9110 section 7.8), and does if
         there is a body, which is for the application to ask for.
         """
-        if self.exchange is not None:
-            return False
-        settings = host.upgrade_settings(self._cfg, self.peer, self.request)
-        if settings is None:
+        settings = host.upgrade_settings(self.request)
+        if settings is None or self.exchange is not None:
             return False
         behind, self._parser.behind = self._parser.behind, b""
         try:
@@ -369,40 +369,75 @@ class Connection:
         streams.serve(self, behind, upgrade=(settings, self.request))
         return True
 
-    def _forget_request(self) -> bool:
-        """Throw away the rest of the body; return whether the next request may follow."""
-        drained = self.exchange is None or self.exchange.drain()
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            receiver.close()
-            # What was received behind the body is of the next request.
-            self._parser.behind = receiver.ahead + self._parser.behind
-        self.request = self.exchange = None
-        self._discards_after = math.inf
-        return drained
-
     # What an answer asks of its connection.
 
     def create(
         self, request: Any, exchange: Exchange | None, on_start: Callable[[], object]
     ) -> tuple[Response, dict[str, Any]]:
         """Return the response of a request, and its environ."""
-        response, environ = host.create(
-            request, self, self.peer, self.server, self._cfg, Response, (exchange, on_start)
-        )
-        sock = environ["gunicorn.socket"] = self.transport.sock
-        if self.exchange is None and "HTTP_UPGRADE" in environ:
+        sock = self.transport.sock
+        if request.environ is not None:
+            response = Response(request, self, self._cfg, exchange, on_start)
+            environ = request.environ.copy()
+            environ["wsgi.input"] = request.body
+            environ["wsgi.early_hints"] = partial(host.send_early_hints, request, self, response)
+        else:
+            response, environ = host.create(
+                request, self, self.peer, self.server, self._cfg, Response, (exchange, on_start)
+            )
+            environ["wsgi.multithread"] = self.service.multithread
+        environ["gunicorn.socket"] = sock
+        if exchange is None and "HTTP_UPGRADE" in environ:
             # An application of WebSockets reads and writes the socket, and expects it to wait.
             sock.settimeout(None)
             self._is_lent = True
         return response, environ
 
+    def arrived(self) -> bool:
+        """Return, without waiting, whether bytes of the body are here, whose reading has not begun.
+
+        Raises:
+            ClientDisconnected: the connection broke.
+
+        """
+        if not self._parser.behind:
+            # Not MSG_PEEK: a TLS socket has none.
+            try:
+                self._parser.behind = self.transport.receive(FILL_SIZE) or b""
+            except OSError as error:
+                raise ClientDisconnected(f"the client is gone: {error}") from error
+        return bool(self._parser.behind)
+
+    def open_body(self) -> Sized | Chunked:
+        """Return where the body comes from: what came behind the head, then the transport."""
+        request, settings = self.request, self.service.settings
+        length = request.content_length
+        behind, self._parser.behind = self._parser.behind, b""
+        if length is not None:
+            behind, self._parser.behind = behind[:length], behind[length:]
+        self._receiver = Receiver(
+            self.transport,
+            behind,
+            timeout=settings.expect_body_timeout,
+            min_rate=settings.expect_min_rate,
+            waiting=self._waiting,
+            awaited=self.exchange is not None and self.exchange.state is State.PENDING,
+        )
+        if length is not None:
+            return Sized(self._receiver, length)
+        return Chunked(
+            self._receiver,
+            request.limit_request_field_size,
+            request.max_buffer_headers,
+            on_trailers=partial(_parse_trailers, request),
+        )
+
     def send_continue(self, headers: Headers) -> None:
         """Send the 100 at once. ClientDisconnected: nobody is there."""
-        fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        lines = ["HTTP/1.1 100 Continue", *map(": ".join, headers), "\r\n"]
         self.transport.send_at_once()
         try:
-            self.sendall(f"HTTP/1.1 100 Continue\r\n{fields}\r\n".encode("latin-1"))
+            self.sendall("\r\n".join(lines).encode("latin-1"))
         except OSError as error:
             raise ClientDisconnected(f"the client is gone: {error}") from error
 

@@ -44,6 +44,8 @@ class Counters:
     def __init__(self, log: Log | None = None) -> None:
         """Tell this log; without one, nobody."""
         self._log = log
+        #: Whether anybody hears of it.
+        self.heard = log is not None
 
     def decided(self, method: str, path: str, length: int | None, exchange: Exchange) -> None:
         """Tell that an expectation was decided.

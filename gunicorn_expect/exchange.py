@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol
@@ -21,7 +22,7 @@ from gunicorn_expect.fields import checked
 from gunicorn_expect.states import ENDS, TRANSITIONS, End, Event, Rest, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from gunicorn_expect.fields import Headers
 
@@ -34,11 +35,8 @@ class UnknownExpectationError(ValueError):
     """The Expect field asks for something other than ``100-continue``."""
 
 
-def expects_continue(headers: Headers) -> bool:
-    """Return whether the header of a request asks for ``100 Continue``.
-
-    Args:
-        headers: pairs of field name, in upper case, and value.
+def expects_continue(values: Iterable[str]) -> bool:
+    """Return whether these values of a request's Expect field ask for ``100 Continue``.
 
     Raises:
         UnknownExpectationError: one of the expectations is not ``100-continue``.
@@ -49,18 +47,26 @@ def expects_continue(headers: Headers) -> bool:
 
     """
     expected = False
-    for name, value in headers:
-        if name == "EXPECT":
-            for member in value.split(","):
-                expectation = member.strip(" \t")
-                if expectation and expectation.lower() != "100-continue":
-                    raise UnknownExpectationError(value)
-                expected = expected or bool(expectation)
+    for value in values:
+        for member in value.split(","):
+            expectation = member.strip(" \t")
+            if expectation and expectation.lower() != "100-continue":
+                raise UnknownExpectationError(value)
+            expected = expected or bool(expectation)
     return expected
 
 
 class Wire(Protocol):
     """How an exchange reaches its client."""
+
+    def arrived(self) -> bool:
+        """Return, without waiting, whether body bytes are here. OSError: the client is gone.
+
+        It is asked only before `open_body`.
+        """
+
+    def open_body(self) -> Framing:
+        """Return where the body comes from."""
 
     def send_continue(self, headers: Headers) -> None:
         """Send ``100 Continue`` with these header fields. OSError: the client is gone."""
@@ -73,8 +79,11 @@ class Framing(Protocol):
     def ended(self) -> bool:
         """Whether all of it was read."""
 
-    def arrived(self) -> bool:
-        """Return, without waiting, whether body bytes are here. OSError: the client is gone."""
+    def read(self, size: int, *, whole: bool = False) -> bytes:
+        """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body."""
+
+    def read_into(self, view: memoryview) -> int:
+        """Read as many bytes as this has room for, or fewer; 0 at the end."""
 
     @property
     def received(self) -> int:
@@ -86,6 +95,12 @@ class Framing(Protocol):
     def drain(self, deadline: float) -> None:
         """Read to the end and throw it away. OSError: the body is broken, or late."""
 
+    def follow_up(self) -> None:
+        """Expect another body behind this one, if it is of chunks."""
+
+    def limit(self, size: float) -> None:
+        """Allow no more than ``size`` bytes where the head did not tell how many there are."""
+
 
 class Exchange:
     """The upload of one request. Its methods may be called from any thread."""
@@ -93,6 +108,7 @@ class Exchange:
     __slots__ = (
         "_headers",
         "_lock",
+        "_most",
         "_on_decided",
         "_on_failed",
         "_opened",
@@ -107,18 +123,16 @@ class Exchange:
 
     def __init__(
         self,
-        wire: Wire | None,
-        framing: Framing,
+        wire: Wire,
         *,
         waits: bool,
-        on_decided: Callable[[Exchange], object] = lambda _: None,
-        on_failed: Callable[[BaseException], object] = lambda _: None,
+        on_decided: Callable[[Exchange], object] | None = None,
+        on_failed: Callable[[BaseException], object] | None = None,
     ) -> None:
         """Open the exchange of a request whose head is here.
 
         Args:
             wire: the way to the client.
-            framing: where the body comes from.
             waits: the client waits for ``100 Continue``.
             on_decided: called once, with this exchange, when the expectation is no longer pending;
                 its lock is held. It must not raise.
@@ -127,8 +141,9 @@ class Exchange:
 
         """
         self._lock = threading.Lock()
-        self._wire = wire  # until the response starts
+        self._wire = wire
         self._headers: Headers = ()  # of a 100 for which none are given
+        self._most = math.inf  # bytes of the body
         self._on_decided = on_decided
         self._on_failed = on_failed
         self._opened = time.monotonic()
@@ -136,7 +151,8 @@ class Exchange:
         self.state = State.PENDING if waits else State.NONE
         #: Seconds from the request's head to the decision; None: not yet, or nobody waits.
         self.decided_after: float | None = None
-        self.framing = framing
+        #: Where the body comes from; None: nobody has asked for it yet.
+        self.framing: Framing | None = None
         #: Held by the thread that reads the body: one at a time.
         self.reading = threading.Lock()
         #: What every further read raises.
@@ -145,7 +161,7 @@ class Exchange:
     @property
     def received(self) -> int:
         """How many bytes of the body were read, or read ahead to find its end."""
-        return self.framing.received
+        return 0 if self.framing is None else self.framing.received
 
     # Before the response.
 
@@ -162,23 +178,33 @@ class Exchange:
             OSError: the client is gone.
 
         """
-        # No lock for the reads after the first: nothing leads back to PENDING.
-        if self.state is State.PENDING:
-            with self._lock:
-                # "A server MAY omit sending a 100 (Continue) response if it has already received
-                # some or all of the content" (RFC 9110 section 10.1.1), and some clients break on
-                # one that they no longer wait for.
-                self._look()
-                self._happen(Event.READ, headers)
+        with self._lock:
+            # "A server MAY omit sending a 100 (Continue) response if it has already received some
+            # or all of the content" (RFC 9110 section 10.1.1), and some clients break on one that
+            # they no longer wait for.
+            self._look()
+            self._happen(Event.READ, headers)
+
+    def open_body(self) -> Framing:
+        """Return where the body comes from; the client does not wait any more."""
+        with self._lock:
+            return self._open_body()
+
+    def limit(self, size: int) -> None:
+        """Allow no more than this, nor than an earlier limit, where the head told no length."""
+        with self._lock:
+            self._most = min(self._most, size)
+            if self.framing is not None:
+                self.framing.limit(self._most)
 
     def proceed_again(self, headers: Headers) -> bool:
         """Send 100 even if one was sent; return whether the response has not started yet."""
         with self._lock:
             if self.state is State.PENDING:
                 self._happen(Event.READ, headers)
-            elif self.state is not State.NONE and self._wire is not None:
+            elif self.state is not State.NONE and self._rest is None:
                 self._wire.send_continue(headers or self._headers)
-            return self._wire is not None
+            return self._rest is None
 
     def set_headers(self, headers: Headers) -> None:
         """Set the header fields of every 100 for which none are given."""
@@ -199,16 +225,14 @@ class Exchange:
         """
         with self._lock:
             if self._rest is None:
-                self._rest = Rest.BROKEN
                 try:
                     self._look()
                     self._happen(Event.RESPOND)
                     self._rest = self._look_at_the_rest()
                 except BodyError as error:
+                    self._rest = Rest.BROKEN
                     self.fail(error)
                     raise
-                finally:
-                    self._wire = None  # nothing more is sent before the response
             return ENDS[self._rest][True] is not End.LINGER
 
     def end(self, *, may_keep: bool) -> End:
@@ -228,7 +252,7 @@ class Exchange:
         What interrupts a read, as gevent.Timeout does, fails the body, too: the bytes that it had
         are lost, and a reader that went on would take those of the next request for them.
         """
-        if self.failure is None:
+        if self.failure is None and self._on_failed is not None:
             self._on_failed(error)
         self._set_failure(error)
 
@@ -268,8 +292,9 @@ class Exchange:
         if not self.reading.acquire(timeout=DRAIN_TIMEOUT):
             return False
         try:
-            if self.failure is None and not self.framing.ended:
-                self.framing.drain(deadline)
+            framing = self.open_body()
+            if self.failure is None and not framing.ended:
+                framing.drain(deadline)
         except OSError as error:
             self._set_failure(error)
         finally:
@@ -281,12 +306,19 @@ class Exchange:
     # With the lock held.
 
     def _look(self) -> None:
-        if self.state is State.PENDING and self.framing.arrived():
+        if self.state is State.PENDING and self._wire.arrived():
             self._happen(Event.ARRIVED)
+
+    def _open_body(self) -> Framing:
+        if self.framing is None:
+            self.framing = self._wire.open_body()
+            if self._most < math.inf:
+                self.framing.limit(self._most)
+        return self.framing
 
     def _happen(self, event: Event, headers: Headers = ()) -> None:
         state = TRANSITIONS[self.state][event]
-        if self._wire is None or state is self.state:
+        if state is self.state or self._rest is not None:  # nothing is sent behind the response
             return
         try:
             if state is State.CONTINUED:
@@ -296,17 +328,19 @@ class Exchange:
             # Last: who sees the new state without the lock relies on its bytes being sent.
             # And always: half a 100 that failed must not be followed by another one.
             self.state = state
-            self._on_decided(self)
+            if self._on_decided is not None:
+                self._on_decided(self)
 
     def _look_at_the_rest(self) -> Rest:
         if self.state is State.DECLINED:
             return Rest.UNASKED
-        if self.framing.ended:
+        framing = self._open_body()
+        if framing.ended:
             return Rest.NOTHING
         if not self.reading.acquire(blocking=False):
             return Rest.MUCH  # a thread waits for the client
         try:
-            return Rest.BROKEN if self.failure else self.framing.rest()
+            return Rest.BROKEN if self.failure else framing.rest()
         finally:
             self.reading.release()
 

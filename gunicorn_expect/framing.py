@@ -72,10 +72,6 @@ class Framing:
         view[: len(data)] = data
         return len(data)
 
-    def arrived(self) -> bool:
-        """Tell, without waiting, whether bytes are here. ClientDisconnected: never will be."""
-        raise NotImplementedError
-
     def rest(self) -> Rest:
         """Return, without waiting, what is left to read. What breaks it, the next `read` raises."""
         raise NotImplementedError
@@ -91,7 +87,7 @@ class Framing:
     def follow_up(self) -> None:
         """Expect another body behind this one, if it is of chunks."""
 
-    def limit(self, size: int) -> None:
+    def limit(self, size: float) -> None:
         """Allow no more than ``size`` bytes where the head did not tell how many there are."""
 
 
@@ -142,10 +138,6 @@ class Sized(Framing):
             self._fail_at_the_end()
         self._left -= size
         return size
-
-    def arrived(self) -> bool:
-        """Look for them; what comes behind the end is left on the socket."""
-        return self.receiver.look(self._left)
 
     def rest(self) -> Rest:
         """Return it: it is known."""
@@ -264,10 +256,6 @@ class Chunked(Framing):
             self._part = _Part.DATA_END
         return data
 
-    def arrived(self) -> bool:
-        """Look for them."""
-        return self.receiver.look(FILL_SIZE)
-
     def rest(self) -> Rest:
         """Read to find the end: only if it is here, its connection can be kept."""
         patience, self.receiver.patience = self.receiver.patience, 0
@@ -295,7 +283,7 @@ class Chunked(Framing):
             self._part = _Part.SIZE
             self._trailers = b""
 
-    def limit(self, size: int) -> None:
+    def limit(self, size: float) -> None:
         """Allow no more than this, nor than an earlier limit."""
         self._most = min(self._most, size)
 

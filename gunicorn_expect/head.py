@@ -79,7 +79,6 @@ class Head(Generic[R]):
     """
 
     __slots__ = (
-        "_data",
         "_doubts",
         "_fields",
         "_is_first",
@@ -90,6 +89,7 @@ class Head(Generic[R]):
         "_skipped",
         "_start",
         "behind",
+        "received",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -101,7 +101,8 @@ class Head(Generic[R]):
         self._reset()
 
     def _reset(self) -> None:
-        self._data = bytearray()
+        #: What came of the next head.
+        self.received = bytearray()
         self._doubts = 0
         self._may_be_proxied = self._is_first and self._limits.proxy != "off"
         # Where the request line begins, the line that has not ended, and the header fields.
@@ -112,12 +113,12 @@ class Head(Generic[R]):
     @property
     def has_begun(self) -> bool:
         """Whether a part of a head has come: a CRLF before the request line is none."""
-        size = len(self._data) - self._start
-        return size > 1 or (size == 1 and not self._data.endswith(b"\r"))
+        size = len(self.received) - self._start
+        return size > 1 or (size == 1 and not self.received.endswith(b"\r"))
 
     def take(self) -> bytes:
         """Return all that came of an unfinished head, and forget it."""
-        data = bytes(self._data)
+        data = bytes(self.received)
         self._reset()
         return data
 
@@ -129,11 +130,11 @@ class Head(Generic[R]):
             Exception: what the parser raises.
 
         """
-        if not self._data and piece.endswith(_END):
+        if not self.received and piece.endswith(_END):
             found = parser.parse(piece)  # all at once, as most come
             if found is not None:
                 return self._whole(found)
-        data = self._data
+        data = self.received
         seen = len(data)
         data += piece
         if self._may_be_proxied:
@@ -152,8 +153,8 @@ class Head(Generic[R]):
 
     def end(self, parser: Parser[R]) -> None:
         """Take it that no more comes. Raise what the parser raises of an unfinished head."""
-        if self._data:
-            parser.judge(bytes(self._data))
+        if self.received:
+            parser.judge(bytes(self.received))
 
     def _whole(self, found: tuple[R, int]) -> R:
         self._is_first = False
@@ -166,7 +167,7 @@ class Head(Generic[R]):
 
         Return whether the head may have ended, for a parser that takes a bare LF for a CRLF.
         """
-        data = self._data
+        data = self.received
         while (end := data.find(b"\n", max(self._line, seen))) >= 0:
             line = bytes(data[self._line : end + 1])
             plain, longest = self._expected()
@@ -195,7 +196,7 @@ class Head(Generic[R]):
 
     def _doubts_tail(self, seen: int) -> bool:
         """Return whether the line that has not ended looks wrong, and has not done so before."""
-        data, line = self._data, self._line
+        data, line = self.received, self._line
         if data.find(b"\r", max(line, seen - 1), len(data) - 1) >= 0:
             return True  # no LF follows it
         if seen <= line < len(data) and data[line] in b" \t":
@@ -208,13 +209,13 @@ class Head(Generic[R]):
         self._doubts += 1
         if self._doubts <= _MOST_DOUBTS:
             # A CR at the end is a part of the CRLF that comes.
-            parser.judge(bytes(self._data[:end].removesuffix(b"\r") + _CUT))
+            parser.judge(bytes(self.received[:end].removesuffix(b"\r") + _CUT))
 
     def _pass_empty_line(self) -> None:
         # "a server that is expecting to receive and parse a request-line SHOULD ignore at least one
         # empty line (CRLF) received prior to the request-line" (RFC 9112 section 2.2). gunicorn
         # ignores one.
-        if not (self._lines or self._skipped) and self._data.startswith(b"\r\n", self._start):
+        if not (self._lines or self._skipped) and self.received.startswith(b"\r\n", self._start):
             self._skipped = True
             self._start += 2
             self._line = self._start
@@ -224,7 +225,7 @@ class Head(Generic[R]):
 
         The parser judges it, whether there is one or not: it is about who has sent it, too.
         """
-        data, mode = self._data, self._limits.proxy
+        data, mode = self.received, self._limits.proxy
         end = 0
         if mode in ("v2", "auto") and data[:12] == _PROXY_V2[: len(data)]:
             if len(data) < _PROXY_V2_SIZE:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import os
 import pkgutil
 import re
 import types
 from typing import TYPE_CHECKING, Any, Final
 
 import gunicorn
+from gunicorn import config, util
 from gunicorn import sock as gunicorn_sock
-from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.http import errors, message, unreader, wsgi
 
@@ -56,7 +57,13 @@ _NAMES: Final = (
     "gunicorn.http.errors:ExpectationFailed",
     "gunicorn.http.errors:NoMoreData",
     "gunicorn.http.errors:InvalidH2CPreface",
+    "gunicorn.config:PreRequest.default",
+    "gunicorn.http.message:Request._peer_trusted_for_forwarded",
     "gunicorn.http.wsgi:create",
+    "gunicorn.http.wsgi:base_environ",
+    "gunicorn.http.wsgi:WSGIErrorsWrapper",
+    "gunicorn.http.wsgi:_make_early_hints_callback",
+    "gunicorn:SERVER",
     "gunicorn.http.wsgi:FileWrapper",
     "gunicorn.http.wsgi:Response.start_response",
     "gunicorn.http.wsgi:Response.send_headers",
@@ -175,6 +182,10 @@ class _NotWholeError(Exception):
     """A parser wants more bytes than have come."""
 
 
+#: The option of a Connection field, in whichever place of its list.
+_CLOSE: Final = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)
+
+
 class Request(message.Request):
     """gunicorn's request, whose Expect field and whose body are ours."""
 
@@ -184,17 +195,19 @@ class Request(message.Request):
 
     version: tuple[int, int]
     body: Any
+    #: Bytes of the body; None: it comes in chunks.
+    content_length: int | None = 0
+    #: Of a plain head: what it says, as an environ.
+    environ: dict[str, Any] | None = None
 
     def should_close(self) -> bool:
         """Return whether the request ends the connection."""
-        # "A server that receives a 'close' connection option MUST initiate closure of the
-        # connection" (RFC 9112 section 9.6), in whichever field and place of the list it is.
-        return super().should_close() or any(
-            option.strip(" \t").lower() == "close"
-            for name, value in self.headers
-            if name == "CONNECTION"
-            for option in value.split(",")
-        )
+        for name, value in self.headers:
+            # "A server that receives a 'close' connection option MUST initiate closure of the
+            # connection" (RFC 9112 section 9.6), in whichever field and place of the list it is.
+            if name == "CONNECTION" and _CLOSE.search(value):
+                return True
+        return super().should_close()
 
 
 class _Lines(Request):
@@ -210,6 +223,68 @@ class _Empty(_Lines):
     def parse(self, unreader: Any) -> bytes:  # noqa: ARG002  it would want a head
         """Read nothing."""
         return b""
+
+
+def has_request_hook(cfg: Config) -> bool:
+    """Return whether a ``pre_request`` of the user's may change a request before it is an environ.
+
+    Some append header fields there.
+    """
+    return cfg.pre_request is not config.PreRequest.default
+
+
+def request_template(cfg: Config) -> dict[str, Any]:
+    """Return the attributes of a request of which nothing has come, with gunicorn's limits."""
+    empty: Any = _Empty(cfg, _Bytes(b""), ("", 0))
+    return {**vars(empty), "unreader": None, "body": None}
+
+
+def may_be_plain(cfg: Config, listener: Any) -> bool:
+    """Return whether the heads that come to this listener may be plain."""
+    return (
+        cfg.protocol == "http"
+        and cfg.proxy_protocol == "off"
+        and not os.environ.get("SCRIPT_NAME")
+        and not (isinstance(listener, str) and ":" in listener)
+    )
+
+
+def trusted_scheme_headers(cfg: Config, address: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the keys of an environ, and their values, by which this peer may say "https".
+
+    None is the address of one that comes by a unix socket.
+    """
+    empty: Any = _Empty(cfg, _Bytes(b""), "" if address is None else (address, 0))
+    names, _ = empty._peer_trusted_for_forwarded()  # noqa: SLF001
+    return tuple(
+        ("HTTP_" + name.replace("-", "_"), value)
+        for name, value in names.items()
+        if "_" not in name  # no plain head has such a field, and it is not the one with a hyphen
+    )
+
+
+class _Errors(wsgi.WSGIErrorsWrapper):
+    """``wsgi.errors`` of all requests: gunicorn's own has the files that are open when it is made.
+
+    After SIGUSR1 they are others.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        self._cfg = cfg
+
+    def write(self, data: Any) -> None:
+        """Write to the error log."""
+        make: Any = wsgi.WSGIErrorsWrapper
+        make(self._cfg).write(data)
+
+
+def environ_template(cfg: Config) -> dict[str, Any]:
+    """Return what is the same in the environ of every request."""
+    return {
+        **wsgi.base_environ(cfg),
+        "wsgi.errors": _Errors(cfg),
+        "SCRIPT_NAME": "",
+    }
 
 
 class _Bytes(unreader.Unreader):
@@ -257,6 +332,8 @@ class Parser:
             return None
         self.number += 1
         self.behind = source.take_buffered()
+        request.content_length = getattr(request.body.reader, "length", None)
+        request.environ = None  # `create` makes it
         return request, len(self.behind)
 
     def judge(self, data: bytes) -> None:
@@ -298,12 +375,6 @@ def too_large() -> ParseError:
     return error
 
 
-def body_length(request: Any) -> int | None:
-    """Return the bytes of the body by the head; None: it comes in chunks."""
-    length: int | None = getattr(request.body.reader, "length", None)
-    return length
-
-
 def parse_trailers(request: Any, lines: bytes) -> None:
     """Give a request its trailers. ParseError: they break the rules."""
     request.trailers = request.parse_headers(lines.removesuffix(b"\r\n"), from_trailer=True)
@@ -312,87 +383,14 @@ def parse_trailers(request: Any, lines: bytes) -> None:
 # Answers.
 
 
-def check_item(data: object) -> None:
-    """Raise TypeError if this is not bytes: gunicorn finds out when it has made the head."""
-    if not isinstance(data, bytes):
-        raise TypeError(f"the application yielded {type(data).__name__}, not bytes")
+#: gunicorn's responses: `gunicorn_expect.response` makes them settle an exchange.
+BaseResponse = wsgi.Response
+BaseStreamResponse = HTTP2Response
 
+#: What ``environ["wsgi.file_wrapper"]`` is: a response may send it by sendfile.
+FileWrapper = wsgi.FileWrapper
 
-class Response(wsgi.Response):
-    """gunicorn's response, with a hook before its first byte.
-
-    The head and the first piece of the body are one send. What it calls ``sock`` need only have
-    ``sendall`` and ``sendfile``.
-    """
-
-    def __init__(self, req: Any, sock: Any, cfg: Config) -> None:
-        """Begin without a status."""
-        super().__init__(req, sock, cfg)
-        self._head = b""
-        self._holds = True
-
-    def first_byte(self) -> None:
-        """Do what must be done before the head is made."""
-
-    def send_headers(self) -> None:
-        """Make the head; it goes out with the first piece of the body."""
-        if not self.headers_sent:
-            self.first_byte()
-            fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers)
-            head = "".join(self.default_headers()) + fields + "\r\n"
-            self.headers_sent = True
-            self._head = head.encode("latin-1")
-            if not self._holds:
-                self._flush(b"")
-
-    def write(self, data: bytes) -> None:
-        """Send a piece of the body; the first one that is not empty starts the response."""
-        check_item(data)
-        if data or self.headers_sent:
-            super().write(data)
-            if self._head:
-                self._flush(b"")
-
-    def _emit_body(self, data: bytes) -> None:
-        self._flush(b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data)
-
-    def sendfile(self, respiter: Any) -> bool:
-        """Send a file without copying it, if that can be done; return whether it was."""
-        self._holds = False  # gunicorn sends the file behind the head
-        try:
-            return bool(super().sendfile(respiter))
-        finally:
-            self._holds = True
-
-    def close(self) -> None:
-        """Send what is left."""
-        self.send_headers()
-        end = b"0\r\n\r\n" if self.chunked else b""
-        if end or self._head:
-            self._flush(end)
-
-    def _flush(self, data: bytes) -> None:
-        head, self._head = self._head, b""
-        self.sock.sendall(head + data if head else data)
-
-
-class StreamResponse(HTTP2Response):
-    """gunicorn's response on a stream of HTTP/2, with the same hook."""
-
-    def first_byte(self) -> None:
-        """Do what must be done before the head is made."""
-
-    def send_headers(self) -> None:
-        """Send the head."""
-        if not self.headers_sent:
-            self.first_byte()
-        super().send_headers()
-
-    def write(self, data: bytes) -> None:
-        """Send a piece of the body; the first one that is not empty starts the response."""
-        check_item(data)
-        if data or self.headers_sent:
-            super().write(data)
+SERVER: Final[str] = gunicorn.SERVER
 
 
 def create(
@@ -412,9 +410,11 @@ def create(
     return response, environ
 
 
-def is_file(items: object) -> bool:
-    """Return whether this is a ``wsgi.file_wrapper``, which the response may send by sendfile."""
-    return isinstance(items, wsgi.FileWrapper)
+def send_early_hints(request: Any, sock: Any, response: Any, headers: Any) -> None:
+    """Send a 103, as gunicorn does."""
+    module: Any = wsgi  # its stubs are older
+    make = module._make_early_hints_callback  # noqa: SLF001
+    make(request, sock, response)(headers)
 
 
 def has_number(items: Any) -> bool:
@@ -508,10 +508,13 @@ def bad_preface(cfg: Config, data: bytes) -> Exception | None:
     return None
 
 
-def upgrade_settings(cfg: Config, peer: Any, request: Any) -> bytes | None:
-    """Return the HTTP2-Settings of a request that asks for HTTP/2, if it may; else None."""
-    if not negotiation.upgrade_allowed(cfg, peer):
-        return None
+def may_upgrade_to_http2(cfg: Config, peer: Any) -> bool:
+    """Return whether a request of this peer may ask for HTTP/2."""
+    return bool(negotiation.upgrade_allowed(cfg, peer))
+
+
+def upgrade_settings(request: Any) -> bytes | None:
+    """Return the HTTP2-Settings of a request that asks for HTTP/2; else None."""
     settings: bytes | None = negotiation.upgrade_settings(request)
     return settings
 

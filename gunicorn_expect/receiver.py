@@ -138,13 +138,6 @@ class Source:
         """Count the bytes that can be received without waiting, as far as that can be known."""
         raise NotImplementedError
 
-    def look(self, size: int) -> bool:
-        """Tell, without waiting, whether bytes are here; receive up to ``size`` to know.
-
-        A client that sends no more has none here. ClientDisconnected: the connection broke.
-        """
-        raise NotImplementedError
-
     def receive(self, size: int, *, whole: bool = False) -> bytes:
         """Receive up to ``size`` bytes, and at least one; ``b""``: the client sends no more.
 
@@ -216,6 +209,7 @@ class Receiver(Source):
         min_rate: float = 0,
         waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
         ticks: bool = True,
+        awaited: bool = False,
     ) -> None:
         """Receive from this connection.
 
@@ -226,6 +220,7 @@ class Receiver(Source):
             min_rate: with timeout the `Allowance` of all of them; 0: no limit.
             waiting: entered while the client is waited for, by the thread that reads.
             ticks: whether the kernel may wait for the rest of a large body.
+            awaited: the client begins to send only now, so that it has to be waited for.
 
         """
         super().__init__(ahead, timeout=timeout)
@@ -238,29 +233,19 @@ class Receiver(Source):
         self._ticks = False
         #: Whether the rest came within a tick when a read last found too little here. A call that
         #: blocks is for a client that keeps up: the others are waited for without a place.
-        self._keeps_up = True
+        self._keeps_up = not awaited
         #: Bytes that buy a tick: if they come whole within one they need no clock.
         self._fast_enough = math.inf
         #: Bytes received, after which the kernel is to wait for the others.
         self._tick_after: float = LARGE if ticks else math.inf
+        if awaited:
+            self._tick_after = -1  # from the first on
         if sock.gettimeout() is not None:
             self._tick_after = math.inf  # it can't
 
     def here(self) -> int:
         """Count them."""
         return len(self._ahead) - self._taken + self._transport.here()
-
-    def look(self, size: int) -> bool:
-        """Look for them on the socket."""
-        if self.nothing_ahead:
-            # Not MSG_PEEK: a TLS socket has none. And no ticks: nobody has read yet.
-            self._ahead, self._taken = self._receive(min(size, FILL_SIZE)) or b"", 0
-            self._allowance.came += len(self._ahead)
-        here = not self.nothing_ahead
-        if not here and self._tick_after < math.inf:
-            self._tick_after = -1  # they will have to be waited for, from the first on
-            self._keeps_up = False
-        return here
 
     def receive(self, size: int, *, whole: bool = False) -> bytes:
         """Take what is ahead, and receive the rest from the socket."""

@@ -9,6 +9,9 @@ body has still asked for it, and what the head says of the connection is decided
 
 from __future__ import annotations
 
+import functools
+import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from gunicorn_expect import host
@@ -37,7 +40,7 @@ class _Settling:
 
     #: The upload of its request; None: the request has no body.
     exchange: Exchange | None = None
-    #: Called when the response starts.
+    #: Called when the response to a request with a body starts.
     on_start: Callable[[], object]
     #: Whether all of it is known, so that the application will not read any more.
     complete = False
@@ -70,12 +73,14 @@ class _Settling:
         self.response_length = None
         self.start_response(status, [("Content-Length", "0")])
 
-    def first_byte(self) -> None:
+    def settle(self) -> None:
         """Settle the exchange: from here on no 1xx is sent, and the connection's end is known."""
         if self.status is None:
             raise AssertionError("the application did not call start_response")
         exchange = self.exchange
-        if exchange is not None and not exchange.respond():
+        if exchange is None:
+            return
+        if not exchange.respond():
             self.must_close = True
             self.discard()
             if exchange.state is State.DECLINED:
@@ -85,16 +90,17 @@ class _Settling:
     def discard(self) -> None:
         """Let what is left of the body be thrown away, if the response can't be sent else."""
 
-    def close(self) -> None:
-        """Send what is left."""
-        if not self.headers_sent and self.exchange is not None and self.status is not None:
-            self._say_that_it_is_empty()
-        super().close()  # type: ignore[misc]
-
-    def _say_that_it_is_empty(self) -> None:
+    def say_that_it_is_empty(self) -> None:
+        """Give a response of which nothing was sent the length 0."""
         # Else gunicorn would send an empty chunked body, and Java 17's HttpClient waits for ever
         # when the response to its expectation has a body that is not of length 0.
-        if self.response_length is None and not self._omits_body:
+        if not (
+            self.headers_sent
+            or self._omits_body
+            or self.exchange is None
+            or self.status is None
+            or self.response_length is not None
+        ):
             self.headers.append(("Content-Length", "0"))
             self.response_length = 0
             self.chunked = False
@@ -103,8 +109,8 @@ class _Settling:
         return self.exchange is not None and self.exchange.state is State.PENDING
 
 
-class Response(_Settling, host.Response):
-    """A response over HTTP/1."""
+class Response(_Settling, host.BaseResponse):
+    """A response over HTTP/1. Its head and the first piece of its body are one send."""
 
     def __init__(
         self,
@@ -114,25 +120,91 @@ class Response(_Settling, host.Response):
         exchange: Exchange | None,
         on_start: Callable[[], object],
     ) -> None:
-        """Begin without a status."""
+        """Begin without a status. What it calls ``sock`` has ``sendall`` and ``sendfile``."""
         super().__init__(request, sock, cfg)
         self.exchange = exchange
         self.on_start = on_start
+        #: Whether the connection ends with it: known when its head is made.
+        self.closes = True
+        self._head = b""  # not sent yet
+        self._holds_head = True
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body."""
-        if self.response_length is not None and len(data) == self.response_length:
+        """Send a piece of the body; the first one that is not empty starts the response."""
+        check_item(data)
+        if not data and not self.headers_sent:
+            return
+        size, length = len(data), self.response_length
+        if size == length:
             self.complete = True
-        super().write(data)
+        self.send_headers()
+        if self._omits_body or (length is not None and self.sent + size > length):
+            super().write(data)  # it sends what may be sent
+            if self._head:
+                self._emit_body(b"")
+        elif data:
+            self.sent += size
+            self._emit_body(data)
+
+    def send_headers(self) -> None:
+        """Make the head; it goes out with the first piece of the body."""
+        if self.headers_sent:
+            return
+        self.settle()
+        self.closes = self.should_close()
+        connection = "upgrade" if self.upgrade else "close" if self.closes else "keep-alive"
+        version: Any = self.req.version
+        major, minor = version
+        lines = [
+            f"HTTP/{major}.{minor} {self.status}\r\nServer: {host.SERVER}\r\n"
+            f"Date: {_http_date(int(time.time()))}\r\nConnection: {connection}\r\n"
+        ]
+        if self.chunked:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        for name, value in self.headers:
+            lines.append(f"{name}: {value}\r\n")
+        lines.append("\r\n")
+        self.headers_sent = True
+        self._head = "".join(lines).encode("latin-1")
+        if not self._holds_head:
+            self._send(b"")
+
+    def _emit_body(self, data: bytes) -> None:
+        if self.chunked and data:
+            data = b"%X\r\n%b\r\n" % (len(data), data)
+        self._send(data)
+
+    def sendfile(self, respiter: Any) -> bool:
+        """Send a file without copying it, if that can be done; return whether it was."""
+        self._holds_head = False  # gunicorn sends the file behind the head
+        try:
+            return bool(super().sendfile(respiter))
+        finally:
+            self._holds_head = True
+
+    def close(self) -> None:
+        """Send what is left."""
+        self.say_that_it_is_empty()
+        self.send_headers()
+        if self.chunked:
+            self._send(b"0\r\n\r\n")
+        elif self._head:
+            self._send(b"")
 
     def discard(self) -> None:
         """Let what is left of the body be thrown away, if the response can't be sent else."""
         connection: Any = self.sock
         connection.discard_when_stuck(complete=self.complete)
 
+    def _send(self, data: bytes) -> None:
+        head, self._head = self._head, b""
+        self.sock.sendall(head + data if head else data)
 
-class StreamResponse(_Settling, host.StreamResponse):
+
+class StreamResponse(_Settling, host.BaseStreamResponse):
     """A response on a stream of HTTP/2."""
+
+    closes = False  # a stream ends by itself
 
     def __init__(
         self,
@@ -147,3 +219,32 @@ class StreamResponse(_Settling, host.StreamResponse):
         super().__init__(request, sock, cfg, http2, request.stream.stream_id)
         self.exchange = exchange
         self.on_start = on_start
+
+    def send_headers(self) -> None:
+        """Send the head."""
+        if not self.headers_sent:
+            self.settle()
+        super().send_headers()
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body; the first one that is not empty starts the response."""
+        check_item(data)
+        if data or self.headers_sent:
+            super().write(data)
+
+    def close(self) -> None:
+        """End the stream."""
+        self.say_that_it_is_empty()
+        super().close()
+
+
+def check_item(data: object) -> None:
+    """Raise TypeError if this is not bytes: gunicorn finds out when it has made the head."""
+    if not isinstance(data, bytes):
+        raise TypeError(f"the application yielded {type(data).__name__}, not bytes")
+
+
+@functools.lru_cache(maxsize=1)
+def _http_date(second: int) -> str:
+    """Return a time as HTTP has it (RFC 9110 section 5.6.7); mostly it is that of the last call."""
+    return formatdate(second, usegmt=True)

@@ -99,20 +99,20 @@ class Stream:
         request = self._request
         self._stream.expect_continue = False  # gunicorn's body would send a 100 of its own
         try:
-            waits = expects_continue(request.headers)
+            waits = expects_continue(v for name, v in request.headers if name == "EXPECT")
         except UnknownExpectationError as error:
             self._http2.send_error(self._stream.stream_id, 417, str(error))
             return
         exchange = None
-        length = request.content_length
-        if length != 0 and not (self._stream.body_complete and not self._stream.body_size):
+        if request.content_length != 0 and not (
+            self._stream.body_complete and not self._stream.body_size
+        ):
             service = self._conn.service
             frames = Frames(self._stream, self._http2, self._conn.transport, service.settings)
-            framing = StreamFraming(frames)
-            exchange = service.open_exchange(frames, framing, request, length, waits=waits)
+            exchange = service.open_exchange(frames, request, waits=waits)
             if waits and frames.have_come:
                 exchange.look()
-            request.body = Body(framing, exchange)
+            request.body = Body(exchange)
         Answer(self._conn.service, request, exchange, self).run()
 
     # What an answer and an exchange ask.
@@ -132,6 +132,7 @@ class Stream:
             (exchange, on_start, http2),
         )
         environ["HTTP_VERSION"] = "2"
+        environ["wsgi.multithread"] = conn.service.multithread
 
         def send_early_hints(headers: Any) -> None:
             http2.send_informational(stream_id, 103, headers)
@@ -180,7 +181,7 @@ class Frames:
         """Whether frames of the body have come."""
         return bool(self._stream.body_size or self._stream.body_complete)
 
-    def look(self) -> bool:
+    def arrived(self) -> bool:
         """Return, without waiting, whether frames of the body have come.
 
         Raises:
@@ -189,6 +190,10 @@ class Frames:
         """
         self._receive_what_is_here()
         return self.have_come
+
+    def open_body(self) -> StreamFraming:
+        """Return the body, which begins with the next of these."""
+        return StreamFraming(self)
 
     def next(self) -> bytes:
         """Return the bytes of the next DATA frame; ``b""`` at the end of the body.
@@ -325,10 +330,6 @@ class StreamFraming:
         view[: len(data)] = data
         return len(data)
 
-    def arrived(self) -> bool:
-        """Look for DATA frames without waiting; what comes is kept."""
-        return self._frames.look()
-
     def rest(self) -> Rest:
         """Return that nothing matters: a stream that ends leaves its connection alone."""
         return Rest.NOTHING
@@ -344,6 +345,6 @@ class StreamFraming:
     def follow_up(self) -> None:
         """Leave it: a stream has one body."""
 
-    def limit(self, size: int) -> None:
+    def limit(self, size: float) -> None:
         """Allow no more than this, nor than an earlier limit: the head may not have told."""
         self._most = min(self._most, size)

@@ -49,7 +49,8 @@ class Transport:
 
     def receive(self, size: int) -> bytes | None:
         """Receive what is here, up to ``size`` bytes; ``b""`` at the end, None: nothing yet."""
-        self._check()
+        if self.ended:
+            raise closed()
         try:
             return self.sock.recv(size, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
@@ -138,9 +139,10 @@ class Transport:
                 self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
 
-    def _check(self) -> None:
-        if self.ended:
-            raise OSError(errno.EBADF, "the connection is closed")
+
+def closed() -> OSError:
+    """Return what is raised by a call after the end."""
+    return OSError(errno.EBADF, "the connection is closed")
 
 
 def clear_tls_errors() -> None:
@@ -190,7 +192,8 @@ class TLSTransport(Transport):
     def receive(self, size: int) -> bytes | None:
         """Receive what is here, up to ``size`` bytes; ``b""`` at the end, None: nothing yet."""
         with self._lock:
-            self._check()
+            if self.ended:
+                raise closed()
             try:
                 return self.sock.recv(size)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -206,7 +209,8 @@ class TLSTransport(Transport):
     def send(self, data: bytes | memoryview) -> int:
         """Send what there is room for; return how many bytes that were."""
         with self._lock:
-            self._check()
+            if self.ended:
+                raise closed()
             try:
                 return self.sock.send(data)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):

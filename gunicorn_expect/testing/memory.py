@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from gunicorn_expect.decision import Policy
     from gunicorn_expect.exchange import Exchange
     from gunicorn_expect.response import Response
-    from gunicorn_expect.states import End
 
 #: Where the environ of a request has its `Manners`, and gets its `Upload`.
 MANNERS_KEY: Final = "gunicorn_expect.testing.manners"
@@ -240,19 +239,19 @@ class _Connection(Connection):
         self._environ = environ
         self._upload = upload
 
-    def answer(self) -> End:
+    def answer_once(self) -> bool:
         """Answer what is here; what the application or the policy raises is raised."""
         if self.error is not None:
-            return super().answer()
-        return _Answer(self.service, self.request, self.exchange, self).run()
+            return super().answer_once()
+        _Answer(self.service, self.request, self.exchange, self).run()
+        return False
 
     def create(
         self, request: Any, exchange: Exchange | None, on_start: Callable[[], object]
     ) -> tuple[Response, dict[str, Any]]:
         """Return the response of a request, and its environ: what a test has put there wins."""
         if exchange is not None:
-            framing: Any = exchange.framing
-            request.body = self._upload.body = CountedBody(framing, exchange)
+            request.body = self._upload.body = CountedBody(exchange)
             self._upload.exchange = exchange
         response, made = super().create(request, exchange, on_start)
         environ = {
@@ -306,7 +305,7 @@ class _Worker(base.Worker):
         self.cfg = Config()
         self.cfg.set("sendfile", False)
         self.log = cast("Any", _Silence("gunicorn_expect.testing", logging.CRITICAL + 1))
-        self.nr = 0
+        self.nr = self.max_requests = 0
         self.alive = True
 
 

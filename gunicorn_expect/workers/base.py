@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sys
 import time
@@ -19,6 +20,7 @@ from gunicorn_expect.counters import Counters
 from gunicorn_expect.decision import inline_part
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from gunicorn.config import Config
@@ -46,6 +48,8 @@ class Worker(base.Worker):
     hooks: ClassVar[tuple[str, ...]] = ()
     multithread: ClassVar[bool] = True
     on_exit: ClassVar[OnExit] = OnExit.END_WORKER
+    #: Asked whether the application has answered on the socket by itself.
+    is_handled: Callable[[Any], bool] | None = None
     #: What of an application is answered with 500.
     catches: ClassVar[tuple[type[BaseException], ...]] = (Exception, SystemExit)
 
@@ -128,7 +132,6 @@ class Worker(base.Worker):
             policy=policy,
             inline=inline_part(policy),
             multithread=self.multithread,
-            may_keep=self.may_keep,
             is_handled=self.is_handled,
             on_exit=self.on_exit,
             is_exiting=lambda: self._must_go,
@@ -139,20 +142,7 @@ class Worker(base.Worker):
     def begin(self) -> None:
         """Take the configuration as it is now: hooks have seen it (worker, before it serves)."""
         self.service.cfg = host.Snapshot(self.cfg)
-
-    def may_keep(self) -> bool:
-        """Count a request; return whether its connection may be kept (any thread)."""
-        self.nr += 1
-        if self.nr >= self.max_requests:
-            if self.alive:
-                self.log.info("Autorestarting worker after current request.")
-                self.alive = False
-            return False
-        return self.alive and bool(self.service.cfg.keepalive)
-
-    def is_handled(self, items: Any) -> bool:  # noqa: ARG002  gevent's worker knows such an object
-        """Return whether the application has answered on the socket by itself."""
-        return False
+        self.service.most_kept = math.inf if self.cfg.keepalive else 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note when the grace ends (main thread, in a signal handler)."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn_expect.answer import OnExit
 from gunicorn_expect.connection import Connection, Wants
-from gunicorn_expect.states import End
 from gunicorn_expect.workers import base
 from gunicorn_expect.workers.loop import NO_ROOM
 
@@ -125,18 +124,18 @@ class Worker(base.Worker, ggevent.GeventWorker):
         settings = self._settings
         if not conn.wait_for_head(settings.expect_head_timeout):
             return
-        while self._answer_one(conn) is End.KEEP:
-            if conn.next() is Wants.ANSWER:
+        while (wants := self._answer_one(conn)) is not Wants.END:
+            if wants is Wants.ANSWER:
                 continue
             keepalive = (
                 min(self.cfg.keepalive, base.STOPPING) if not self.alive else self.cfg.keepalive
             )
-            if not conn.has_begun and not conn.wait_for_first_byte(keepalive):
+            if wants is Wants.REQUEST and not conn.wait_for_first_byte(keepalive):
                 return
             if not conn.wait_for_head(settings.expect_head_timeout):
                 return
 
-    def _answer_one(self, conn: Connection) -> End:
+    def _answer_one(self, conn: Connection) -> Wants:
         self._answering += 1
         try:
             return conn.answer()

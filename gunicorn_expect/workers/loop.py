@@ -1,8 +1,7 @@
 """The loop of the thread worker: accept, heads, keep-alive, inline policies, lingering.
 
 It owns every connection that no thread answers. A thread that has answered hands its connection
-back by re-arming its one-shot registration, which is the last thing it does with it; `keep` and
-`linger` are called by threads, everything else by the loop.
+back by re-arming its one-shot registration, which is the last thing it does with it.
 """
 
 from __future__ import annotations
@@ -15,16 +14,18 @@ import select
 import threading
 import time
 from collections import OrderedDict
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect.connection import Connection, Wants
 from gunicorn_expect.transport import DISCARD_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from gunicorn_expect.answer import Service
-    from gunicorn_expect.settings import Settings
+    from gunicorn_expect.workers.pool import Pool
 
 #: Connections accepted in one turn, so that those that are open have theirs.
 ACCEPTS: Final = 16
@@ -67,9 +68,9 @@ class Epoll:
         with contextlib.suppress(OSError):
             self._epoll.unregister(fd)
 
-    def wait(self, timeout: float) -> Iterator[int]:
-        """Wait up to so many seconds; return the file numbers that are ready."""
-        return (fd for fd, _ in self._epoll.poll(timeout))
+    def wait(self, timeout: float) -> list[tuple[int, int]]:
+        """Wait up to so many seconds; return the file numbers that are ready, and for what."""
+        return self._epoll.poll(timeout)
 
     def close(self) -> None:
         """Close it."""
@@ -79,6 +80,7 @@ class Epoll:
 _EPOLL: Final = (
     {
         Wants.READ: select.EPOLLIN | select.EPOLLONESHOT,
+        Wants.REQUEST: select.EPOLLIN | select.EPOLLONESHOT,
         Wants.WRITE: select.EPOLLOUT | select.EPOLLONESHOT,
     }
     if hasattr(select, "EPOLLONESHOT")
@@ -99,7 +101,7 @@ class Kqueue:
 
     def add(self, fd: int, wants: Wants) -> None:
         """Report this once. OSError: the system has no room for it."""
-        kind = "KQ_FILTER_READ" if wants is Wants.READ else "KQ_FILTER_WRITE"
+        kind = "KQ_FILTER_WRITE" if wants is Wants.WRITE else "KQ_FILTER_READ"
         self._change(fd, kind, "KQ_EV_ADD", "KQ_EV_ONESHOT")
 
     rearm = add
@@ -109,9 +111,10 @@ class Kqueue:
         with contextlib.suppress(OSError):
             self._change(fd, "KQ_FILTER_READ", "KQ_EV_DELETE")
 
-    def wait(self, timeout: float) -> Iterator[int]:
-        """Wait up to so many seconds; return the file numbers that are ready."""
-        return (event.ident for event in self._kqueue.control(None, EVENTS, timeout))
+    def wait(self, timeout: float) -> list[tuple[int, int]]:
+        """Wait up to so many seconds; return the file numbers that are ready, and for what."""
+        events = self._kqueue.control(None, EVENTS, timeout)
+        return [(event.ident, event.filter) for event in events]
 
     def close(self) -> None:
         """Close it."""
@@ -123,7 +126,7 @@ class Kqueue:
         self._kqueue.control([kevent(fd, getattr(select, kind), number)], 0)
 
 
-class Deadlines:
+class Deadlines(OrderedDict["Connection", float]):
     """Connections that wait in the loop, and until when: the first to be due comes first.
 
     Each waits equally long from the moment it is put here, so that they are due in that order.
@@ -131,50 +134,28 @@ class Deadlines:
 
     def __init__(self, seconds: float) -> None:
         """Let each wait so long; 0: for ever."""
+        super().__init__()
         self.seconds = seconds or math.inf
-        self._when: OrderedDict[Connection, float] = OrderedDict()
 
-    def __len__(self) -> int:
-        """Count them."""
-        return len(self._when)
+    def put(self, conn: Connection) -> float:
+        """Begin to wait, or begin again; return until when."""
+        when = self[conn] = time.monotonic() + self.seconds
+        self.move_to_end(conn)
+        return when
 
-    def put(self, conn: Connection) -> None:
-        """Begin to wait, or begin again."""
-        self._when[conn] = time.monotonic() + self.seconds
-        self._when.move_to_end(conn)
-
-    def take(self, conn: Connection) -> bool:
-        """Wait no more; return whether it did."""
-        return self._when.pop(conn, None) is not None
-
-    def first(self) -> tuple[Connection, float] | None:
-        """Return the first that is due, and when."""
-        for first in self._when.items():
+    def first(self) -> tuple[Connection | None, float]:
+        """Return the first that is due, and when; None: there is none."""
+        for first in self.items():
             return first
-        return None
-
-    def __contains__(self, conn: Connection) -> bool:
-        """Return whether it waits here."""
-        return conn in self._when
+        return None, math.inf
 
     def shorten(self, seconds: float, which: Callable[[Connection], bool] = lambda _: True) -> None:
         """Let none of these wait longer than so many seconds, from now on: the worker stops."""
         self.seconds = min(self.seconds, seconds)
         latest = time.monotonic() + seconds
-        self._when = OrderedDict(
-            sorted(
-                (
-                    (conn, min(when, latest) if which(conn) else when)
-                    for conn, when in self._when.items()
-                ),
-                key=lambda item: item[1],
-            )
-        )
-
-
-def _nobody(*_: Any) -> Any:
-    """Stand in for what a loop without listeners never calls."""
-    raise NotImplementedError
+        due = [(conn, min(when, latest) if which(conn) else when) for conn, when in self.items()]
+        self.clear()
+        self.update(sorted(due, key=lambda item: item[1]))
 
 
 class Loop:
@@ -184,9 +165,7 @@ class Loop:
         self,
         service: Service,
         listeners: list[Any],
-        settings: Settings,
-        connect: Callable[[Any, Any, Any], Connection] = _nobody,
-        start: Callable[[Connection], object] = _nobody,
+        pool: Pool | None = None,
         *,
         most: int,
         wakes: int | None = None,
@@ -198,20 +177,18 @@ class Loop:
         Args:
             service: of the worker.
             listeners: gunicorn's listening sockets.
-            settings: ours.
-            connect: makes a connection of a socket, the client's address and the listener's.
-            start: lets a thread answer a connection; the thread gives it back, or closes it.
+            pool: threads that answer; None: no connection is answered here.
             wakes: a file number that is readable when the loop is to look again, for a signal.
             most: connections that may be open.
             keepalive: seconds that a connection may wait for its next request; 0: none does.
             accepts: connections to accept in one turn.
 
         """
+        settings = service.settings
         self._service = service
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._names = {fd: sock.getsockname() for fd, sock in self._listeners.items()}
-        self._connect = connect
-        self._start = start
+        self._pool: Any = pool
         self._most = most
         self._accepts = accepts
         self._poller: Epoll | Kqueue = Epoll() if hasattr(select, "epoll") else Kqueue()
@@ -226,10 +203,12 @@ class Loop:
         self._lock = threading.Lock()
         self._connections: dict[int, Connection] = {}
         self._heads = Deadlines(settings.expect_head_timeout)
-        self._kept = Deadlines(keepalive)
+        #: Those that wait for their next request.
+        self.kept = Deadlines(keepalive)
         self._lingering = Deadlines(settings.expect_linger)
         self._idle = Deadlines(settings.expect_linger_idle)
-        self._all = (self._heads, self._kept, self._lingering, self._idle)
+        self._all = (self._heads, self.kept, self._lingering, self._idle)
+        self._due = math.inf  # the first of these, or before
         self._accepting = self._stopping = False
         self._pause_ends = -math.inf  # when to accept again
         # Never written to where the kernel drops the bytes, and so never in memory either.
@@ -237,6 +216,12 @@ class Loop:
         self._failure: BaseException | None = None
 
     # A turn (loop).
+
+    def run(self, seconds: float) -> None:
+        """Turn for so many seconds, or until the worker ends. Raises as `turn`."""
+        ends = time.monotonic() + seconds
+        while self._service.worker.alive and (left := ends - time.monotonic()) > 0:
+            self.turn(left)
 
     def turn(self, timeout: float) -> None:
         """Wait up to so many seconds for something to do, and do it.
@@ -246,50 +231,89 @@ class Loop:
 
         """
         self._watch_listeners()
-        for fd in self._poller.wait(min(timeout, self._due_in())):
-            if fd in self._listeners:
+        wait = max(0.0, min(timeout, self._due - time.monotonic()))
+        for fd, _ in self._poller.wait(wait):
+            if (conn := self._connections.get(fd)) is not None:
+                try:
+                    self._on_ready(conn)
+                except Exception:  # noqa: BLE001
+                    self._drop(conn)
+            elif fd in self._listeners:
                 self._accept(fd)
             elif fd in self._bells:
                 with contextlib.suppress(BlockingIOError):
                     os.read(fd, 4096)
-            elif (conn := self._connections.get(fd)) is not None:
-                self._guard(conn, self._on_ready)
-        self._expire()
+        if time.monotonic() >= self._due:
+            self._expire()
         if self._failure is not None and not self._stopping:  # a worker ends once
             raise self._failure
 
-    def _guard(self, conn: Connection, step: Callable[[Connection], object]) -> None:
-        """Let what a connection's step raises end that connection, and nothing else."""
-        try:
-            step(conn)
-        except Exception:
-            self._service.worker.log.exception("Error on a connection, which is closed now")
-            self.close(conn, "dropped")
+    def _drop(self, conn: Connection) -> None:
+        """Let what a connection's step raised end that connection, and nothing else."""
+        self._service.worker.log.exception("Error on a connection, which is closed now")
+        self.close(conn, "dropped")
 
     def _on_ready(self, conn: Connection) -> None:
         if conn in self._lingering:
             self._discard(conn)
             return
         with self._lock:
-            waited = self._kept.take(conn) or conn in self._heads
+            waited = self.kept.pop(conn, None) is not None or conn in self._heads
         if waited:
             self._advance(conn)
 
     def _advance(self, conn: Connection) -> None:
         """Take what came of a head, and wait for the rest; or have it answered."""
         wants = conn.advance()
-        if wants not in (Wants.ANSWER, Wants.END):
+        if wants is Wants.ANSWER or wants is Wants.END:
             with self._lock:
-                if conn not in self._heads:  # the time of a head is that of the whole of it
-                    self._heads.put(conn)
-                self._arm(conn, wants)
+                self._heads.pop(conn, None)
+            asks = conn.error is not None or self._service.inline is not None
+            if wants is Wants.END or (asks and conn.answer_inline()):
+                self.linger(conn)
+            else:
+                self._start(conn)
             return
         with self._lock:
-            self._heads.take(conn)
-        if wants is Wants.END or conn.answer_inline():
+            if conn not in self._heads:  # the time of a head is that of the whole of it
+                self._due = min(self._due, self._heads.put(conn))
+            self._arm(conn, wants)
+
+    # Answering.
+
+    def _start(self, conn: Connection) -> None:
+        """Let a thread answer a connection (loop, or the thread that has it)."""
+        try:
+            self._pool.run(partial(self._serve, conn), conn.place)
+        except RuntimeError as error:  # not one thread can be had
+            self._service.worker.log.error("A client gets no answer but 503: %s", error)
+            conn.send_page(503, "Service Unavailable")
             self.linger(conn)
-        else:
-            self._start(conn)
+
+    def _serve(self, conn: Connection) -> None:
+        """Answer a connection, and give it back to the loop (thread)."""
+        try:
+            while (wants := conn.answer()) is Wants.ANSWER:
+                if self._pool.busy:
+                    self._start(conn)
+                    return
+            if wants is Wants.END:
+                self.linger(conn)
+            else:
+                self._keep(conn, wants)
+        except Exception:  # noqa: BLE001
+            self._drop(conn)
+        except BaseException as error:  # noqa: BLE001  SystemExit: the worker ends by it
+            self._failure = error
+            self.close(conn, "dropped")
+            self.wake()
+
+    def _keep(self, conn: Connection, wants: Wants) -> None:
+        """Wait for the next request, or for the rest of its head (thread)."""
+        with self._lock:
+            waiting = self.kept if wants is Wants.REQUEST else self._heads
+            self._due = min(self._due, waiting.put(conn))
+            self._arm(conn, wants)
 
     # Accepting (loop).
 
@@ -324,18 +348,25 @@ class Loop:
                 if error.errno in NO_ROOM and not self._make_room():
                     self._pause(error)
                 return
-            conn = self._connect(sock, peer, self._names[fd])
+            place = self._pool.place()
+            lends = self._service.settings.expect_lend_threads
+            waiting = place.waiting if lends else nullcontext
+            conn = Connection(self._service, sock, peer, self._names[fd], waiting)
+            conn.place = place
             self._connections[conn.fd] = conn
             if len(self._connections) > self._most:
                 self._make_room()
-            self._guard(conn, self._advance)
+            try:
+                self._advance(conn)
+            except Exception:  # noqa: BLE001
+                self._drop(conn)
 
     def _make_room(self) -> bool:
         """Close the connection that lingers longest; return whether there was one."""
         with self._lock:
-            first = self._lingering.first()
+            first, _ = self._lingering.first()
         if first is not None:
-            self.close(first[0], "dropped")
+            self.close(first, "dropped")
         return first is not None
 
     def _pause(self, error: OSError) -> None:
@@ -345,52 +376,40 @@ class Loop:
                 "Connections have to wait until the system has room: %s", error
             )
         self._pause_ends = now + PAUSE
+        self._due = min(self._due, self._pause_ends)
 
     # What is due (loop).
 
-    def _due_in(self) -> float:
-        now = time.monotonic()
-        with self._lock:
-            due = min(
-                (first[1] for waiting in self._all if (first := waiting.first()) is not None),
-                default=math.inf,
-            )
-        if self._pause_ends > now:
-            due = min(due, self._pause_ends)
-        return max(0.0, due - now)
-
     def _expire(self) -> None:
         now = time.monotonic()
-        while conn := self._due(self._heads, now):
+        while conn := self._take_due(self._heads, now):
             conn.send_late()
             self.linger(conn)
-        while conn := self._due(self._kept, now):
+        while conn := self._take_due(self.kept, now):
             self.linger(conn)
-        while conn := self._due(self._lingering, now):
+        while conn := self._take_due(self._lingering, now):
             self.close(conn, "timed_out")
-        while conn := self._due(self._idle, now):
+        while conn := self._take_due(self._idle, now):
             if conn.transport.is_acknowledged():
                 self.close(conn, "timed_out")
             else:
                 # "or until the server is reasonably certain that its own TCP stack has received the
                 # client's acknowledgement" (RFC 9112 section 9.6): it is not yet.
                 self._idle.put(conn)
-
-    def _due(self, waiting: Deadlines, now: float) -> Connection | None:
         with self._lock:
-            first = waiting.first()
-            if first is None or first[1] > now:
+            self._due = min(waiting.first()[1] for waiting in self._all)
+            if self._pause_ends > now:
+                self._due = min(self._due, self._pause_ends)
+
+    def _take_due(self, waiting: Deadlines, now: float) -> Connection | None:
+        with self._lock:
+            conn, when = waiting.first()
+            if conn is None or when > now:
                 return None
-            waiting.take(first[0])
-            return first[0]
+            del waiting[conn]
+            return conn
 
-    # Keep, linger and close (the owner of the connection: a thread, or the loop).
-
-    def keep(self, conn: Connection) -> None:
-        """Wait for the next request."""
-        with self._lock:
-            (self._heads if conn.has_begun else self._kept).put(conn)
-            self._arm(conn, Wants.READ)
+    # Linger and close (the owner of the connection: a thread, or the loop).
 
     def linger(self, conn: Connection) -> None:
         """Close in order: half-close, then discard what still arrives until the client closes."""
@@ -403,8 +422,7 @@ class Loop:
             self.close(conn, "closed")
             return
         with self._lock:
-            self._lingering.put(conn)
-            self._idle.put(conn)
+            self._due = min(self._due, self._lingering.put(conn), self._idle.put(conn))
             try:
                 self._arm(conn, Wants.READ if told else Wants.WRITE)
                 return
@@ -430,18 +448,13 @@ class Loop:
         """Close now."""
         with self._lock:
             for waiting in self._all:
-                waiting.take(conn)
+                waiting.pop(conn, None)
             self._connections.pop(conn.fd, None)
         conn.transport.close()
-        self._service.counters.lingered(outcome)
+        if self._service.counters.heard:
+            self._service.counters.lingered(outcome)
         if not self._accepting:
             self.wake()
-
-    def fail(self, conn: Connection, error: BaseException) -> None:
-        """End the worker by what a thread has raised (thread)."""
-        self._failure = error
-        self.close(conn, "dropped")
-        self.wake()
 
     def wake(self) -> None:
         """Let the loop look again (any thread)."""
@@ -464,7 +477,7 @@ class Loop:
             self.close(conn, "closed")
             return
         if size:
-            self._idle.put(conn)
+            self._idle.put(conn)  # it is due later than it was
         self._arm(conn, Wants.READ if told else Wants.WRITE)
 
     # The end of the worker (loop).
@@ -477,8 +490,7 @@ class Loop:
     @property
     def waiting(self) -> int:
         """How many connections wait for the head of a request."""
-        heads, kept, *_ = self._all
-        return len(heads) + len(kept)
+        return len(self._heads) + len(self.kept)
 
     @property
     def busy(self) -> bool:
@@ -490,16 +502,12 @@ class Loop:
         """How many connections linger."""
         return len(self._lingering)
 
-    @property
-    def kept(self) -> int:
-        """How many connections wait for their next request."""
-        return len(self._kept)
-
     def stop(self, seconds: float) -> None:
         """Accept no more; wait so long at most for requests of which nothing has come."""
         self._stopping = True
         with self._lock:
-            self._kept.shorten(seconds)
+            self._due = -math.inf
+            self.kept.shorten(seconds)
             self._heads.shorten(seconds, lambda conn: not conn.has_begun)
 
     def end(self) -> None:

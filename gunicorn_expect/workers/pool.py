@@ -123,9 +123,6 @@ class Pool:
             if place.taken and not place.readers:
                 self._running += 1
 
-    def _may_start(self) -> bool:
-        return bool(self._queued) and self._running < self._size
-
     def _start_what_is_queued(self) -> None:
         # Without a new thread, those there are will start it when they have ended what they run.
         with contextlib.suppress(RuntimeError):
@@ -133,7 +130,7 @@ class Pool:
 
     def _start(self) -> None:
         """Let threads start what may start (with the lock). RuntimeError: no thread can be had."""
-        while self._may_start() and (self._idle or self._hire()):
+        while self._queued and self._running < self._size and (self._idle or self._hire()):
             task, place = self._queued.popleft()
             place.taken = True
             if not place.readers:
@@ -151,29 +148,31 @@ class Pool:
         return True
 
     def _work(self) -> None:
-        while self._run_next():
-            pass
-
-    def _run_next(self) -> bool:
-        """Run a task; return whether this thread is to wait for another one."""
-        starting = self._starting.get()
-        if starting is None:
-            return False
-        task, place = starting
-        task()
-        return self._end(place)
+        """Run tasks until this thread is not needed any more."""
+        while True:
+            starting = self._starting.get()
+            if starting is None:
+                return
+            task, place = starting
+            task()
+            if not self._end(place):
+                return
+            del task, place, starting  # they hold a connection
 
     def _end(self, place: Place) -> bool:
+        """Return whether this thread is to wait for another task."""
         with self._lock:
             place.taken = False
             if not place.readers:
                 self._running -= 1
             # Threads that were started for a time of waiting end with it: as many stay as may
             # start a task at once.
-            stays = self._idle < self._size and (not self._closed or self._may_start())
+            may_start = self._queued and self._running < self._size
+            stays = self._idle < self._size and (not self._closed or bool(may_start))
             if stays:
                 self._idle += 1
             else:
                 self._threads -= 1
-            self._start_what_is_queued()
+            if may_start:
+                self._start_what_is_queued()
             return stays

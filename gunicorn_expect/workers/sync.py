@@ -44,6 +44,7 @@ class Worker(base.Worker):
     def run(self) -> None:
         """Serve until the worker ends (main thread)."""
         self.begin()
+        self.service.most_kept = 0  # the next client waits
         if "h2" in self.cfg.http_protocols:
             self.log.warning(
                 "HTTP/2 is not supported by the sync worker. Use gunicorn_expect.Worker or "
@@ -70,11 +71,6 @@ class Worker(base.Worker):
                 self._lingering.finish()
             raise
         self._lingering.finish()
-
-    def may_keep(self) -> bool:
-        """Count a request. No connection is kept: the next client waits."""
-        super().may_keep()
-        return False
 
     def _serve_waiting(self, listener: Any, name: Any) -> None:
         """Serve those that wait at this listener, one after the other."""
@@ -148,7 +144,7 @@ class LingerThread:
 
     def _begin(self) -> bool:
         worker = self._worker
-        loop = Loop(worker.service, [], worker.service.settings, most=worker.cfg.worker_connections)
+        loop = Loop(worker.service, [], most=worker.cfg.worker_connections)
         thread = threading.Thread(target=self._run, args=(loop,), name="linger", daemon=True)
         try:
             thread.start()

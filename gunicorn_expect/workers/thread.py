@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gunicorn_expect.connection import Connection, Wants
-from gunicorn_expect.states import End
 from gunicorn_expect.workers import base
 from gunicorn_expect.workers.loop import ACCEPTS, Loop
 from gunicorn_expect.workers.pool import Pool
@@ -50,19 +46,20 @@ class Worker(base.Worker):
         self.loop = Loop(
             self.service,
             self.sockets,
-            self._settings,
-            self._connect,
-            self._start,
+            self.tpool,
             wakes=self.PIPE[0],
             most=self.cfg.worker_connections,
             keepalive=self.cfg.keepalive,
             # Where several workers share a listener, one that takes many starves the others.
             accepts=1 if self.cfg.workers > 1 and not self.cfg.reuse_port else ACCEPTS,
         )
+        self.service.kept = self.loop.kept
+        if self.cfg.keepalive:
+            self.service.most_kept = self.cfg.worker_connections - self.cfg.threads
         try:
             while self.alive:
                 self.tick()
-                self.loop.turn(1.0)
+                self.loop.run(1.0)
         except SystemExit:
             if not self._must_go:  # it is the application's
                 self._finish()
@@ -98,47 +95,3 @@ class Worker(base.Worker):
         """Begin to stop; the loop wakes of the signal (main thread, in a signal handler)."""
         if self.alive:
             super().handle_exit(sig, frame)
-
-    def may_keep(self) -> bool:
-        """Count a request; return whether its connection may be kept (any thread)."""
-        cfg = self.service.cfg
-        most = cfg.worker_connections - cfg.threads
-        return super().may_keep() and self.loop.kept < most
-
-    # Connections.
-
-    def _connect(self, sock: Any, peer: Any, server: Any) -> Connection:
-        place = self.tpool.place()
-        waiting = place.waiting if self._settings.expect_lend_threads else nullcontext
-        conn = Connection(self.service, sock, peer, server, waiting)
-        conn.place = place
-        return conn
-
-    def _start(self, conn: Connection) -> None:
-        """Let a thread answer a connection (loop, or the thread that has it)."""
-        try:
-            self.tpool.run(partial(self._serve, conn), conn.place)
-        except RuntimeError as error:  # not one thread can be had
-            self.log.error("A client gets no answer but 503: %s", error)
-            conn.send_page(503, "Service Unavailable")
-            self.loop.linger(conn)
-
-    def _serve(self, conn: Connection) -> None:
-        """Answer a connection, and give it back to the loop (thread)."""
-        try:
-            while True:
-                if conn.answer() is not End.KEEP:
-                    self.loop.linger(conn)
-                    return
-                wants = conn.next()
-                if wants is not Wants.ANSWER:
-                    self.loop.keep(conn)
-                    return
-                if self.tpool.busy:
-                    self._start(conn)
-                    return
-        except Exception:
-            self.log.exception("Error on a connection, which is closed now")
-            self.loop.close(conn, "dropped")
-        except BaseException as error:  # noqa: BLE001  SystemExit: the worker ends by it
-            self.loop.fail(conn, error)

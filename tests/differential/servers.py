@@ -17,7 +17,6 @@ from gunicorn_expect import host
 from gunicorn_expect.answer import KEY
 from gunicorn_expect.connection import Connection, Wants
 from gunicorn_expect.settings import Settings
-from gunicorn_expect.states import End
 from gunicorn_expect.transport import READ, Transport
 from support import dedent  # noqa: F401  gunicorn's pages are compared, on every Python
 from support.connections import service
@@ -167,6 +166,7 @@ class Server:
         worker = self._service.worker
         cfg = worker.cfg
         self._service.cfg = host.Snapshot(cfg)
+        self._service.most_kept = 1000  # any number: the connection may be kept
         self._stock = gthread.ThreadWorker(1, os.getpid(), [], None, 30, cfg, worker.log)
         self._stack.callback(self._stock.tmp.close)
         self.limits = Limits(
@@ -188,18 +188,15 @@ class Server:
         found = []
         wants = connection.advance()
         while wants is not Wants.END:
-            if wants is Wants.READ:
+            if wants is not Wants.ANSWER:
                 wire.arrive()
                 wants = connection.advance()
                 continue
             opened = connection.exchange
-            end = connection.answer()
+            wants = connection.answer()
             exchange = _ended(application.take(), wire.sent)
             exchange.state = opened and opened.state.name
             found.append(exchange)
-            if end is End.LINGER:
-                break
-            wants = connection.next()
         return [exchange for exchange in found if exchange.sent or exchange.environ]
 
     def stock(self, stream, pieces):

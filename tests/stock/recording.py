@@ -41,6 +41,8 @@ def described_value(name, value):
         return "has " + " ".join(x for x in ("read", "readline", "readlines") if hasattr(value, x))
     if value is None or isinstance(value, str | int | tuple):
         return value
+    if name == "wsgi.early_hints":
+        return "callable" if callable(value) else value
     kind = value.__name__ if isinstance(value, type) else type(value).__name__
     # gevent has a class of its own for each of these.
     return kind.lstrip("_")

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 
 from gunicorn.config import Config
@@ -27,6 +28,7 @@ class Outcomes(Counters):
 
     def __init__(self):
         super().__init__()
+        self.heard = True
         self.lingered_as = []
 
     def lingered(self, outcome):
@@ -61,13 +63,15 @@ def service(application=unserved, *, settings=None, gunicorn=None, **given):
                 "counters": Outcomes(),
                 "head_limits": host.head_limits(cfg),
                 "application": application,
+                "most_kept": math.inf,
                 **given,
             }
         )
     finally:
         worker.tmp.close()
         for handler in worker.log.error_log.handlers:
-            handler.close()
+            if hasattr(handler, "_gunicorn"):  # not pytest's
+                handler.close()
 
 
 def connection(of, sock, **how):
@@ -76,7 +80,7 @@ def connection(of, sock, **how):
 
 
 def answered(conn, theirs):
-    """Answer a request and close in order; return the end, and what the client got."""
-    end = conn.answer()
+    """Answer a request and close in order; return what it wants then, and what the client got."""
+    wants = conn.answer()
     conn.transport.half_close()
-    return end, what_is_left(theirs)
+    return wants, what_is_left(theirs)

@@ -5,12 +5,13 @@ protocol/test_uploads.py, and of policies in policies/test_policy.py. Here is wh
 """
 
 import contextlib
+import re
 
 import pytest
 
 from gunicorn_expect import ContentTooLarge, Refuse, State, inline
+from gunicorn_expect.connection import Wants
 from gunicorn_expect.decision import EXITS_KEY
-from gunicorn_expect.states import End
 from support.client import request, waiting
 from support.connections import answered, connection, service
 from support.socket_pairs import connected
@@ -21,8 +22,8 @@ LENGTH = "Content-Length: 5"
 class AnsweredRequest:
     """What became of a request."""
 
-    def __init__(self, end, answer, state):
-        self.end = end
+    def __init__(self, wants, answer, state):
+        self.wants = wants
         self.head, _, self.body = answer.partition(b"\r\n\r\n")
         self.status = self.head.partition(b"\r\n")[0].removeprefix(b"HTTP/1.1 ").decode()
         self.state = state
@@ -46,9 +47,9 @@ def ask(certificates):
             conn = connection(made, ours)
             assert conn.wait_for_head(5)
             exchange = conn.exchange
-            end, answer = answered(conn, theirs)
+            wants, answer = answered(conn, theirs)
             conn.transport.close()
-        return AnsweredRequest(end, answer, exchange.state)
+        return AnsweredRequest(wants, answer, exchange.state)
 
     return ask
 
@@ -128,7 +129,7 @@ def test_an_application_that_fails_has_declined_the_body(ask, application):
     assert result.status == "500 Internal Server Error"
     assert result.field(b"Connection") == [b"close"]
     assert result.state is State.DECLINED
-    assert result.end is End.LINGER
+    assert result.wants is Wants.END
 
 
 class Unusable:
@@ -168,12 +169,13 @@ def test_a_refusal_is_the_same_by_whom_it_is_asked(certificates, method):
             theirs.sendall(waiting(f"{method} /", LENGTH))
             conn = connection(made, ours)
             conn.advance()
+            exchange = conn.exchange
             assert conn.answer_inline() is by_the_loop
             if not by_the_loop:
-                assert conn.answer() is End.LINGER
-            assert conn.exchange.state is State.DECLINED
+                assert conn.answer() is Wants.END
+            assert exchange.state is State.DECLINED
             conn.transport.half_close()
-            answers.append(theirs.recv(10_000))
+            answers.append(re.sub(rb"\r\nDate: .*", b"", theirs.recv(10_000)))
             conn.transport.close()
     assert answers[0] == answers[1]
     assert answers[0].startswith(b"HTTP/1.1 401 Unauthorized\r\n")
@@ -211,7 +213,7 @@ def test_what_is_done_at_the_end_can_not_keep_a_connection_whose_answer_broke_of
 
     result = ask(application, request("PUT /", LENGTH), b"hello", policy=hiding([]))
     assert result.body == b"hel"
-    assert result.end is End.LINGER
+    assert result.wants is Wants.END
 
 
 def test_what_the_application_adds_while_it_is_iterated_is_done_too(ask):

@@ -1,8 +1,8 @@
 """One upload and its lock, on a connection that only takes notes; and the face it has for all."""
 
-import gc
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -17,10 +17,6 @@ from support import PATIENCE
 FINAL = "final response"
 
 
-def fields(values):
-    return [("EXPECT", value) for value in values]
-
-
 class Notes:
     """The way to a client and the body it sends, which notes what it was asked to do."""
 
@@ -30,6 +26,8 @@ class Notes:
         self.left = rest
         self.gone = gone
         self.sent = []
+        self.opened = 0
+        self.most = []
         self.drained = 0
         self.ended = rest is Rest.NOTHING
 
@@ -43,6 +41,13 @@ class Notes:
             raise self.gone
         return self.is_here
 
+    def open_body(self):
+        self.opened += 1
+        return self
+
+    def limit(self, size):
+        self.most.append(size)
+
     def rest(self):
         return self.left
 
@@ -54,12 +59,12 @@ class Notes:
 
 def waiting_exchange(wire, **told):
     """Open the exchange of a client that waits."""
-    return Exchange(wire, wire, waits=True, **told)
+    return Exchange(wire, waits=True, **told)
 
 
 def sending_exchange(wire, **told):
     """Open the exchange of a client that doesn't."""
-    return Exchange(wire, wire, waits=False, **told)
+    return Exchange(wire, waits=False, **told)
 
 
 # What its client expects.
@@ -77,14 +82,14 @@ def sending_exchange(wire, **told):
     ],
 )
 def test_the_members_of_the_field_tell_whether_the_client_waits(values, expected):
-    assert expects_continue([("HOST", "x"), *fields(values)]) is expected
+    assert expects_continue(values) is expected
 
 
 @given(st.lists(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"))))
 def test_two_lines_are_read_as_one_line_with_a_comma(values):
     def reading(lines):
         try:
-            return expects_continue(fields(lines))
+            return expects_continue(lines)
         except UnknownExpectationError:
             return "unknown"
 
@@ -166,6 +171,67 @@ def test_a_100_is_repeated_if_it_is_asked_for_with_the_fields_that_were_set():
         ["100", ("X-Every", "1")],
         ["100", ("X-Once", "2")],
     ]
+
+
+# Where the body comes from.
+
+
+def test_a_body_is_opened_once():
+    wire = Notes()
+    exchange = sending_exchange(wire)
+    assert exchange.open_body() is exchange.open_body() is exchange.framing is wire
+    exchange.respond()
+    exchange.drain()
+    assert wire.opened == 1
+
+
+@pytest.mark.parametrize(
+    "early",
+    [
+        Exchange.look,
+        Exchange.read,
+        lambda exchange: exchange.limit(5),
+        lambda exchange: exchange.proceed_again(()),
+    ],
+    ids=["look", "read", "limit", "proceed again"],
+)
+def test_a_body_is_not_opened_before_its_bytes_are_wanted(early):
+    wire = Notes()
+    early(waiting_exchange(wire))
+    assert wire.opened == 0
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_response_opens_a_body_to_know_what_is_left_unless_it_was_declined(waits):
+    wire = Notes(rest=Rest.LITTLE)
+    exchange = Exchange(wire, waits=waits)
+    assert exchange.respond() is not waits
+    assert wire.opened == (not waits)
+
+
+def test_two_threads_that_want_a_body_at_once_get_the_same():
+    class Opens(Notes):
+        def open_body(self):
+            both_want.wait(0.05)  # long enough for a second one that does not wait its turn
+            return Notes()
+
+    both_want = threading.Event()
+    exchange = sending_exchange(Opens())
+    with ThreadPoolExecutor() as pool:
+        opened = [pool.submit(exchange.open_body) for _ in range(2)]
+        assert opened[0].result() is opened[1].result()
+
+
+@pytest.mark.parametrize("opened", [0, 1, 2])
+def test_the_lowest_limit_of_a_body_holds_whether_it_was_set_before_it_was_opened_or_later(opened):
+    wire = Notes()
+    exchange = sending_exchange(wire)
+    for number, most in enumerate([7, 5, 9]):
+        if number == opened:
+            exchange.open_body()
+        exchange.limit(most)
+    exchange.open_body()
+    assert min(wire.most) == wire.most[-1] == 5
 
 
 # Its face.
@@ -318,6 +384,17 @@ def test_a_client_that_left_while_it_waited_was_not_declined():
     assert exchange.end(may_keep=True) is End.LINGER
 
 
+def test_nothing_is_sent_behind_a_response_that_found_its_client_gone():
+    wire = Notes(gone=ClientDisconnected("gone"))
+    exchange = waiting_exchange(wire)
+    with pytest.raises(ClientDisconnected):
+        exchange.respond()
+    wire.gone = None
+    exchange.read()
+    assert not exchange.proceed_again(())
+    assert wire.sent == []
+
+
 def test_a_thread_that_reads_leaves_much_behind_for_all_the_response_can_know():
     exchange = sending_exchange(Notes(rest=Rest.LITTLE))
     with exchange.reading:
@@ -375,13 +452,6 @@ def test_a_body_is_not_given_up_while_a_thread_reads_it():
     with exchange.reading:
         assert not exchange.give_up_body()
     exchange.raise_failure()
-
-
-def test_an_exchange_lets_its_way_to_the_client_go_when_the_response_starts():
-    wire, framing = Notes(), Notes()
-    exchange = Exchange(wire, framing, waits=True)
-    exchange.respond()
-    assert wire not in gc.get_referents(exchange)
 
 
 # What an application, its threads and its client can do to one upload, in any order.

@@ -87,7 +87,7 @@ class Lingering:
     def __init__(self, of, clock):
         self._service = of
         self.clock = clock
-        self.loop = Loop(of, [], of.settings, most=100)
+        self.loop = Loop(of, [], most=100)
         self.outcomes = of.counters.lingered_as
 
     def __len__(self):
@@ -229,7 +229,7 @@ def test_a_loop_wakes_for_what_is_due(certificates):
     """One that waited as long as it may would stand still for the rest of the test run."""
     settings = Settings(expect_linger=600, expect_linger_idle=0.05)
     with connected("unix", certificates) as (ours, _), service(settings=settings) as of:
-        loop = Loop(of, [], settings, most=100)
+        loop = Loop(of, [], most=100)
         loop.adopt(connection(of, ours))
         while loop.lingering:
             loop.turn(600)

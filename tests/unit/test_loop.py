@@ -14,7 +14,6 @@ import pytest
 from gunicorn_expect import Refuse
 from gunicorn_expect.connection import Connection
 from gunicorn_expect.settings import Settings
-from gunicorn_expect.states import End
 from gunicorn_expect.workers import loop as loop_module
 from gunicorn_expect.workers.loop import Deadlines, Loop
 from support import PATIENCE
@@ -43,17 +42,14 @@ def deadlines(clock):
 
 
 def test_the_first_that_was_put_is_due_first(deadlines, clock):
-    assert deadlines.first() is None
+    assert deadlines.first() == (None, float("inf"))
     for name in "abc":
-        deadlines.put(name)
+        assert deadlines.put(name) == clock.now + 10
         clock.now += 1
     assert deadlines.first() == ("a", 1010)
-    assert deadlines.take("a")
-    assert not deadlines.take("a")
+    del deadlines["a"]
     assert deadlines.first() == ("b", 1011)
-    assert len(deadlines) == 2
-    assert "a" not in deadlines
-    assert "b" in deadlines
+    assert list(deadlines) == ["b", "c"]
 
 
 def test_one_that_is_put_again_waits_anew(deadlines, clock):
@@ -62,7 +58,7 @@ def test_one_that_is_put_again_waits_anew(deadlines, clock):
     clock.now += 5
     deadlines.put("a")
     assert deadlines.first() == ("b", 1010)
-    deadlines.take("b")
+    del deadlines["b"]
     assert deadlines.first() == ("a", 1015)
 
 
@@ -78,9 +74,9 @@ def test_shortened_those_that_are_meant_are_due_first(deadlines, clock):
         clock.now += 1
     deadlines.shorten(2, lambda name: name != "b")
     due = []
-    while first := deadlines.first():
-        due.append(first)
-        deadlines.take(first[0])
+    while deadlines:
+        due.append(deadlines.first())
+        deadlines.popitem(last=False)
     assert due == [("a", 1005), ("c", 1005), ("b", 1011)]
     deadlines.put("d")
     assert deadlines.first() == ("d", 1005)
@@ -96,29 +92,44 @@ def test_what_is_due_sooner_is_not_put_off(deadlines, clock):
 # The loop.
 
 
+class Started:
+    """A pool without threads: the test runs what was started."""
+
+    def __init__(self):
+        self.connections = []
+        self.busy = False
+        self.has_threads = True
+
+    def place(self):
+        return types.SimpleNamespace(waiting=contextlib.nullcontext)
+
+    def run(self, task, place):
+        if not self.has_threads:
+            raise RuntimeError("can't start new thread")
+        [conn] = task.args
+        conn.task = task
+        self.connections.append(conn)
+
+
 class Driven:
     """A loop, whose turns the test takes, and what it has started."""
 
-    def __init__(self, of, settings, most=10, **how):
+    def __init__(self, of, most=10, **how):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.service = of
-        self.started = []
-        self.loop = Loop(
-            of,
-            [self.listener],
-            settings,
-            self.connect,
-            self.started.append,
-            most=most,
-            keepalive=KEEPALIVE,
-            **how,
-        )
+        self.pool = Started()
+        self.started = self.pool.connections
+        self.loop = Loop(of, [self.listener], self.pool, most=most, keepalive=KEEPALIVE, **how)
         self.clients = []
-        self.kind = Connection
 
-    def connect(self, sock, peer, server):
-        return self.kind(self.service, sock, peer, server)
+    def listen_on(self, kind):
+        """Begin again, with a listener of another kind."""
+        self.listener = kind(fileno=self.listener.detach())
+        self.listener.setblocking(False)
+        self.loop.end()
+        self.loop = Loop(self.service, [self.listener], self.pool, most=10)
+        return self.listener
 
     def client(self, data=b""):
         client = socket.create_connection(self.listener.getsockname())
@@ -158,7 +169,7 @@ def drive(clock):
         def make(*, head_timeout=HEAD_TIMEOUT, how=None, **given):
             settings = Settings(expect_head_timeout=head_timeout)
             of = stack.enter_context(service(settings=settings, **given))
-            driven = Driven(of, settings, **(how or {}))
+            driven = Driven(of, **(how or {}))
             stack.callback(driven.close)
             return driven
 
@@ -270,34 +281,34 @@ def kept(driven):
     """Let a connection be kept; return it with its client."""
     client = driven.client(GET)
     [conn] = driven.turn()
-    driven.service.application = lambda environ, start_response: (
-        start_response("200 OK", [("Content-Length", "0")]),
-        [],
-    )[1]
-    assert conn.answer() is End.KEEP
+    driven.service.application = empty
+    conn.task()
     assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
-    conn.next()
-    driven.loop.keep(conn)
     return conn, client
+
+
+def empty(environ, start_response):
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
 
 
 def test_a_connection_that_is_kept_is_started_by_its_next_head(driven):
     conn, client = kept(driven)
-    assert driven.loop.kept == 1
+    assert len(driven.loop.kept) == 1
     assert driven.turn() == []
     client.sendall(GET)
     assert driven.until_started() is conn
-    assert driven.loop.kept == 0
+    assert len(driven.loop.kept) == 0
 
 
 def test_a_connection_is_kept_for_its_time_and_ends_without_a_word(driven, clock):
     _, client = kept(driven)
     clock.now += KEEPALIVE - 1
     driven.turn()
-    assert driven.loop.kept == 1
+    assert len(driven.loop.kept) == 1
     clock.now += 1
     driven.turn()
-    assert driven.loop.kept == 0
+    assert len(driven.loop.kept) == 0
     assert client.recv(1000) == b""
 
 
@@ -305,7 +316,7 @@ def test_a_head_that_has_begun_on_a_kept_connection_has_the_time_of_a_head(drive
     conn, client = kept(driven)
     client.sendall(GET[:5])
     driven.loop.turn(PATIENCE)
-    assert driven.loop.kept == 0
+    assert len(driven.loop.kept) == 0
     clock.now += HEAD_TIMEOUT - 1
     driven.turn()
     client.sendall(GET[5:])
@@ -313,12 +324,58 @@ def test_a_head_that_has_begun_on_a_kept_connection_has_the_time_of_a_head(drive
 
 
 def test_what_a_thread_has_raised_ends_the_worker(driven):
+    def application(environ, start_response):
+        raise SystemExit(3)
+
     client = driven.client(GET)
     [conn] = driven.turn()
-    driven.loop.fail(conn, SystemExit(3))
+    driven.service.application = application
+    conn.task()
     with pytest.raises(SystemExit):
         driven.loop.turn(PATIENCE)
     assert client.recv(1000) == b""
+
+
+def test_a_request_behind_another_is_answered_by_the_same_thread_if_none_waits(driven):
+    driven.service.application = empty
+    client = driven.client(GET * 3)
+    [conn] = driven.turn()
+    conn.task()
+    assert driven.turn() == []
+    assert client.recv(10_000).count(b"HTTP/1.1 200 OK\r\n") == 3
+    assert len(driven.loop.kept) == 1
+
+
+def test_a_request_behind_another_lets_those_that_wait_for_a_thread_go_first(driven):
+    driven.service.application = empty
+    driven.pool.busy = True
+    client = driven.client(GET * 2)
+    [conn] = driven.turn()
+    conn.task()
+    assert client.recv(10_000).count(b"HTTP/1.1 200 OK\r\n") == 1
+    assert driven.turn() == [conn]
+
+
+def test_a_part_of_a_head_behind_a_request_has_the_time_of_a_head(driven, clock):
+    driven.service.application = empty
+    client = driven.client(GET + GET[:5])
+    [conn] = driven.turn()
+    conn.task()
+    assert client.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert len(driven.loop.kept) == 0
+    clock.now += HEAD_TIMEOUT
+    driven.turn()
+    assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_without_one_thread_a_client_is_told_to_come_later(driven, caplog):
+    driven.pool.has_threads = False
+    client = driven.client(GET)
+    driven.turn()
+    assert client.recv(1000).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert driven.loop.lingering == 1
+    [record] = caplog.records
+    assert record.message == "A client gets no answer but 503: can't start new thread"
 
 
 # Room.
@@ -374,13 +431,7 @@ def test_a_system_without_room_is_asked_again_after_a_pause_and_told_of_once(
     drive, clock, caplog, code
 ):
     driven = drive()
-    full = Full(fileno=driven.listener.detach())
-    full.setblocking(False)
-    driven.listener = full
-    driven.loop.end()
-    driven.loop = Loop(
-        driven.service, [full], Settings(), driven.connect, driven.started.append, most=10
-    )
+    full = driven.listen_on(Full)
     full.error = code
     driven.client(GET)
     for _ in range(5):
@@ -395,12 +446,7 @@ def test_a_system_without_room_is_asked_again_after_a_pause_and_told_of_once(
 
 def test_a_listener_that_is_none_ends_the_worker(drive):
     driven = drive()
-    full = Full(fileno=driven.listener.detach())
-    driven.listener = full
-    driven.loop.end()
-    driven.loop = Loop(
-        driven.service, [full], Settings(), driven.connect, driven.started.append, most=10
-    )
+    full = driven.listen_on(Full)
     full.error = errno.EBADF
     driven.client(GET)
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -408,17 +454,27 @@ def test_a_listener_that_is_none_ends_the_worker(drive):
 
 
 class Broken(Connection):
-    """A connection whose first step fails as none should."""
+    """A connection whose first step, or whose answer, fails as none should."""
 
     def advance(self):
+        if self.fails == "advance":
+            raise LookupError("nobody expected this")
+        return super().advance()
+
+    def answer(self):
         raise LookupError("nobody expected this")
 
 
-def test_what_a_step_of_a_connection_raises_ends_that_connection_and_nothing_else(driven, caplog):
-    driven.kind = Broken
-    broken = driven.client(GET)
-    driven.turn()
-    driven.kind = Connection
+@pytest.mark.parametrize("step", ["advance", "answer"])
+def test_what_a_step_of_a_connection_raises_ends_that_connection_and_nothing_else(
+    driven, caplog, monkeypatch, step
+):
+    Broken.fails = step
+    with monkeypatch.context() as patched:
+        patched.setattr(loop_module, "Connection", Broken)
+        broken = driven.client(GET)
+        for conn in driven.turn():
+            conn.task()
     driven.client(GET)
     assert len(driven.turn()) == 1
     with contextlib.suppress(ConnectionResetError):

@@ -192,20 +192,6 @@ def test_patience_may_end_after_a_first_read(ours, theirs):
         receiver.receive_into(memoryview(bytearray(1)))
 
 
-def test_looking_keeps_what_it_finds_and_finds_no_more_than_asked_for(ours, theirs):
-    receiver = Receiver(transport_of(ours))
-    assert not receiver.look(4)
-    theirs.sendall(b"hello")
-    assert receiver.look(4)
-    assert receiver.look(4)
-    assert receiver.ahead == b"hell"
-    assert receiver.receive(4) == b"hell"
-    theirs.shutdown(socket.SHUT_WR)
-    assert receiver.look(4)
-    assert receiver.receive(4) == b"o"
-    assert not receiver.look(4)
-
-
 def test_what_is_here_is_counted(kind, ours, theirs):
     receiver = Receiver(transport_of(ours), b"123")
     receiver.receive(1)
@@ -451,6 +437,24 @@ def test_a_call_blocks_only_for_a_client_that_keeps_up(ours, theirs, monkeypatch
         assert first_flags_of(1) == socket.MSG_WAITALL
 
 
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_client_that_begins_when_it_is_asked_to_is_waited_for_without_a_place(ours, theirs):
+    """Its first bytes are a round trip away; then it may be as fast as any other."""
+    waiting = WaitCounter()
+    with PacedClient(ours, theirs, [b"12"]) as client, Flags(fileno=ours.detach()) as sock:
+        client.ours = sock
+        sock.seen = []
+        receiver = Receiver(transport_of(sock), waiting=waiting, awaited=True)
+        client.pace = TICK / 2
+        assert receiver.receive(2, whole=True) == b"12"
+        assert sock.seen[0] == socket.MSG_DONTWAIT
+        assert waiting.entered == waiting.left == 1
+        sock.seen.clear()
+        theirs.sendall(b"34")  # small as it is: the kernel may wait for all that it sends
+        assert receiver.receive(2, whole=True) == b"34"
+        assert sock.seen == [socket.MSG_WAITALL]
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_read_that_waits_says_so_once_and_when_it_goes_on(ours, theirs, whole):
     waiting = WaitCounter()
@@ -511,7 +515,6 @@ def test_the_socket_is_left_as_it_was(kind, ours, theirs, monkeypatch):
     receiver = Receiver(transport, timeout=0.03)
     theirs.sendall(b"12")
     assert receiver.receive(1) == b"1"
-    assert receiver.look(1)
     receiver.receive(1)
     with pytest.raises(BodyTimeout):
         receiver.receive(1)

@@ -418,9 +418,7 @@ def log():
 
 
 class Silence:
-    """The way to a client that waits and sends nothing, and the body that never comes."""
-
-    ended = False
+    """The way to a client that waits and sends nothing."""
 
     def arrived(self):
         return False
@@ -430,7 +428,7 @@ def decline(counters, length):
     def on_decided(exchange):
         counters.decided("PUT", "/files/x", length, exchange)
 
-    exchange = Exchange(Silence(), Silence(), waits=True, on_decided=on_decided)
+    exchange = Exchange(Silence(), waits=True, on_decided=on_decided)
     exchange.respond()
     return exchange
 

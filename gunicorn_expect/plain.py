@@ -1,0 +1,185 @@
+"""Plain heads: what nearly every client sends, parsed in one strict pass.
+
+A head that is not plain is for gunicorn's own parser, byte for byte: one that is wrong, one with a
+field that appears twice, an obsolete line fold, an absolute target, or a PROXY line. So a plain
+head never needs an error of its own, and every rule and setting of gunicorn's still holds.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import urllib.parse
+from typing import TYPE_CHECKING, Any, Final
+
+from gunicorn_expect import host
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+    from gunicorn.config import Config
+
+    from gunicorn_expect.head import Limits
+
+#: gunicorn reads two slashes, and a CONNECT, in ways of its own; "#" begins a fragment.
+_REQUEST_LINE: Final = re.compile(r"(?!CONNECT )([A-Z]{3,20}) (/(?!/)[!-\"$-~]*) HTTP/1\.([01])")
+
+#: RFC 9110 section 5.6.2, without the underscore: "X_A" and "X-A" are one key of the environ.
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
+
+#: More digits are not the length of a body. Those of other alphabets are none (RFC 9110 section
+#: 8.6).
+_LENGTH: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+
+#: The name of a field and its key in an environ, of those that begin with no ``HTTP_``.
+_KEYS: Final = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
+
+#: In the place of a body's length.
+NOT_PLAIN: Final = -1
+
+#: Different names, and clients' addresses, to remember: those of one application are some dozens.
+_REMEMBERED: Final = 1024
+
+
+class PlainHeads:
+    """Makes requests of the plain heads that come to one listener. For every thread."""
+
+    def __init__(self, cfg: Config, limits: Limits, listener: Any, *, multithread: bool) -> None:
+        """Make the part that is the same in all of them.
+
+        Args:
+            cfg: gunicorn's configuration.
+            limits: of the heads.
+            listener: its address: a pair of host and port, or the path of a unix socket.
+            multithread: for the environ.
+
+        """
+        self._limits = limits
+        self._listener = listener
+        self._attributes = host.request_template(cfg)
+        self._environ = host.environ_template(cfg)
+        self._environ["wsgi.multithread"] = multithread
+        self._has_hook = host.has_request_hook(cfg)
+        # Of a field's name, as it was sent, the one in upper case and the key of an environ.
+        self._names: dict[str, tuple[str, str]] = {}
+        # Whether a peer is trusted is asked once, and not for each of its requests.
+        self._schemes_of = functools.lru_cache(_REMEMBERED)(
+            lambda address: host.trusted_scheme_headers(cfg, address)
+        )
+
+    def parse(self, data: bytes, peer: Any, number: int) -> tuple[host.Request, bytes] | None:
+        """Return the request at the beginning, and what follows its head; None: it isn't plain.
+
+        Args:
+            data: what came.
+            peer: the address of the client.
+            number: of the request on its connection.
+
+        """
+        end = data.find(b"\r\n\r\n")
+        line, *lines = str(data[: max(0, end)], "latin-1").split("\r\n")
+        match = _REQUEST_LINE.fullmatch(line)
+        if (
+            match is None
+            or len(line) + 2 > self._limits.line
+            or len(lines) > self._limits.fields
+            or not "".join(lines).isprintable()  # nor is there a CR or an LF by itself
+        ):
+            return None
+        method, target, minor = match.groups()
+        environ = self._environ.copy()
+        headers = self._take_fields(lines, environ)
+        scheme = self._scheme(environ, peer)
+        length = _body_length(environ, minor)
+        if headers is None or scheme is None or length == NOT_PLAIN:
+            return None
+        path, _, query = target.partition("?")
+        environ["REQUEST_METHOD"] = method
+        environ["RAW_URI"] = target
+        environ["PATH_INFO"] = (
+            path if "%" not in path else urllib.parse.unquote_to_bytes(path).decode("latin-1")
+        )
+        environ["QUERY_STRING"] = query
+        environ["SERVER_PROTOCOL"] = "HTTP/1." + minor
+        environ["wsgi.url_scheme"] = scheme
+        self._put_addresses(environ, peer, scheme)
+        request = host.Request.__new__(host.Request)
+        vars(request).update(
+            self._attributes,
+            method=method,
+            uri=target,
+            path=path,
+            query=query,
+            fragment="",
+            version=(1, int(minor)),
+            headers=headers,
+            trailers=[],
+            scheme=scheme,
+            peer_addr=peer,
+            remote_addr=peer,
+            req_number=number,
+            content_length=length,
+            environ=None if self._has_hook else environ,
+        )
+        return request, data[end + 4 :]
+
+    def _take_fields(
+        self, lines: list[str], environ: WSGIEnvironment
+    ) -> list[tuple[str, str]] | None:
+        """Put the header fields into an environ, and return them; None: they aren't plain."""
+        headers = []
+        longest = self._limits.field
+        for line in lines:
+            name, colon, value = line.partition(":")
+            names = self._names.get(name) or self._learn(name)
+            if names is None or not colon or names[1] in environ or len(line) + 2 > longest:
+                return None
+            value = value.strip(" ")
+            headers.append((names[0], value))
+            environ[names[1]] = value
+        return headers
+
+    def _learn(self, name: str) -> tuple[str, str] | None:
+        if _TOKEN.fullmatch(name) is None:
+            return None
+        upper = name.upper()
+        names = upper, _KEYS.get(upper) or "HTTP_" + upper.replace("-", "_")
+        if len(self._names) < _REMEMBERED:
+            self._names[name] = names
+        return names
+
+    def _scheme(self, environ: WSGIEnvironment, peer: Any) -> str | None:
+        """Return the scheme of the request; None: a trusted proxy names two."""
+        address = peer[0] if isinstance(peer, tuple) else None
+        named = {
+            "https" if environ[key] == secure else "http"
+            for key, secure in self._schemes_of(address)
+            if key in environ
+        }
+        if len(named) > 1:
+            return None
+        return named.pop() if named else self._attributes["scheme"]
+
+    def _put_addresses(self, environ: WSGIEnvironment, peer: Any, scheme: str) -> None:
+        if isinstance(peer, tuple):
+            environ["REMOTE_ADDR"] = peer[0]
+            environ["REMOTE_PORT"] = str(peer[1])
+        else:
+            environ["REMOTE_ADDR"] = peer if isinstance(peer, str) else peer.decode()
+        server = self._listener
+        if isinstance(server, str):  # a unix socket: as the client names it
+            name, port = environ.get("HTTP_HOST"), "80" if scheme == "http" else "443"
+            server = [*name.split(":"), port] if name else (server, "")
+        environ["SERVER_NAME"] = server[0]
+        environ["SERVER_PORT"] = str(server[1])
+
+
+def _body_length(environ: WSGIEnvironment, minor: str) -> int | None:
+    """Return the bytes of the body; None: it comes in chunks; `NOT_PLAIN`: it isn't plain."""
+    length = environ.get("CONTENT_LENGTH")
+    coding = environ.get("HTTP_TRANSFER_ENCODING")
+    if coding is not None:
+        plain = coding.lower() == "chunked" and length is None and minor == "1"
+        return None if plain else NOT_PLAIN
+    if length is None:
+        return 0
+    return int(length) if _LENGTH.fullmatch(length) else NOT_PLAIN
