@@ -1,0 +1,52 @@
+"""How long the way of a request is, in calls and in files, and what a page says of it.
+
+With ``--write-tables`` the page's table is written, and not compared.
+"""
+
+import sys
+
+import pytest
+
+from support import CHECKOUT
+from support.way import calls_of, counted, told
+
+WORKERS = {
+    "thread": "gunicorn_expect.Worker",
+    "gevent": "gunicorn_expect.GeventWorker",
+    "sync": "gunicorn_expect.Sync",
+}
+
+#: At most so many, with a log at debug level. A longer way is slower, and nobody can follow it. A
+#: few more calls than usual are allowed: something may be due meanwhile.
+LIMITS = {
+    ("thread", "get"): {"calls": 90, "moves": 23, "crossings": 9, "files": 10},
+    ("thread", "refuse"): {"calls": 130, "moves": 42, "crossings": 12, "files": 12},
+    ("thread", "upload"): {"calls": 140, "moves": 52, "crossings": 10, "files": 13},
+    ("gevent", "refuse"): {"calls": 125, "moves": 50, "crossings": 13, "files": 12},
+    ("sync", "refuse"): {"calls": 130, "moves": 50, "crossings": 13, "files": 13},
+}
+
+PAGE = CHECKOUT / "docs" / "how-it-works.md"
+BEGIN, END = "<!-- the way of a refusal -->\n", "\n<!-- its end -->"
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python 3.10 has no qualified names of code"
+)
+
+
+@pytest.mark.parametrize(("worker", "kind"), LIMITS)
+def test_the_way_of_a_request_is_no_longer_than_it_was(worker, kind, tmp_path):
+    found = counted(calls_of(kind, WORKERS[worker], tmp_path))
+    longer = {what: n for what, n in found.items() if n > LIMITS[worker, kind][what]}
+    assert longer == {}, f"all: {dict(found)}"
+
+
+def test_the_page_tells_the_way_of_a_refusal(request, tmp_path):
+    table = told(calls_of("refuse", WORKERS["thread"], tmp_path))
+    text = PAGE.read_text("utf-8")
+    before, _, rest = text.partition(BEGIN)
+    written, _, after = rest.partition(END)
+    if request.config.getoption("write_tables"):
+        PAGE.write_text(before + BEGIN + table + END + after, "utf-8")
+    else:
+        assert written == table
