@@ -24,6 +24,7 @@ from gunicorn_expect.exchange import NOBODY_WAITS, Exchange, Expectation
 from gunicorn_expect.framing import DRAIN_SIZE
 from gunicorn_expect.plain import PlainHeads
 from gunicorn_expect.states import End, State
+from gunicorn_expect.transport import DISCARD_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sized
@@ -102,6 +103,8 @@ class Service:
     """The places in the application that were warned about."""
     slow_inline_told: bool = False
     told_of_a_lost_body: bool = False
+    scrap: bytearray = dataclasses.field(default_factory=lambda: bytearray(DISCARD_SIZE))
+    """Takes what is thrown away, of any connection: nobody reads it."""
     _plain: dict[Any, PlainHeads | None] = dataclasses.field(default_factory=dict)
 
     def plain_heads(self, listener: Any) -> PlainHeads | None:

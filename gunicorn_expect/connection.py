@@ -286,12 +286,11 @@ class Connection:
         """Half-close, and discard what still arrives; return how that ended."""
         transport = self.transport
         idle = self.service.settings.expect_linger_idle
-        buffer = bytearray(DISCARD_SIZE)
         while not transport.half_close():
             if not transport.wait(WRITE, min(idle, ends - time.monotonic())):
                 return "timed_out"
         while (left := ends - time.monotonic()) > 0:
-            size = transport.discard(buffer)
+            size = transport.discard(self.service.scrap)
             if size == 0:
                 return "closed"
             late = size is None and not transport.wait(READ, min(idle, left))
@@ -330,6 +329,8 @@ class Connection:
         if not may_follow:
             return Wants.END
         wants = self._take(behind) if behind else Wants.REQUEST
+        if self._cfg.is_ssl and wants is not Wants.ANSWER:
+            wants = self.advance()  # TLS may hold bytes that the socket does not show
         return Wants.REQUEST if wants is Wants.READ and not self.has_begun else wants
 
     def answer_once(self) -> bool:
@@ -409,8 +410,15 @@ class Connection:
         return bool(self._parser.behind)
 
     def open_body(self) -> Sized | Chunked:
-        """Return where the body comes from: what came behind the head, then the transport."""
+        """Return where the body comes from: what came behind the head, then the transport.
+
+        Raises:
+            ClientDisconnected: the request has ended, without its body.
+
+        """
         request, settings = self.request, self.service.settings
+        if request is None:
+            raise ClientDisconnected("the request has ended, and its body with it")
         length = request.content_length
         behind, self._parser.behind = self._parser.behind, b""
         if length is not None:

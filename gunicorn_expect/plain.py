@@ -39,6 +39,9 @@ NOT_PLAIN: Final = -1
 #: Different names, and clients' addresses, to remember: those of one application are some dozens.
 _REMEMBERED: Final = 1024
 
+#: Bytes of a name that is not remembered: no field that is registered with IANA has so many.
+_LONG_NAME: Final = 64
+
 
 class PlainHeads:
     """Makes requests of the plain heads that come to one listener. For every thread."""
@@ -143,7 +146,7 @@ class PlainHeads:
             return None
         upper = name.upper()
         names = upper, _KEYS.get(upper) or "HTTP_" + upper.replace("-", "_")
-        if len(self._names) < _REMEMBERED:
+        if len(self._names) < _REMEMBERED and len(name) < _LONG_NAME:
             self._names[name] = names
         return names
 

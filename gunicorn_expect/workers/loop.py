@@ -19,7 +19,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect.connection import Connection, Wants
-from gunicorn_expect.transport import DISCARD_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,8 +210,6 @@ class Loop:
         self._due = math.inf  # the first of these, or before
         self._accepting = self._stopping = False
         self._pause_ends = -math.inf  # when to accept again
-        # Never written to where the kernel drops the bytes, and so never in memory either.
-        self._buffer = bytearray(DISCARD_SIZE)
         self._failure: BaseException | None = None
 
     # A turn (loop).
@@ -415,7 +412,7 @@ class Loop:
         """Close in order: half-close, then discard what still arrives until the client closes."""
         try:
             told = conn.transport.half_close()
-            gone = told and conn.transport.discard(self._buffer) == 0
+            gone = told and conn.transport.discard(self._service.scrap) == 0
         except OSError:
             gone = True
         if gone:
@@ -472,7 +469,7 @@ class Loop:
         if not conn.transport.ended:
             raise AssertionError("a lingering connection has not said that it ends")
         told = conn.transport.told or conn.transport.half_close()
-        size = conn.transport.discard(self._buffer) if told else None
+        size = conn.transport.discard(self._service.scrap) if told else None
         if size == 0:
             self.close(conn, "closed")
             return

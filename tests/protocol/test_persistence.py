@@ -62,3 +62,16 @@ def test_an_old_client_may_ask_for_its_connection_to_be_kept(server):
     with Client(server) as client:
         for _ in range(2):
             assert b"\r\nConnection: keep-alive\r\n" in ask(client, "length-1.0", ["keep-alive"])
+
+
+@pytest.mark.keeps_alive
+@pytest.mark.parametrize("size", [7000, 8192, 9000])
+def test_two_requests_that_come_in_one_piece_are_both_answered(server, size):
+    """Over TLS the second is in the same record, of which the socket shows nothing more."""
+    first = request("GET /hello", f"X-One: {'x' * 4000}", "X-Two: ")
+    first = first.replace(b"X-Two: ", b"X-Two: " + b"x" * (size - len(first)))
+    assert len(first) == size
+    with Client(server) as client:
+        client.send(first + request("GET /hello", f"X-One: {'y' * 3000}"))
+        for _ in range(2):
+            assert client.receive_response()[1] == b"hello"

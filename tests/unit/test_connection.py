@@ -194,6 +194,25 @@ def limit_of(sock):
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
 
 
+@pytest.mark.parametrize("framing", [LENGTH, "Transfer-Encoding: chunked"])
+def test_the_body_of_a_request_that_was_refused_can_not_be_read_when_it_has_ended(
+    served, conn, theirs, framing
+):
+    kept = []
+
+    def application(environ, start_response):
+        kept.append(environ["wsgi.input"])
+        return refusing(environ, start_response)
+
+    served.application = application
+    theirs.sendall(waiting("PUT /", framing))
+    assert conn.wait_for_head(5)
+    assert conn.answer() is Wants.END
+    for _ in range(2):
+        with pytest.raises(ClientDisconnected):
+            kept[0].read(1)
+
+
 @pytest.mark.parametrize("application", [refusing, reading])
 def test_nothing_of_a_request_is_left_to_the_garbage_collector(served, certificates):
     gc.collect()
