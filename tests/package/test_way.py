@@ -20,8 +20,8 @@ WORKERS = {
 #: few more calls than usual are allowed: something may be due meanwhile.
 LIMITS = {
     ("thread", "get"): {"calls": 90, "moves": 23, "crossings": 9, "files": 10},
-    ("thread", "refuse"): {"calls": 130, "moves": 42, "crossings": 12, "files": 12},
-    ("thread", "upload"): {"calls": 140, "moves": 52, "crossings": 10, "files": 13},
+    ("thread", "refuse"): {"calls": 130, "moves": 45, "crossings": 12, "files": 12},
+    ("thread", "upload"): {"calls": 165, "moves": 60, "crossings": 10, "files": 14},
     ("gevent", "refuse"): {"calls": 125, "moves": 50, "crossings": 13, "files": 12},
     ("sync", "refuse"): {"calls": 130, "moves": 50, "crossings": 13, "files": 13},
 }

@@ -20,6 +20,8 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 RECORDING = """
 import json, os, sys, threading, time
 events = []
+# What the loop does whenever it wakes, or once a second, for whatever connection.
+OF_EVERY_TURN = "tick", "notify", "_expire", "_watch_listeners", "wait"
 
 def post_worker_init(worker):
     import gunicorn, gunicorn_expect
@@ -34,10 +36,13 @@ def post_worker_init(worker):
     def profile(frame, event, argument):
         if event != "call" or file_of(frame.f_code) is None:
             return
-        back = frame.f_back
-        while back is not None and file_of(back.f_code) is None:
+        caller, back = None, frame
+        while back is not None:
+            if back.f_code.co_name in OF_EVERY_TURN:
+                return
+            if caller is None and back is not frame:
+                caller = file_of(back.f_code)
             back = back.f_back
-        caller = back and file_of(back.f_code)
         is_main = threading.current_thread() is threading.main_thread()
         events.append((time.monotonic(), is_main, caller, file_of(frame.f_code), name(frame)))
     def name(frame):
@@ -54,8 +59,8 @@ def worker_exit(server, worker):
         json.dump(events, file)
 """
 
-#: What the loop does whenever it wakes, for whatever connection.
-OF_EVERY_TURN = ("Loop.run", "Loop.turn", "Loop._watch_listeners", "Epoll.wait", "Worker.tick")
+#: What goes on whether a request is served or not.
+ALWAYS = ("Loop.run", "Loop.turn")
 
 HEADS = {
     "get": request("GET /hello"),
@@ -112,7 +117,7 @@ def calls_of(kind, worker, directory):
     return [
         Call(is_main, caller and tuple(caller), tuple(callee), name)
         for when, is_main, caller, callee, name in json.loads(calls.read_text("utf-8"))
-        if begun <= when <= ended and name not in OF_EVERY_TURN and "notify" not in name
+        if begun <= when <= ended and name not in ALWAYS
     ]
 
 
