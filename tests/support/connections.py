@@ -69,8 +69,9 @@ def service(application=unserved, *, settings=None, gunicorn=None, **given):
         )
     finally:
         worker.tmp.close()
-        for handler in worker.log.error_log.handlers:
+        for handler in list(worker.log.error_log.handlers):
             if hasattr(handler, "_gunicorn"):  # not pytest's
+                worker.log.error_log.removeHandler(handler)
                 handler.close()
 
 

@@ -1,6 +1,5 @@
 """Where tests and the applications that they started wait for each other."""
 
-import collections
 import socket
 import threading
 
@@ -11,20 +10,26 @@ class Switchboard:
     """Where tests and applications wait for each other, each event under its name."""
 
     def __init__(self):
-        self._events = collections.defaultdict(threading.Event)
+        self._events = {}
+        self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = "{}:{}".format(*self._listener.getsockname())
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
+    def _event(self, name):
+        # Under a lock: who waits and who tells may both be the first.
+        with self._lock:
+            return self._events.setdefault(name, threading.Event())
+
     def set(self, name):
-        self._events[name].set()
+        self._event(name).set()
 
     def wait(self, name):
-        assert self._events[name].wait(PATIENCE), f"{name} did not happen"
+        assert self._event(name).wait(PATIENCE), f"{name} did not happen"
 
     def happened(self, name):
-        return self._events[name].is_set()
+        return self._event(name).is_set()
 
     def close(self):
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -46,7 +51,7 @@ class Switchboard:
                 return  # its worker was killed
             verb, name = line.split()
             if verb == "set":
-                self._events[name].set()
+                self.set(name)
             else:
-                self._events[name].wait(PATIENCE)
+                self._event(name).wait(PATIENCE)
             application.sendall(b".")
