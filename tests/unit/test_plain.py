@@ -1,5 +1,7 @@
 """Plain heads: which are, what is made of them, and which are left to gunicorn's own parser."""
 
+import logging
+
 import hypothesis
 import pytest
 from gunicorn.config import Config
@@ -477,7 +479,9 @@ def test_its_application_is_told_whether_threads_call_it(multithread):
         assert request.environ["wsgi.multithread"] is multithread
 
 
-def test_errors_go_to_the_log_that_is_open_when_they_are_written(tmp_path):
+def test_errors_go_to_the_log_that_is_open_when_they_are_written(tmp_path, monkeypatch):
+    # Those of others may be closed.
+    monkeypatch.setattr(logging.getLogger("gunicorn.error"), "handlers", [])
     log = tmp_path / "error.log"
     with service(gunicorn={"errorlog": str(log)}) as served:
         request, _ = served.plain_heads(LISTENER).parse(GET + b"\r\n", CLIENT, 1)
