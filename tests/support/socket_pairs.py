@@ -76,6 +76,17 @@ def what_is_left(sock):
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
+def announcing(event):
+    """Return a ``waiting`` of a receiver that sets this event when it is entered."""
+
+    @contextlib.contextmanager
+    def waiting():
+        event.set()
+        yield
+
+    return waiting
+
+
 class WaitCounter:
     """Counts who waits: ``waiting`` of a receiver."""
 

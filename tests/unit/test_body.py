@@ -37,6 +37,7 @@ from support.socket_pairs import (
     KINDS,
     PacedClient,
     WaitCounter,
+    announcing,
     connected,
     transport_of,
     what_is_left,
@@ -667,15 +668,7 @@ def test_what_was_seen_of_a_malformed_body_is_an_error_when_it_is_read(ours, the
 
 def test_the_answer_does_not_wait_for_a_thread_that_reads(ours, theirs, monkeypatch):
     reading = threading.Event()
-
-    class Reading(WaitCounter):
-        def __enter__(self):
-            reading.set()
-
-        def __exit__(self, *exception):
-            pass
-
-    body, exchange, _ = make(ours, 5, timeout=20, waiting=Reading)
+    body, exchange, _ = make(ours, 5, timeout=20, waiting=announcing(reading))
     got = []
     thread = threading.Thread(target=lambda: got.append(body.read()))
     thread.start()

@@ -15,7 +15,7 @@ from gunicorn_expect.transport import Transport
 from gunicorn_expect.workers import loop as loop_module
 from gunicorn_expect.workers import sync
 from gunicorn_expect.workers.loop import Epoll, Loop
-from support import PATIENCE
+from support import PATIENCE, until
 from support.clock import Clock
 from support.connections import connection, service
 from support.socket_pairs import CLOSED, connected, raw, reset, transport_of
@@ -436,16 +436,6 @@ def outcomes(thread):
 
 def linger_threads():
     return [each for each in threading.enumerate() if each.name == "linger"]
-
-
-def until(condition):
-    """Wait for what no event tells."""
-    pause = threading.Event()
-    for _ in range(PATIENCE * 100):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 def test_the_thread_begins_with_the_first_connection(thread, close, pairs):

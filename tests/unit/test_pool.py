@@ -11,7 +11,7 @@ from concurrent.futures import Future
 import pytest
 
 from gunicorn_expect.workers.pool import Pool
-from support import CHECKOUT, PATIENCE
+from support import CHECKOUT, PATIENCE, until
 
 
 def submit(pool, function, *arguments, place=None):
@@ -106,16 +106,6 @@ def alive():
         return len(set(threading.enumerate()) - before)
 
     return count
-
-
-def until(condition):
-    """Wait for what no event tells: that a thread has ended."""
-    pause = threading.Event()
-    for _ in range(PATIENCE * 100):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 def test_a_pool_begins_without_threads(alive):

@@ -16,6 +16,7 @@ from support.socket_pairs import (
     KINDS,
     PacedClient,
     WaitCounter,
+    announcing,
     connected,
     transport_of,
     what_is_left,
@@ -479,14 +480,7 @@ def test_a_read_that_fails_has_left_the_waiting(ours, theirs):
 def test_a_read_goes_on_when_a_client_sends_in_its_own_time(ours, theirs):
     waiting = threading.Event()
 
-    class Sending(WaitCounter):
-        def __enter__(self):
-            waiting.set()
-
-        def __exit__(self, *exception):
-            pass
-
-    receiver = Receiver(transport_of(ours), waiting=Sending)
+    receiver = Receiver(transport_of(ours), waiting=announcing(waiting))
 
     def send():
         for _ in range(3):
