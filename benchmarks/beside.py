@@ -200,7 +200,7 @@ def _in_turn(load: Load, company: Company, effort: Effort) -> Costs:
         for _ in range(effort.rounds):
             for server in servers:
                 cost = costs[server.name]
-                # Who serves nothing beside them may never be rid of them.
+                # A server that serves nothing beside these clients may not recover from them.
                 if all(rates[-1:] != [0.0] for rates in cost.beside.values()):
                     costs[server.name] = _round(load, company, server, cost, effort.seconds)
     return Costs(company, list(costs.values()))

@@ -422,14 +422,14 @@ class Answer:
         gunicorn logs what breaks off a response before it calls ``post_request``, and else after.
         """
         log = self._service.worker.log
-        gone = isinstance(error, OSError | host.Http2Error)
-        passes = not gone and self._must_pass(error)
+        gone = error if isinstance(error, OSError | host.Http2Error) else None
+        passes = gone is None and self._must_pass(error)
         begun = self._response is not None and self._response.headers_sent
-        if begun and not gone and not passes:
+        if begun and gone is None and not passes:
             log.exception("Error handling request")
         self._finish()
-        if isinstance(error, OSError | host.Http2Error):
-            self._report_gone(error)
+        if gone is not None:
+            self._report_gone(gone)
         elif passes:
             raise error
         elif isinstance(error, StopIteration):  # gunicorn's way to close in silence

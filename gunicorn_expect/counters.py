@@ -73,12 +73,12 @@ class Counters:
         self._measure("timer", "decided_after", seconds * 1000)
 
     def received(self, size: int) -> None:
-        """Tell how many bytes of a body were read."""
+        """Count the bytes of a body that were read."""
         if size:
             self._measure("increment", "bytes_received", size)
 
     def connections(self, **states: int) -> None:
-        """Tell how many connections there are in each state."""
+        """Report how many connections are in each state."""
         for state, count in states.items():
             self._measure("gauge", f"connections.{state}", count)
 
@@ -101,7 +101,7 @@ class Counters:
         self._count(f"linger.{outcome}", 1, "Connection closed in order: %s", outcome)
 
     def _measure(self, how: str, name: str, value: float) -> None:
-        """Tell a metric that is no line of a log; only the loggers that keep metrics have these."""
+        """Send a metric without a log line. Only loggers that collect metrics have the method."""
         measure = getattr(self._log, how, None)
         if measure is not None:
             with contextlib.suppress(Exception):

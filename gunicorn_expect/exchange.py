@@ -191,7 +191,7 @@ class Exchange:
             return self._open_body()
 
     def limit(self, size: int) -> None:
-        """Allow no more than this, nor than an earlier limit, where the head told no length."""
+        """Limit a body whose head gave no length; of several limits the lowest holds."""
         with self._lock:
             self._most = min(self._most, size)
             if self.framing is not None:

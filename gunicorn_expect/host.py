@@ -233,10 +233,14 @@ def has_request_hook(cfg: Config) -> bool:
     return cfg.pre_request is not config.PreRequest.default
 
 
+def _empty(cfg: Config, peer: Any) -> Any:
+    make: Any = _Empty
+    return make(cfg, _Bytes(b""), peer)
+
+
 def request_template(cfg: Config) -> dict[str, Any]:
     """Return the attributes of a request of which nothing has come, with gunicorn's limits."""
-    empty: Any = _Empty(cfg, _Bytes(b""), ("", 0))
-    return {**vars(empty), "unreader": None, "body": None}
+    return {**vars(_empty(cfg, ("", 0))), "unreader": None, "body": None}
 
 
 def may_be_plain(cfg: Config, listener: Any) -> bool:
@@ -254,7 +258,7 @@ def trusted_scheme_headers(cfg: Config, address: str | None) -> tuple[tuple[str,
 
     None is the address of one that comes by a unix socket.
     """
-    empty: Any = _Empty(cfg, _Bytes(b""), "" if address is None else (address, 0))
+    empty = _empty(cfg, "" if address is None else (address, 0))
     names, _ = empty._peer_trusted_for_forwarded()  # noqa: SLF001
     return tuple(
         ("HTTP_" + name.replace("-", "_"), value)
@@ -352,7 +356,7 @@ def head_limits(cfg: Config) -> Limits:
     """
     if cfg.protocol != "http":
         return Limits()  # it has no such heads, and no use for their parser
-    empty: Any = _Empty(cfg, _Bytes(b""), ("", 0))
+    empty = _empty(cfg, ("", 0))
     return Limits(
         # 0 means no limit, but the fast parser has one of 1 MiB. So from there on it is asked.
         line=empty.limit_request_line or 1024 * 1024,

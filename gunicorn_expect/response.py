@@ -91,7 +91,7 @@ class _Settling:
         """Let what is left of the body be thrown away, if the response can't be sent else."""
 
     def say_that_it_is_empty(self) -> None:
-        """Give a response of which nothing was sent the length 0."""
+        """Announce an empty body, if nothing of the response was sent yet."""
         # Else gunicorn would send an empty chunked body, and Java 17's HttpClient waits for ever
         # when the response to its expectation has a body that is not of length 0.
         if not (

@@ -29,7 +29,7 @@ class UploadMiddleware:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Let a body without a Content-Length be read to its end; Django takes it for empty."""
+        """Make Django read a body without a Content-Length, which it takes for empty."""
         if request.META.get("wsgi.input_terminated") and not request.META.get("CONTENT_LENGTH"):
             # "Expects self._stream to be set to an appropriate source of bytes by a corresponding
             # request subclass" (django/http/request.py).

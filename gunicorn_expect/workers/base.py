@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -31,12 +30,6 @@ EXIT_MARGIN: Final = 0.2
 
 #: Seconds that a stopping worker waits for a request of which nothing has come: gunicorn's own.
 STOPPING: Final = 2.0
-
-
-def drain(fd: int) -> None:
-    """Read what woke a worker."""
-    with contextlib.suppress(BlockingIOError):
-        os.read(fd, 4096)
 
 
 class Worker(base.Worker):

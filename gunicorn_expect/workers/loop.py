@@ -43,6 +43,12 @@ BROKEN: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 PAUSE: Final = 0.1
 
 
+def drain(fd: int) -> None:
+    """Read what woke a worker."""
+    with contextlib.suppress(BlockingIOError):
+        os.read(fd, 4096)
+
+
 class Epoll:
     """Linux's epoll, with one-shot registrations: a ready connection is reported once."""
 
@@ -238,8 +244,7 @@ class Loop:
             elif fd in self._listeners:
                 self._accept(fd)
             elif fd in self._bells:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(fd, 4096)
+                drain(fd)
         if time.monotonic() >= self._due:
             self._expire()
         if self._failure is not None and not self._stopping:  # a worker ends once

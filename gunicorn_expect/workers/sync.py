@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn_expect.answer import OnExit
 from gunicorn_expect.connection import Connection
 from gunicorn_expect.workers import base
-from gunicorn_expect.workers.loop import BROKEN, NO_ROOM, PAUSE, Loop
+from gunicorn_expect.workers.loop import BROKEN, NO_ROOM, PAUSE, Loop, drain
 
 if TYPE_CHECKING:
     from gunicorn.config import Config
@@ -65,7 +65,7 @@ class Worker(base.Worker):
                     if fd in names:
                         self._serve_waiting(*names[fd])
                     else:
-                        base.drain(fd)
+                        drain(fd)
         except SystemExit:
             if not self._must_go:
                 self._lingering.finish()
