@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gunicorn_expect import host
 from gunicorn_expect.decision import EXITS_KEY, Proceed, Refuse, name_of, not_a_decision
+from gunicorn_expect.endpoint import TRUSTS_KEY
 from gunicorn_expect.errors import BodyError, ClientDisconnected
 from gunicorn_expect.exchange import NOBODY_WAITS, Exchange, Expectation
 from gunicorn_expect.framing import DRAIN_SIZE
@@ -116,6 +117,13 @@ class Service:
                 else None
             )
         return self._plain[listener]
+
+    def trusts(self, sock: Any) -> bool:
+        """Return whether the peer of a socket is a proxy that ``forwarded_allow_ips`` names."""
+        try:
+            return host.is_trusted(self.cfg, sock.getpeername())
+        except OSError:  # it is gone
+            return False
 
     def open_exchange(self, wire: Wire, request: Any, *, waits: bool) -> Exchange:
         """Open the exchange of a request that has a body."""
@@ -229,6 +237,7 @@ class Answer:
             self._environ = environ
             if not service.may_keep():
                 self._response.force_close()
+            environ[TRUSTS_KEY] = service.trusts
             if exchange is None:
                 environ[KEY] = NOBODY_WAITS
             else:

@@ -86,6 +86,7 @@ _NAMES: Final = (
     "gunicorn.http2.connection:HTTP2ServerConnection.send_error",
     "gunicorn.http2.connection:HTTP2ServerConnection.is_closed",
     "gunicorn.http2.negotiation:prior_knowledge_allowed",
+    "gunicorn.http2.negotiation:peer_trusted_for_h2c",
     "gunicorn.http2.negotiation:preface_match",
     "gunicorn.http2.negotiation:mismatch_is_error",
     "gunicorn.http2.negotiation:upgrade_allowed",
@@ -265,6 +266,11 @@ def trusted_scheme_headers(cfg: Config, address: str | None) -> tuple[tuple[str,
         for name, value in names.items()
         if "_" not in name  # no plain head has such a field, and it is not the one with a hyphen
     )
+
+
+def is_trusted(cfg: Config, peer: Any) -> bool:
+    """Return whether ``forwarded_allow_ips`` names this peer. One of a unix socket is trusted."""
+    return bool(negotiation.peer_trusted_for_h2c(cfg, peer))
 
 
 class _Errors(wsgi.WSGIErrorsWrapper):

@@ -39,6 +39,7 @@ from gunicorn_expect.decision import (
     name_of,
     shown,
 )
+from gunicorn_expect.endpoint import endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,7 @@ __all__ = [
     "basic",
     "bearer",
     "content_types",
+    "endpoint",
     "first",
     "length_required",
     "max_length",

@@ -325,6 +325,9 @@ class _NoSocket:
     def gettimeout(self) -> float:
         return 0.0  # it never waits
 
+    def getpeername(self) -> str:
+        return ""  # as of a unix socket
+
     def settimeout(self, timeout: float | None) -> None:
         """Leave it."""
 

@@ -16,6 +16,7 @@ from differential.streams import Limits
 from gunicorn_expect import host
 from gunicorn_expect.answer import KEY
 from gunicorn_expect.connection import Connection, Wants
+from gunicorn_expect.endpoint import TRUSTS_KEY
 from gunicorn_expect.settings import Settings
 from gunicorn_expect.transport import READ, Transport
 from support import dedent  # noqa: F401  gunicorn's pages are compared, on every Python
@@ -26,7 +27,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _DATE = re.compile(rb"\r\nDate: [^\r]*(?=\r\n)")
 
 #: What can't be equal: objects of one connection, and what is only in one of the two.
-_OF_THE_SERVER = ("wsgi.input", "wsgi.early_hints", "gunicorn.socket", KEY)
+_OF_THE_SERVER = ("wsgi.input", "wsgi.early_hints", "gunicorn.socket", KEY, TRUSTS_KEY)
 
 
 @dataclasses.dataclass

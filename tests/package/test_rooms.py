@@ -20,7 +20,7 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 FLOORS = [
     {"errors", "fields", "states", "transport", "head", "version"},
     {"exchange", "receiver", "decision", "testing.interim"},
-    {"framing", "body", "settings", "counters", "admission", "testing.clients"},
+    {"framing", "body", "settings", "counters", "admission", "endpoint"} | {"testing.clients"},
     {"host", "policies", "testing.server"},
     {"response", "plain", "testing.fixtures"},
     {"answer"},

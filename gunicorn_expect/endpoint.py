@@ -1,0 +1,167 @@
+"""A policy served to a proxy that asks before it reads a body: `gunicorn_expect.policies.endpoint`.
+
+The proxy sends a request without a body, whose header fields say which upload it is about. The
+environ of that upload is made from them, for the policy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import urllib.parse
+from typing import TYPE_CHECKING, Final
+
+from gunicorn_expect.decision import (
+    EXITS_KEY,
+    Proceed,
+    Refuse,
+    factory,
+    forgotten_call,
+    kind_of,
+    name_of,
+    not_a_decision,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from gunicorn_expect.decision import Policy
+
+#: What the worker sets for every request: whether ``forwarded_allow_ips`` names the peer of a
+#: socket. ``REMOTE_ADDR`` can't tell: by the PROXY protocol it is an address that the peer named.
+TRUSTS_KEY: Final = "gunicorn_expect.trusts"
+
+#: Caddy and Traefik send these by themselves.
+_METHOD_KEY: Final = "HTTP_X_FORWARDED_METHOD"
+_URI_KEY: Final = "HTTP_X_FORWARDED_URI"
+_HOST_KEY: Final = "HTTP_X_FORWARDED_HOST"
+#: The client comes last: in front of it may be what the client itself has sent.
+_CLIENT_KEY: Final = "HTTP_X_FORWARDED_FOR"
+#: The proxy's request has no body, so these can't have their own names.
+_LENGTH_KEY: Final = "HTTP_X_FORWARDED_CONTENT_LENGTH"
+_CODING_KEY: Final = "HTTP_X_FORWARDED_TRANSFER_ENCODING"
+
+_LENGTH: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+
+#: Methods whose requests have no body, unless a field says that they do. "Although request message
+#: framing is independent of the method used, content received in a GET request has no generally
+#: defined semantics" (RFC 9110 section 9.3.1), and so for the others.
+_BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+_TEXT: Final = (("Content-Type", "text/plain"),)
+
+
+@factory
+def endpoint(policy: Policy) -> WSGIApplication:
+    """Make a WSGI application of a policy, for a proxy that asks before it reads the body.
+
+    It answers 204 if the policy does not refuse, or the refusal. It serves a proxy that
+    ``forwarded_allow_ips`` names, or one on a unix socket; anybody else gets 403.
+
+    The policy finds the method, the URI, the host, the length and the address of the upload in the
+    environ, as far as the proxy forwards them, and all other header fields of its client. It can't
+    read the body, which is still with the proxy, or limit it. What it puts into the exits is done
+    when it has answered: `admission` can't count uploads under way here.
+
+    Args:
+        policy: what ``expect_policy`` names, too: the proxy asks early, and does not enforce.
+
+    Raises:
+        TypeError: it can't be called.
+
+    """
+    if not callable(policy):
+        raise TypeError(f"{kind_of(policy)} is no policy: it can't be called")
+    if (call := forgotten_call(policy)) is not None:
+        raise TypeError(f"{name_of(policy)} is not a policy itself: write {call}")
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        refusal = _refusal(policy, environ)
+        if refusal is None:
+            start_response("204 No Content", [])
+            return []
+        length = str(len(refusal.body))
+        start_response(str(refusal.status), [*refusal.headers, ("Content-Length", length)])
+        return [refusal.body]
+
+    return application
+
+
+def _refusal(policy: Policy, environ: WSGIEnvironment) -> Refuse | None:
+    trusts = environ.get(TRUSTS_KEY)
+    if trusts is None:
+        raise RuntimeError(
+            "policies.endpoint needs one of gunicorn_expect's workers: they know the peer of a socket"
+        )
+    if not trusts(environ["gunicorn.socket"]):
+        return Refuse(403, _TEXT, b"This endpoint serves the proxies in forwarded_allow_ips.\n")
+    try:
+        upload = _upload(environ)
+    except ValueError as error:
+        environ["wsgi.errors"].write(f"gunicorn_expect: {error}\n")
+        return Refuse(400, _TEXT, f"{error}\n".encode())
+    return None if upload is None else _decide(policy, upload)
+
+
+def _decide(policy: Policy, upload: WSGIEnvironment) -> Refuse | None:
+    with contextlib.ExitStack() as upload[EXITS_KEY]:
+        decision = policy(upload)
+    if decision is None or isinstance(decision, Proceed):
+        return None
+    if isinstance(decision, Refuse):
+        return decision
+    raise TypeError(not_a_decision(policy, decision))
+
+
+def _upload(environ: WSGIEnvironment) -> WSGIEnvironment | None:
+    """Return the environ of the upload that the proxy asks about; None: it has no body.
+
+    Raises:
+        ValueError: the proxy does not say what it asks about.
+
+    """
+    method, uri = environ.get(_METHOD_KEY), environ.get(_URI_KEY, "")
+    if not method or uri[:1] not in ("/", "*"):
+        raise ValueError(
+            "the proxy's question needs X-Forwarded-Method, and X-Forwarded-Uri with a path: see "
+            "docs/deploy.md"
+        )
+    length, coding = environ.get(_LENGTH_KEY, ""), environ.get(_CODING_KEY)
+    if length and not _LENGTH.fullmatch(length):
+        raise ValueError("X-Forwarded-Content-Length is no number of bytes")
+    if not coding and (int(length) == 0 if length else method in _BODILESS):
+        return None
+    path, _, query = uri.partition("?")
+    upload = {
+        **environ,
+        "REQUEST_METHOD": method,
+        "RAW_URI": uri,
+        "SCRIPT_NAME": "",
+        # The strings of CGI's variables are bytes, each as one character (PEP 3333).
+        "PATH_INFO": urllib.parse.unquote_to_bytes(path.encode("latin-1")).decode("latin-1"),
+        "QUERY_STRING": query,
+        "wsgi.input": _BodyAtTheProxy(),
+    }
+    _put(upload, "CONTENT_LENGTH", None if coding else length)
+    _put(upload, "HTTP_TRANSFER_ENCODING", coding)
+    upload["HTTP_HOST"] = environ.get(_HOST_KEY) or environ.get("HTTP_HOST", "")
+    client = environ.get(_CLIENT_KEY, "").rpartition(",")[2].strip(" ")
+    if client:
+        upload["REMOTE_ADDR"] = client
+        upload.pop("REMOTE_PORT", None)
+    return upload
+
+
+def _put(environ: WSGIEnvironment, key: str, value: str | None) -> None:
+    environ.pop(key, None)
+    if value:
+        environ[key] = value
+
+
+class _BodyAtTheProxy:
+    """``wsgi.input`` of an upload whose body the proxy has: there is nothing to read."""
+
+    def limit(self, size: int) -> None:
+        """Leave it to the policy that is asked when the body comes."""

@@ -1,0 +1,5 @@
+"""A policy as an endpoint, for a proxy."""
+
+from gunicorn_expect import policies
+
+app = policies.endpoint(policies.max_length(10))

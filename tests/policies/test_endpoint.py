@@ -1,0 +1,175 @@
+"""A policy as an endpoint: what it makes of a proxy's question, and who is served."""
+
+import json
+
+import pytest
+
+from gunicorn_expect import Proceed, Refuse, policies
+from gunicorn_expect.testing import TestApp
+from support.client import Client, request
+from support.server import Server
+
+#: What the policy finds in the environ of an upload.
+SHOWN = [
+    *("REQUEST_METHOD", "RAW_URI", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REMOTE_ADDR"),
+    *("REMOTE_PORT", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODING", "HTTP_HOST"),
+]
+
+
+def shown(environ):
+    """Refuse, and say what the policy was asked about."""
+    found = {key: environ[key] for key in SHOWN if key in environ}
+    return Refuse(409, [("Content-Type", "application/json")], json.dumps(found).encode())
+
+
+def asked(policy=shown, uri="/files/big.iso", method="PUT", **fields):
+    """Ask as a proxy does; give the response."""
+    fields = {"X-Forwarded-Method": method, "X-Forwarded-Uri": uri, **fields}
+    fields = {name.replace("_", "-"): value for name, value in fields.items() if value is not None}
+    return TestApp(policies.endpoint(policy)).get("/may-upload", headers=fields, expect_errors=True)
+
+
+def test_what_the_policy_does_not_refuse_is_204():
+    for decision in (None, Proceed()):
+        response = asked(lambda environ: decision)  # noqa: B023  called at once
+        assert (response.status, response.body) == ("204 No Content", b"")
+
+
+def test_a_refusal_is_passed_on_whole():
+    headers = [("Retry-After", "5"), ("Content-Type", "text/plain")]
+    response = asked(lambda environ: Refuse(503, headers, b"later"))
+    assert response.status == "503 Service Unavailable"
+    assert (response.headers["Retry-After"], response.body) == ("5", b"later")
+
+
+def test_the_policy_sees_the_upload_and_not_the_question():
+    response = asked(
+        uri="/files/caf%C3%A9%2Fx?a=%20b",
+        Content_Type="image/png",
+        X_Forwarded_Content_Length="5000000000",
+        X_Forwarded_For="192.0.2.1, 203.0.113.7",
+        X_Forwarded_Host="files.example",
+    )
+    assert response.json == {
+        "REQUEST_METHOD": "PUT",
+        "RAW_URI": "/files/caf%C3%A9%2Fx?a=%20b",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/files/caf\xc3\xa9/x",
+        "QUERY_STRING": "a=%20b",
+        "REMOTE_ADDR": "203.0.113.7",
+        "CONTENT_LENGTH": "5000000000",
+        "CONTENT_TYPE": "image/png",
+        "HTTP_HOST": "files.example",
+    }
+
+
+def test_a_chunked_upload_has_no_length():
+    fields = {"X_Forwarded_Transfer_Encoding": "chunked", "X_Forwarded_Content_Length": "1"}
+    seen = asked(**fields).json
+    assert seen["HTTP_TRANSFER_ENCODING"] == "chunked"
+    assert "CONTENT_LENGTH" not in seen
+    assert asked(policies.length_required(), **fields).status_int == 411
+    assert asked(policies.max_length(10), **fields).status_int == 204  # cut off where it is read
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "status"),
+    [
+        ("GET", {}, 204),
+        ("DELETE", {}, 204),
+        ("GET", {"X_Forwarded_Content_Length": "5"}, 409),
+        ("DELETE", {"X_Forwarded_Transfer_Encoding": "chunked"}, 409),
+        ("POST", {"X_Forwarded_Content_Length": "0"}, 204),
+        # Traefik does not say how long a body is.
+        ("PUT", {}, 409),
+        ("MKCOL", {}, 409),
+    ],
+)
+def test_the_policy_is_asked_about_requests_that_may_have_a_body(method, fields, status):
+    assert asked(method=method, **fields).status_int == status
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("X_Forwarded_Method", None),
+        ("X_Forwarded_Uri", None),
+        ("X_Forwarded_Uri", "files"),
+        ("X_Forwarded_Content_Length", "1,5000"),
+        ("X_Forwarded_Content_Length", "-1"),
+    ],
+)
+def test_a_question_that_says_too_little_is_400_and_the_policy_is_not_asked(field, value):
+    names = {"X_Forwarded_Method": "X-Forwarded-Method", "X_Forwarded_Uri": "X-Forwarded-Uri"}
+    response = asked(**{names.get(field, field): value})
+    assert response.status_int == 400
+    assert names.get(field, "X-Forwarded-Content-Length").encode() in response.body
+    assert b"5000" not in response.body
+
+
+def test_what_a_policy_puts_into_the_exits_is_done_when_it_has_answered():
+    over = []
+
+    def policy(environ):
+        environ["gunicorn_expect.exits"].callback(over.append, "over")
+
+    assert asked(policy).status_int == 204
+    assert over == ["over"]
+
+
+def test_a_policy_that_decides_nothing_or_reads_the_body_lets_nothing_in():
+    for policy in (lambda environ: True, lambda environ: environ["wsgi.input"].read()):
+        with pytest.raises((TypeError, AttributeError), match=r"bool|_BodyAtTheProxy"):
+            asked(policy)
+
+
+def test_it_is_made_of_a_policy():
+    with pytest.raises(TypeError, match="is no policy"):
+        policies.endpoint(413)
+    with pytest.raises(TypeError, match=r"write max_length\("):
+        policies.endpoint(policies.max_length)
+
+
+# On the wire.
+
+QUESTION = request(
+    *("GET /may-upload", "Connection: close", "X-Forwarded-Method: PUT"),
+    *("X-Forwarded-Uri: /files/x", "X-Forwarded-Content-Length: 11", "X-Forwarded-For: 192.0.2.9"),
+)
+
+#: The proxy is at 127.0.0.1, and says by the PROXY protocol that its client is at 203.0.113.7.
+TRUSTED = [
+    ("tcp", "127.0.0.1", True),
+    ("tcp", "127.0.0.0/8", True),
+    ("tcp", "192.0.2.9,203.0.113.7", False),
+    ("proxy-v1", "127.0.0.1", True),
+    ("proxy-v1", "203.0.113.7", False),
+    ("unix", "192.0.2.9", True),
+]
+
+
+@pytest.mark.parametrize(("transport", "trusted", "is_served"), TRUSTED)
+def test_it_serves_the_peer_of_the_socket_that_is_trusted(transport, trusted, is_served):
+    with (
+        Server(
+            "--forwarded-allow-ips", trusted, app="apps.asked:app", transport=transport
+        ) as server,
+        Client(server) as client,
+    ):
+        client.send(QUESTION)
+        head, body = client.receive_response()
+    if is_served:
+        assert head.startswith(b"HTTP/1.1 413 Content Too Large\r\n")
+    else:
+        assert head.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert b"forwarded_allow_ips" in body
+
+
+@pytest.mark.parametrize("worker", ["gunicorn_expect.GeventWorker", "gunicorn_expect.Sync", "sync"])
+def test_every_worker_of_ours_knows_the_peer(worker):
+    with Server(app="apps.asked:app", worker=worker) as server, Client(server) as client:
+        client.send(QUESTION)
+        head, _ = client.receive_response()
+        if worker == "sync":
+            server.wait_for_log("policies.endpoint needs one of gunicorn_expect's workers")
+    assert head.split()[1] == (b"500" if worker == "sync" else b"413")
