@@ -93,7 +93,7 @@ def _refusal(policy: Policy, environ: WSGIEnvironment) -> Refuse | None:
     trusts = environ.get(TRUSTS_KEY)
     if trusts is None:
         raise RuntimeError(
-            "policies.endpoint needs one of gunicorn_expect's workers: they know the peer of a socket"
+            "policies.endpoint needs one of gunicorn_expect's workers: they know the peer"
         )
     if not trusts(environ["gunicorn.socket"]):
         return Refuse(403, _TEXT, b"This endpoint serves the proxies in forwarded_allow_ips.\n")
