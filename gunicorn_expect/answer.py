@@ -21,7 +21,7 @@ from gunicorn_expect import host
 from gunicorn_expect.decision import EXITS_KEY, Proceed, Refuse, name_of, not_a_decision
 from gunicorn_expect.endpoint import TRUSTS_KEY
 from gunicorn_expect.errors import BodyError, ClientDisconnected
-from gunicorn_expect.exchange import NOBODY_WAITS, Exchange, Expectation
+from gunicorn_expect.exchange import NOBODY_WAITS, Expectation
 from gunicorn_expect.framing import DRAIN_SIZE
 from gunicorn_expect.plain import PlainHeads
 from gunicorn_expect.states import End, State
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gunicorn_expect.body import Reader
     from gunicorn_expect.counters import Counters
     from gunicorn_expect.decision import Policy
-    from gunicorn_expect.exchange import Wire
+    from gunicorn_expect.exchange import Exchange
     from gunicorn_expect.head import Limits
     from gunicorn_expect.settings import Settings
 
@@ -124,20 +124,6 @@ class Service:
             return host.is_trusted(self.cfg, sock.getpeername())
         except OSError:  # it is gone
             return False
-
-    def open_exchange(self, wire: Wire, request: Any, *, waits: bool) -> Exchange:
-        """Open the exchange of a request that has a body."""
-        counters = self.counters
-        if not counters.heard:
-            return Exchange(wire, waits=waits)
-        # Not the request itself: it has the exchange.
-        of = request.method, request.path, request.content_length
-        return Exchange(
-            wire,
-            waits=waits,
-            on_decided=partial(counters.decided, *of),
-            on_failed=counters.failed,
-        )
 
     def may_keep(self) -> bool:
         """Count a request; return whether the worker lets its connection be kept (any thread)."""

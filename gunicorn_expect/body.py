@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 import sys
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from gunicorn_expect.errors import BodyError
 from gunicorn_expect.fields import checked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from gunicorn_expect.exchange import Exchange
+    from gunicorn_expect.exchange import Exchange, Framing
+
+T = TypeVar("T")
 
 #: Bytes that are read ahead for small reads, and to find the end of a line.
 AHEAD: Final = 8192
@@ -34,6 +37,7 @@ class Reader(NamedTuple):
         return f"{self.module}.{self.function}, line {self.line}"
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Body:
     """The body of one request, as PEP 3333 describes ``wsgi.input``, and with ``readinto``.
 
@@ -48,16 +52,13 @@ class Body:
     BodyError, whose ``partial`` has the bytes that the call had taken before it failed.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
-        """Read the body of this exchange.
-
-        It sends 100 before the first byte is wanted, holds the turn of the reader, and knows
-        whether a read failed.
-        """
-        self._exchange = exchange
-        self._ahead = io.BytesIO()  # what was read and not given
-        #: The place that read first.
-        self.first_reader: Reader | None = None
+    _exchange: Exchange
+    """It sends 100 before the first byte is wanted, holds the turn of the reader, and knows whether
+    a read failed."""
+    _ahead: io.BytesIO = dataclasses.field(default_factory=io.BytesIO)
+    """What was read and not given."""
+    first_reader: Reader | None = None
+    """The place that read first."""
 
     # What the application may use (PEP 3333, and io.BufferedIOBase for the details).
 
@@ -216,34 +217,27 @@ class Body:
     def _next(self, size: int) -> bytes:
         """Read up to ``size`` bytes when nothing is ahead; ``b""`` at the end of the body."""
         if size > SMALL:
-            return self._more(size, whole=True)
+            return self._receive(lambda framing: framing.read(size, whole=True))
         self._read_ahead()
         return self._ahead.read(size)
 
     def _next_into(self, view: memoryview) -> int:
         if len(view) > SMALL:
-            return self._more_into(view)
+            return self._receive(lambda framing: framing.read_into(view))
         self._read_ahead()
         return self._ahead.readinto(view)
 
     def _read_ahead(self) -> None:
         """Read what is here of the body; wait if that is nothing."""
-        self._ahead = io.BytesIO(self._more(AHEAD))
+        self._ahead = io.BytesIO(self._receive(lambda framing: framing.read(AHEAD)))
 
-    def _more(self, size: int, *, whole: bool = False) -> bytes:
+    def _receive(self, take: Callable[[Framing], T]) -> T:
+        """Take what comes of the body. A failure is the exchange's, for every later read."""
         exchange = self._exchange
-        exchange.raise_failure()
+        if exchange.failure is not None:
+            exchange.raise_failure()
         try:
-            return (exchange.framing or exchange.open_body()).read(size, whole=whole)
-        except BaseException as error:
-            exchange.fail(error)
-            raise
-
-    def _more_into(self, view: memoryview) -> int:
-        exchange = self._exchange
-        exchange.raise_failure()
-        try:
-            return (exchange.framing or exchange.open_body()).read_into(view)
+            return take(exchange.framing or exchange.open_body())
         except BaseException as error:
             exchange.fail(error)
             raise

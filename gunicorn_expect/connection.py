@@ -21,13 +21,13 @@ from gunicorn_expect import host, streams
 from gunicorn_expect.answer import Answer
 from gunicorn_expect.body import Body
 from gunicorn_expect.errors import ClientDisconnected, MalformedBody
-from gunicorn_expect.exchange import UnknownExpectationError, expects_continue
+from gunicorn_expect.exchange import Exchange, UnknownExpectationError, expects_continue
 from gunicorn_expect.framing import Chunked, Sized
 from gunicorn_expect.head import Head, TooLargeError
 from gunicorn_expect.receiver import FILL_SIZE, Receiver
 from gunicorn_expect.response import Response
 from gunicorn_expect.states import End, State
-from gunicorn_expect.transport import DISCARD_SIZE, READ, WRITE, TLSTransport, Transport
+from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport
 
 if TYPE_CHECKING:
     import socket
@@ -35,18 +35,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from gunicorn_expect.answer import Service
-    from gunicorn_expect.exchange import Exchange
     from gunicorn_expect.fields import Headers
 
 #: Bytes of a head for one call: what gunicorn's own parser asks for.
 PIECE: Final = 8192
-
-#: Bytes of a file for one call, where sendfile(2) can't be used.
-FILE_PIECE: Final = 65536
-
-#: Seconds without progress in sending after which the body of the request is discarded, although
-#: the application might still have read it. A client that reads while it sends is never that slow.
-STUCK: Final = 1.0
 
 
 class Wants(enum.Enum):
@@ -102,7 +94,6 @@ class Connection:
         self._plain = service.plain_heads(server)
         self._proxy_info: Any = None
         self._receiver: Receiver | None = None
-        self._discards_after = math.inf
         self._is_lent = False  # the socket, to the application, as one that waits
         #: What is to be answered: a request with its exchange, if it has a body; or an error; or
         #: the first bytes of HTTP/2.
@@ -240,7 +231,9 @@ class Connection:
         if request.content_length == 0:
             request.body = request.body or io.BytesIO()
             return
-        self.exchange = self.service.open_exchange(self, request, waits=waits)
+        counters = self.service.counters
+        told = counters.of(request) if counters.heard else {}
+        self.exchange = Exchange(self, waits=waits, **told)
         request.body = Body(self.exchange)
         if waits and self._parser.behind:
             self.exchange.look()  # it has not waited
@@ -320,11 +313,9 @@ class Connection:
         may_follow = self.answer_once()
         behind = self._parser.behind
         if self._receiver is not None:
-            self._receiver.close()
-            behind = self._receiver.ahead + behind  # it is of the next request
+            behind = self._receiver.close() + behind  # it is of the next request
         # All of these lead back here: kept, they would be garbage.
-        self.request = self.exchange = self._receiver = None
-        self._discards_after = math.inf
+        self.request = self.exchange = self._receiver = self.transport.give_up_body = None
         self._parser.behind = b""
         if not may_follow:
             return Wants.END
@@ -364,7 +355,7 @@ class Connection:
             return False
         behind, self._parser.behind = self._parser.behind, b""
         try:
-            self.sendall(host.upgrade_response())
+            self.transport.sendall(host.upgrade_response())
         except OSError:
             return True
         streams.serve(self, behind, upgrade=(settings, self.request))
@@ -378,13 +369,21 @@ class Connection:
         """Return the response of a request, and its environ."""
         sock = self.transport.sock
         if request.environ is not None:
-            response = Response(request, self, self._cfg, exchange, on_start)
+            response = Response(request, self.transport, self._cfg, exchange, on_start)
             environ = request.environ.copy()
             environ["wsgi.input"] = request.body
-            environ["wsgi.early_hints"] = partial(host.send_early_hints, request, self, response)
+            environ["wsgi.early_hints"] = partial(
+                host.send_early_hints, request, self.transport, response
+            )
         else:
             response, environ = host.create(
-                request, self, self.peer, self.server, self._cfg, Response, (exchange, on_start)
+                request,
+                self.transport,
+                self.peer,
+                self.server,
+                self._cfg,
+                Response,
+                (exchange, on_start),
             )
             environ["wsgi.multithread"] = self.service.multithread
         environ["gunicorn.socket"] = sock
@@ -429,7 +428,7 @@ class Connection:
             timeout=settings.expect_body_timeout,
             min_rate=settings.expect_min_rate,
             waiting=self._waiting,
-            awaited=self.exchange is not None and self.exchange.state is State.PENDING,
+            awaited=self.exchange is not None and self.exchange.state is State.CONTINUED,
         )
         if length is not None:
             return Sized(self._receiver, length)
@@ -443,46 +442,10 @@ class Connection:
     def send_continue(self, headers: Headers) -> None:
         """Send the 100 at once. ClientDisconnected: nobody is there."""
         lines = ["HTTP/1.1 100 Continue", *map(": ".join, headers), "\r\n"]
-        self.transport.send_at_once()
         try:
-            self.sendall("\r\n".join(lines).encode("latin-1"))
+            self.transport.sendall("\r\n".join(lines).encode("latin-1"))
         except OSError as error:
             raise ClientDisconnected(f"the client is gone: {error}") from error
-
-    def discard_when_stuck(self, *, complete: bool) -> None:
-        """Throw away the body that comes, while the response can't be sent.
-
-        A client that will read its response when it has sent its body would otherwise wait for us
-        to read, and we for it.
-
-        Args:
-            complete: the response is, so that the application won't read any more.
-
-        """
-        self._discards_after = 0.0 if complete else STUCK
-
-    def sendall(self, data: bytes) -> None:
-        """Send all of this. OSError: the client is gone."""
-        sent = self.transport.send(data)
-        if sent < len(data):
-            self._send_slowly(memoryview(data)[sent:])
-
-    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> None:
-        """Send so much of a file. OSError: the client is gone."""
-        if self._discards_after == math.inf:
-            sock = self.transport.sock
-            timeout = sock.gettimeout()
-            sock.settimeout(None)  # sendfile(2) may wait; on gevent that is its own waiting
-            try:
-                sock.sendfile(file, offset, count)
-            finally:
-                sock.settimeout(timeout)
-            return
-        file.seek(offset)
-        left = math.inf if count is None else count
-        while left and (piece := file.read(int(min(left, FILE_PIECE)))):
-            self.sendall(piece)
-            left -= len(piece)
 
     def send_error(self, request: Any, error: BaseException) -> None:
         """Send what gunicorn answers for an error; nothing if that has to wait."""
@@ -491,21 +454,6 @@ class Connection:
             self.transport.send(answer)
         except OSError as gone:
             self.service.worker.log.debug("Failed to send error message: %s", gone)
-
-    def _send_slowly(self, data: memoryview) -> None:
-        moved = time.monotonic()
-        while data:
-            discards = self._discards_after - (time.monotonic() - moved)
-            ready = self.transport.wait(
-                WRITE if discards > 0 else WRITE | READ,
-                None if discards == math.inf else max(0.0, discards) or None,
-            )
-            if ready & WRITE or ready & ~(READ | WRITE):
-                sent = self.transport.send(data)
-                if sent:
-                    data, moved = data[sent:], time.monotonic()
-            if ready & READ:
-                self._discard_body()
 
     def send_late(self) -> None:
         """Answer a client whose head did not come in time (loop)."""
@@ -517,15 +465,6 @@ class Connection:
         """Send gunicorn's page for this status; nothing if that has to wait."""
         with contextlib.suppress(OSError):
             self.transport.send(host.error_page(status, reason))
-
-    def _discard_body(self) -> None:
-        exchange = self.exchange
-        if exchange is None or not exchange.give_up_body():
-            self._discards_after = math.inf  # a thread reads it
-        elif self.transport.receive(DISCARD_SIZE) == b"":
-            self._discards_after = math.inf  # the client sends no more
-        else:
-            self._discards_after = 0.0  # what comes now is lost anyway
 
 
 def _parse_trailers(request: Any, lines: bytes) -> None:

@@ -20,7 +20,8 @@ alone, or nothing. The counters, behind ``statsd_prefix``:
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gunicorn_expect.errors import BodyError
 from gunicorn_expect.states import State
@@ -46,6 +47,12 @@ class Counters:
         self._log = log
         #: Whether anybody hears of it.
         self.heard = log is not None
+
+    def of(self, request: Any) -> dict[str, Any]:
+        """Return what an exchange is to call, by name: the decision, and a failure, are told."""
+        # Not the request itself: it has the exchange.
+        head = request.method, request.path, request.content_length
+        return {"on_decided": partial(self.decided, *head), "on_failed": self.failed}
 
     def decided(self, method: str, path: str, length: int | None, exchange: Exchange) -> None:
         """Tell that an expectation was decided.

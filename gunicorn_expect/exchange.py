@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import math
 import threading
 import time
@@ -184,6 +185,7 @@ class Exchange:
             # they no longer wait for.
             self._look()
             self._happen(Event.READ, headers)
+            self._open_body()
 
     def open_body(self) -> Framing:
         """Return where the body comes from; the client does not wait any more."""
@@ -345,6 +347,7 @@ class Exchange:
             self.reading.release()
 
 
+@dataclasses.dataclass(eq=False, repr=False, slots=True)
 class Expectation:
     """The expectation of one request, ``environ["gunicorn_expect.expectation"]``.
 
@@ -352,11 +355,8 @@ class Expectation:
     ``%({gunicorn_expect.expectation}e)s``.
     """
 
-    __slots__ = ("_exchange",)
-
-    def __init__(self, exchange: Exchange | None = None) -> None:
-        """Be the face of this exchange; without one, nobody waits."""
-        self._exchange = exchange
+    _exchange: Exchange | None = None
+    """What this is the face of; without one, nobody waits."""
 
     @property
     def state(self) -> State:

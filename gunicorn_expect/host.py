@@ -69,7 +69,6 @@ _NAMES: Final = (
     "gunicorn.http.wsgi:Response.send_headers",
     "gunicorn.http.wsgi:Response._emit_body",
     "gunicorn.http.wsgi:Response.default_headers",
-    "gunicorn.http.wsgi:Response.should_close",
     "gunicorn.http.wsgi:Response.force_close",
     "gunicorn.http.wsgi:Response.write_file",
     "gunicorn.http.wsgi:Response.sendfile",
@@ -198,8 +197,10 @@ class Request(message.Request):
     body: Any
     #: Bytes of the body; None: it comes in chunks.
     content_length: int | None = 0
-    #: Of a plain head: what it says, as an environ.
+    #: Of a plain head: what it says, as an environ; and whether it is known to leave the connection
+    #: open, so that nobody has to look for a field that says otherwise.
     environ: dict[str, Any] | None = None
+    persists = False
 
     def should_close(self) -> bool:
         """Return whether the request ends the connection."""
@@ -344,6 +345,7 @@ class Parser:
         self.behind = source.take_buffered()
         request.content_length = getattr(request.body.reader, "length", None)
         request.environ = None  # `create` makes it
+        request.persists = False  # `should_close` tells
         return request, len(self.behind)
 
     def judge(self, data: bytes) -> None:

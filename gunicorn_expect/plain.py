@@ -122,6 +122,7 @@ class PlainHeads:
             req_number=number,
             content_length=length,
             environ=None if self._has_hook else environ,
+            persists=minor == "1" and "HTTP_CONNECTION" not in environ and not self._has_hook,
         )
         return request, data[end + 4 :]
 

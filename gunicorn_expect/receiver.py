@@ -292,13 +292,14 @@ class Receiver(Source):
         view[size : size + len(data)] = data
         return size + len(data)
 
-    def close(self) -> None:
-        """Leave the socket as it was."""
+    def close(self) -> bytes:
+        """Leave the socket as it was; return what was received and is not taken."""
         self._tick_after = self._fast_enough = math.inf
         if self._ticks:
             self._ticks = False
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _NO_TICK)
+        return self._ahead[self._taken :]
 
     def _let_the_kernel_wait(self) -> None:
         """Wait for the rest of the body in one call; of a large one, let no more of it come."""

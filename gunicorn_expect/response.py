@@ -37,6 +37,8 @@ class _Settling:
     upgrade: Any
     must_close: Any
     _omits_body: Any
+    req: Any
+    sock: Any
 
     #: The upload of its request; None: the request has no body.
     exchange: Exchange | None = None
@@ -120,7 +122,7 @@ class Response(_Settling, host.BaseResponse):
         exchange: Exchange | None,
         on_start: Callable[[], object],
     ) -> None:
-        """Begin without a status. What it calls ``sock`` has ``sendall`` and ``sendfile``."""
+        """Begin without a status. What gunicorn calls ``sock`` is the transport."""
         super().__init__(request, sock, cfg)
         self.exchange = exchange
         self.on_start = on_start
@@ -146,6 +148,13 @@ class Response(_Settling, host.BaseResponse):
             self.sent += size
             self._emit_body(data)
 
+    def should_close(self) -> bool:
+        """Return whether the connection ends with this response: what gunicorn's own returns."""
+        has_end = self.chunked or self._omits_body or self.response_length is not None
+        if self.must_close or not has_end:
+            return True
+        return not self.req.persists and bool(self.req.should_close())
+
     def send_headers(self) -> None:
         """Make the head; it goes out with the first piece of the body."""
         if self.headers_sent:
@@ -153,8 +162,7 @@ class Response(_Settling, host.BaseResponse):
         self.settle()
         self.closes = self.should_close()
         connection = "upgrade" if self.upgrade else "close" if self.closes else "keep-alive"
-        version: Any = self.req.version
-        major, minor = version
+        major, minor = self.req.version
         lines = [
             f"HTTP/{major}.{minor} {self.status}\r\nServer: {host.SERVER}\r\n"
             f"Date: {_http_date(int(time.time()))}\r\nConnection: {connection}\r\n"
@@ -193,8 +201,8 @@ class Response(_Settling, host.BaseResponse):
 
     def discard(self) -> None:
         """Let what is left of the body be thrown away, if the response can't be sent else."""
-        connection: Any = self.sock
-        connection.discard_when_stuck(complete=self.complete)
+        if self.exchange is not None:
+            self.sock.discard_when_stuck(self.exchange.give_up_body, complete=self.complete)
 
     def _send(self, data: bytes) -> None:
         head, self._head = self._head, b""

@@ -16,7 +16,7 @@ from gunicorn_expect import host
 from gunicorn_expect.answer import Answer
 from gunicorn_expect.body import Body
 from gunicorn_expect.errors import BodyTimeout, ClientDisconnected, ContentTooLarge
-from gunicorn_expect.exchange import UnknownExpectationError, expects_continue
+from gunicorn_expect.exchange import Exchange, UnknownExpectationError, expects_continue
 from gunicorn_expect.receiver import FILL_SIZE, Allowance, Receiver
 from gunicorn_expect.response import StreamResponse
 from gunicorn_expect.states import Rest
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gunicorn_expect.connection import Connection
-    from gunicorn_expect.exchange import Exchange
     from gunicorn_expect.fields import Headers
     from gunicorn_expect.settings import Settings
 
@@ -109,7 +108,8 @@ class Stream:
         ):
             service = self._conn.service
             frames = Frames(self._stream, self._http2, self._conn.transport, service.settings)
-            exchange = service.open_exchange(frames, request, waits=waits)
+            told = service.counters.of(request) if service.counters.heard else {}
+            exchange = Exchange(frames, waits=waits, **told)
             if waits and frames.have_come:
                 exchange.look()
             request.body = Body(exchange)

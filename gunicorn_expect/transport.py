@@ -10,13 +10,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import select
 import socket
 import ssl
 import sys
 import termios
 import threading
-from typing import Final
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: The most that is discarded at once: more than a Linux socket holds before it grows.
 DISCARD_SIZE: Final = 1024 * 1024
@@ -26,6 +31,13 @@ _DISCARD: Final = (socket.MSG_TRUNC if sys.platform == "linux" else 0) | socket.
 
 #: What `clear_tls_errors` makes TLS objects with.
 _CONTEXT: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+#: Bytes of a file for one call, where sendfile(2) can't be used.
+FILE_PIECE: Final = 65536
+
+#: Seconds without progress in sending after which the body of the request is discarded, although
+#: the application might still have read it. A client that reads while it sends is never that slow.
+STUCK: Final = 1.0
 
 READ: Final = select.POLLIN
 WRITE: Final = select.POLLOUT
@@ -42,6 +54,14 @@ class Transport:
         self.ended = False
         #: Whether the client was told that nothing follows.
         self.told = False
+        #: Tells whether the body that comes may be thrown away, to send a response that can't be
+        #: sent else; None: it may not.
+        self.give_up_body: Callable[[], bool] | None = None
+        self._discards_after = math.inf
+        # Nagle's algorithm would hold a short piece back while the last is not acknowledged.
+        # gunicorn asks for that on listening sockets, and Linux hands it down; not every system.
+        if sys.platform != "linux" and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def fileno(self) -> int:
         """Return the file number; -1 when it is closed."""
@@ -87,14 +107,68 @@ class Transport:
         ready = poller.poll(None if timeout is None else max(0.0, timeout) * 1000)
         return ready[0][1] if ready else 0
 
-    def send_at_once(self) -> None:
-        """Send each piece when it is given.
+    # A response. It waits.
 
-        Nagle's algorithm would hold a short one back while the last is not acknowledged. gunicorn
-        asks for this on listening sockets, and Linux hands it down; not every system does.
+    def sendall(self, data: bytes) -> None:
+        """Send all of this. OSError: the client is gone."""
+        sent = self.send(data)
+        if sent < len(data):
+            self._send_slowly(memoryview(data)[sent:])
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> None:
+        """Send so much of a file. OSError: the client is gone."""
+        if self.give_up_body is None:
+            timeout = self.sock.gettimeout()
+            self.sock.settimeout(None)  # sendfile(2) may wait; on gevent that is its own waiting
+            try:
+                self.sock.sendfile(file, offset, count)
+            finally:
+                self.sock.settimeout(timeout)
+            return
+        file.seek(offset)
+        left = math.inf if count is None else count
+        while left and (piece := file.read(int(min(left, FILE_PIECE)))):
+            self.sendall(piece)
+            left -= len(piece)
+
+    def discard_when_stuck(self, give_up_body: Callable[[], bool], *, complete: bool) -> None:
+        """Throw away the body that comes, while the response can't be sent.
+
+        A client that will read its response when it has sent its body would otherwise wait for us
+        to read, and we for it.
+
+        Args:
+            give_up_body: asked first, each time; False: somebody reads it.
+            complete: the response is, so that the application won't read any more.
+
         """
-        if sys.platform != "linux" and self.sock.family in (socket.AF_INET, socket.AF_INET6):
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.give_up_body = give_up_body
+        self._discards_after = 0.0 if complete else STUCK
+
+    def _send_slowly(self, data: memoryview) -> None:
+        moved = time.monotonic()
+        while data:
+            discards = math.inf
+            if self.give_up_body is not None:
+                discards = self._discards_after - (time.monotonic() - moved)
+            ready = self.wait(
+                WRITE if discards > 0 else WRITE | READ,
+                None if discards == math.inf else max(0.0, discards) or None,
+            )
+            if ready & WRITE or ready & ~(READ | WRITE):
+                sent = self.send(data)
+                if sent:
+                    data, moved = data[sent:], time.monotonic()
+            if ready & READ:
+                self._discard_body()
+
+    def _discard_body(self) -> None:
+        if self.give_up_body is None:
+            return
+        if not self.give_up_body() or self.receive(DISCARD_SIZE) == b"":
+            self.give_up_body = None  # a thread reads it, or the client sends no more
+        else:
+            self._discards_after = 0.0  # what comes now is lost anyway
 
     # The end.
 

@@ -189,9 +189,6 @@ class Client(Transport):
         """Return that time is up: what is not here won't come."""
         return 0
 
-    def send_at_once(self) -> None:
-        """Do nothing: it hears each piece when it is sent."""
-
     def send(self, data: bytes | memoryview) -> int:
         """Hear this: a whole interim response, or a piece of the final one."""
         match = None if self._response else INTERIM.match(data)

@@ -155,7 +155,8 @@ class Worker(base.Worker):
     def notify(self) -> None:
         """Tell the master that we live, and the metrics of how many connections (main thread)."""
         super().notify()
-        self.service.counters.connections(**self.connections())
+        if self.service.counters.heard:
+            self.service.counters.connections(**self.connections())
 
     def connections(self) -> dict[str, int]:
         """Return how many connections are open, wait for a request's head, and linger."""

@@ -286,9 +286,6 @@ class _Wire(Transport):
         self.sent.append(bytes(data))
         return len(data)
 
-    def send_at_once(self):
-        """Do nothing: each piece is there when it is sent."""
-
     def wait(self, events, timeout):
         if events & READ:
             self.arrive()

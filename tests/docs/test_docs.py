@@ -18,12 +18,12 @@ import gunicorn_expect
 from gunicorn_expect import (
     State,
     admission,
-    connection,
     exchange,
     framing,
     policies,
     receiver,
     settings,
+    transport,
 )
 from support import CHECKOUT, PATIENCE, TESTS
 from support.client import Client, waiting
@@ -153,7 +153,7 @@ NUMBERS = {
         receiver_allows(240, 24_000) == [31, 130]
     ),
     ("settings.md", "64 KiB, once for each place"): framing.DRAIN_SIZE == 64 * 1024,
-    ("how-it-works.md", "after one second without progress"): connection.STUCK == 1,
+    ("how-it-works.md", "after one second without progress"): transport.STUCK == 1,
     ("how-it-works.md", "is at most 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,
     ("how-it-works.md", "keeps arriving within 10 ms"): receiver.TICK == 0.01,
 }

@@ -41,7 +41,7 @@ def environ_of(environ):
 
 def attributes_of(request):
     # Nothing looks at the fragment; a plain target has none.
-    own = {"unreader", "body", "environ", "fragment"}
+    own = {"unreader", "body", "environ", "fragment", "persists"}
     return {name: value for name, value in vars(request).items() if name not in own}
 
 
@@ -67,6 +67,7 @@ def assert_same(data, cfg=None, **where):
     assert environ_of(request.environ) == environ_of(environ)
     assert request.environ.keys() >= environ.keys() - OF_THE_ANSWER
     assert attributes_of(request) == attributes_of(theirs)
+    assert not (request.persists and theirs.should_close())
 
 
 # What is plain.
