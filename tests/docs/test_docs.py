@@ -295,6 +295,14 @@ RUN = {
     ("deploy.md", "# cp gunicorn-expect.service gunicorn-expect.socket /etc/systemd/system/"): (
         "it installs units into the systemd of this machine; see realworld/test_systemd.py"
     ),
+    (
+        "deploy.md",
+        "$ UPLOAD_TOKEN=letmein docker compose --file examples/deploy/containers/compose.yaml "
+        "up --build",
+    ): "it needs Docker; see realworld/test_containers.py",
+    ("deploy.md", "$ kubectl create secret generic uploads --from-literal=token=letmein"): (
+        "it needs a cluster; see realworld/test_containers.py"
+    ),
     ("metrics.md", "# gunicorn.conf.py"): logs,
     ("metrics.md", "# tracing.py"): "frameworks/test_opentelemetry.py serves it",
     ("metrics.md", '127.0.0.1 "PUT /files/big.iso HTTP/1.1" 401 declined 0 0.000412'): (

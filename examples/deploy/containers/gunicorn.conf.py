@@ -1,0 +1,48 @@
+"""gunicorn in a container, behind a proxy in another one."""
+
+import os
+
+import gunicorn_expect
+from gunicorn_expect.policies import admission, first, max_length
+
+# With .checked, `gunicorn --check-config` looks at the expect_* settings, too.
+worker_class = gunicorn_expect.Worker.checked
+workers = int(os.environ.get("WEB_CONCURRENCY", "3"))
+# Applications that run at once, in each worker. Clients that are waited for take none.
+threads = 8
+bind = "0.0.0.0:8000"
+
+# Workers show that they live by touching a file. /dev/shm is memory in every container; on its
+# other file systems a busy disk can make a worker look dead.
+worker_tmp_dir = "/dev/shm"  # noqa: S108  not a file of ours in a shared folder
+# The file systems of the image are read-only, and nobody asks there.
+control_socket_disable = True
+
+# Only the proxy reaches this port, so its X-Forwarded-Proto is believed.
+forwarded_allow_ips = "*"
+# Longer than the proxy keeps an idle connection, so that it is the proxy that closes it: nginx
+# keeps it 60 s, HAProxy and Envoy as configured. It costs no thread.
+keepalive = 130
+# The time for uploads under way when the container stops. Docker's stop_grace_period and the
+# terminationGracePeriodSeconds of Kubernetes are longer.
+graceful_timeout = 60
+
+accesslog = "-"
+# What became of the expectation is the last word.
+access_log_format = (
+    '%({x-forwarded-for}i)s "%(r)s" %(s)s %(b)s %(M)sms %({gunicorn_expect.expectation}e)s'
+)
+
+# Seconds. A container that is killed does not free its places: they are free after so long.
+LONGEST_UPLOAD = 900
+
+# Before the application is asked: at most 5 GiB, announced or in chunks, and at most so many
+# uploads at once, of all workers in all containers together.
+expect_policy = first(
+    max_length(5 * 1024**3),
+    admission(
+        int(os.environ.get("UPLOAD_AT_ONCE", "100")),
+        storage=os.environ["UPLOAD_STORAGE"],
+        lease=LONGEST_UPLOAD,
+    ),
+)
