@@ -103,7 +103,8 @@ class Server:
         found = [self._process.pid]
         for pid in found:  # grows meanwhile
             for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                found += map(int, children.read_text("ascii").split())
+                with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+                    found += map(int, children.read_text("ascii").split())
         return found
 
     def cpu(self) -> float:

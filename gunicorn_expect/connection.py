@@ -13,7 +13,6 @@ import io
 import math
 import ssl
 import time
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,7 +59,7 @@ class Connection:
         sock: socket.socket,
         peer: Any,
         server: Any,
-        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+        waiting: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
         """Begin with a connection of which nothing was read.
 

@@ -18,7 +18,6 @@ import math
 import socket
 import struct
 import time
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from gunicorn_expect.errors import BodyError, BodyTimeout, ClientDisconnected
@@ -37,6 +36,11 @@ TICK: Final = 0.01
 
 _TICK: Final = struct.pack("ll", 0, int(TICK * 1_000_000))  # struct timeval
 _NO_TICK: Final = struct.pack("ll", 0, 0)
+
+#: Seconds for which a client that keeps up is waited for before its thread's place is lent: many
+#: answer a 100 within that, and to lend a place wakes another thread. A thousand clients a second
+#: that don't take one place with it.
+BRIEF: Final = 0.001
 
 #: Bytes received at once where more may follow than is wanted: a default Linux receive buffer is
 #: 128 KiB, and half of that is announced.
@@ -207,7 +211,7 @@ class Receiver(Source):
         *,
         timeout: float = 0,
         min_rate: float = 0,
-        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+        waiting: Callable[[], AbstractContextManager[object]] | None = None,
         ticks: bool = True,
         awaited: bool = False,
     ) -> None:
@@ -218,7 +222,8 @@ class Receiver(Source):
             ahead: bytes that were received behind the head.
             timeout: seconds to wait for the next bytes; 0: for ever.
             min_rate: with timeout the `Allowance` of all of them; 0: no limit.
-            waiting: entered while the client is waited for, by the thread that reads.
+            waiting: entered while the client is waited for, by the thread that reads; not for
+                `BRIEF`.
             ticks: whether the kernel may wait for the rest of a large body.
             awaited: the client begins to send only now, so that it has to be waited for.
 
@@ -231,16 +236,15 @@ class Receiver(Source):
         self._allowance.came = len(ahead)
         self._since = 0.0  # it was last heard of
         self._ticks = False
+        self._awaited = awaited
         #: Whether the rest came within a tick when a read last found too little here. A call that
         #: blocks is for a client that keeps up: the others are waited for without a place.
-        self._keeps_up = not awaited
+        self._keeps_up = True
         #: Bytes that buy a tick: if they come whole within one they need no clock.
         self._fast_enough = math.inf
         #: Bytes received, after which the kernel is to wait for the others.
-        self._tick_after: float = LARGE if ticks else math.inf
-        if awaited:
-            self._tick_after = -1  # from the first on
-        if sock.gettimeout() is not None:
+        self._tick_after: float = LARGE
+        if not ticks or sock.gettimeout() is not None:
             self._tick_after = math.inf  # it can't
 
     def here(self) -> int:
@@ -259,7 +263,11 @@ class Receiver(Source):
             self._let_the_kernel_wait()
         fast = whole and self._keeps_up and size >= self._fast_enough
         start = None if fast else time.monotonic()
-        received = self._receive(size, socket.MSG_WAITALL if whole else 0)
+        if self._awaited:
+            self._awaited = False
+            received = None
+        else:
+            received = self._receive(size, socket.MSG_WAITALL if whole else 0)
         if received is None or (whole and 0 < len(received) < size):
             if start is None:
                 start = time.monotonic() - TICK  # so long has the kernel waited
@@ -334,24 +342,33 @@ class Receiver(Source):
                 return data
             raise BlockingIOError(errno.EAGAIN, "nothing is here")
         pieces = [data]
+        brief = BRIEF if self._keeps_up and not self._ticks else 0
         self._keeps_up = False
         try:
-            self._since = self._note(len(data), start)
-            with self._waiting():
-                self._gather(pieces, size, whole=whole)
+            since = self._since = self._note(len(data), start)
+            if self._waiting is None:
+                self._gather(pieces, size, math.inf, whole=whole)
+            elif not self._gather(pieces, size, since + brief, whole=whole):
+                with self._waiting():
+                    self._gather(pieces, size, math.inf, whole=whole)
         except BodyError as error:
             error.partial = b"".join(pieces)
             raise
         self._keeps_up = self._since - start < TICK
         return b"".join(pieces)
 
-    def _gather(self, pieces: list[bytes], size: int, *, whole: bool) -> None:
-        """Wait for pieces until they are ``size`` bytes, or the client sends no more."""
+    def _gather(self, pieces: list[bytes], size: int, until: float, *, whole: bool) -> bool:
+        """Wait for pieces until they are ``size`` bytes, or the client sends no more.
+
+        Returns:
+            Whether that was so before a point in time.
+
+        """
         left = size - sum(map(len, pieces))
         nothing_is_here = not pieces[-1]
         while left and (whole or left == size):
-            if nothing_is_here:
-                self._wait()
+            if nothing_is_here and not self._wait(until):
+                return False
             piece = self._receive(left)
             nothing_is_here = piece is None
             if piece is not None:
@@ -360,14 +377,19 @@ class Receiver(Source):
                 left -= len(piece)
                 if not piece:
                     break
+        return True
 
-    def _wait(self) -> None:
-        """Wait for the next bytes. BodyTimeout: none came in time."""
+    def _wait(self, until: float) -> bool:
+        """Wait for the next bytes, and no longer; return whether they came. BodyTimeout: late."""
+        now = time.monotonic()
         limit = min(self.patience, self._allowance.left)
-        seconds = limit - (time.monotonic() - self._since)
+        seconds = limit - (now - self._since)
+        if until - now < seconds:
+            return until > now and bool(self._transport.wait(READ, until - now))
         timeout = None if limit == math.inf else seconds
         if seconds <= 0 or not self._transport.wait(READ, timeout):
             raise self._late(max(limit, time.monotonic() - self._since))
+        return True
 
     def _note(self, size: int, since: float) -> float:
         """Count bytes and the time that was waited for them; return the time now."""

@@ -14,7 +14,6 @@ import select
 import threading
 import time
 from collections import OrderedDict
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -352,7 +351,7 @@ class Loop:
                 return
             place = self._pool.place()
             lends = self._service.settings.expect_lend_threads
-            waiting = place.waiting if lends else nullcontext
+            waiting = place.waiting if lends else None
             conn = Connection(self._service, sock, peer, self._names[fd], waiting)
             conn.place = place
             self._connections[conn.fd] = conn

@@ -131,12 +131,16 @@ class Pool:
     def _start(self) -> None:
         """Let threads start what may start (with the lock). RuntimeError: no thread can be had."""
         while self._queued and self._running < self._size and (self._idle or self._hire()):
-            task, place = self._queued.popleft()
-            place.taken = True
-            if not place.readers:
-                self._running += 1
             self._idle -= 1
-            self._starting.put((task, place))
+            self._starting.put(self._take())
+
+    def _take(self) -> tuple[Callable[[], object], Place]:
+        """Take what is to start next (with the lock)."""
+        task, place = self._queued.popleft()
+        place.taken = True
+        if not place.readers:
+            self._running += 1
+        return task, place
 
     def _hire(self) -> bool:
         if self._threads >= self._most:
@@ -149,30 +153,25 @@ class Pool:
 
     def _work(self) -> None:
         """Run tasks until this thread is not needed any more."""
-        while True:
-            starting = self._starting.get()
-            if starting is None:
-                return
+        starting = self._starting.get()
+        while starting is not None:
             task, place = starting
             task()
-            if not self._end(place):
-                return
-            del task, place, starting  # they hold a connection
+            del task, starting  # they hold a connection
+            starting = self._next(place)
 
-    def _end(self, place: Place) -> bool:
-        """Return whether this thread is to wait for another task."""
+    def _next(self, ended: Place) -> tuple[Callable[[], object], Place] | None:
+        """Return what to run after a task that has ended here; None: this thread isn't needed."""
         with self._lock:
-            place.taken = False
-            if not place.readers:
+            ended.taken = False
+            if not ended.readers:
                 self._running -= 1
+            if self._queued and self._running < self._size:
+                return self._take()  # by this thread: another one would have to be woken
             # Threads that were started for a time of waiting end with it: as many stay as may
             # start a task at once.
-            may_start = self._queued and self._running < self._size
-            stays = self._idle < self._size and (not self._closed or bool(may_start))
-            if stays:
-                self._idle += 1
-            else:
+            if self._closed or self._idle >= self._size:
                 self._threads -= 1
-            if may_start:
-                self._start_what_is_queued()
-            return stays
+                return None
+            self._idle += 1
+        return self._starting.get()

@@ -9,7 +9,7 @@ import pytest
 
 from gunicorn_expect import BodyTimeout, ClientDisconnected
 from gunicorn_expect import receiver as receiver_module
-from gunicorn_expect.receiver import MOST, TICK, Receiver
+from gunicorn_expect.receiver import BRIEF, MOST, TICK, Receiver
 from gunicorn_expect.transport import READ
 from support import PATIENCE
 from support.socket_pairs import (
@@ -438,22 +438,26 @@ def test_a_call_blocks_only_for_a_client_that_keeps_up(ours, theirs, monkeypatch
         assert first_flags_of(1) == socket.MSG_WAITALL
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_a_client_that_begins_when_it_is_asked_to_is_waited_for_without_a_place(ours, theirs):
-    """Its first bytes are a round trip away; then it may be as fast as any other."""
+    """Its first bytes are a round trip away, and longer than that is lent what it takes."""
     waiting = WaitCounter()
-    with PacedClient(ours, theirs, [b"12"]) as client, Flags(fileno=ours.detach()) as sock:
-        client.ours = sock
+    with PacedClient(ours, theirs, [b"12"]) as client:
+        client.pace = 20 * BRIEF
+        receiver = Receiver(transport_of(ours), waiting=waiting, awaited=True)
+        assert receiver.receive(2, whole=True) == b"12"
+    assert waiting.entered == waiting.left == 1
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_client_that_sends_as_soon_as_it_is_asked_costs_one_call_and_no_place(ours, theirs):
+    waiting = WaitCounter()
+    theirs.sendall(b"12")
+    with Flags(fileno=ours.detach()) as sock:
         sock.seen = []
         receiver = Receiver(transport_of(sock), waiting=waiting, awaited=True)
-        client.pace = TICK / 2
         assert receiver.receive(2, whole=True) == b"12"
-        assert sock.seen[0] == socket.MSG_DONTWAIT
-        assert waiting.entered == waiting.left == 1
-        sock.seen.clear()
-        theirs.sendall(b"34")  # small as it is: the kernel may wait for all that it sends
-        assert receiver.receive(2, whole=True) == b"34"
-        assert sock.seen == [socket.MSG_WAITALL]
+        assert sock.seen == [socket.MSG_DONTWAIT]
+    assert waiting.entered == 0
 
 
 @pytest.mark.parametrize("whole", [False, True])
