@@ -25,7 +25,7 @@ from gunicorn_expect.exchange import NOBODY_WAITS, Expectation
 from gunicorn_expect.framing import DRAIN_SIZE
 from gunicorn_expect.plain import PlainHeads
 from gunicorn_expect.states import End, State
-from gunicorn_expect.transport import DISCARD_SIZE
+from gunicorn_expect.transport import DISCARD_SIZE, wait_by_poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sized
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gunicorn_expect.exchange import Exchange
     from gunicorn_expect.head import Limits
     from gunicorn_expect.settings import Settings
+    from gunicorn_expect.transport import Wait
 
 KEY: Final = "gunicorn_expect.expectation"
 
@@ -104,6 +105,8 @@ class Service:
     """The places in the application that were warned about."""
     slow_inline_told: bool = False
     told_of_a_lost_body: bool = False
+    wait: Wait = wait_by_poll
+    """Waits for a connection; other greenlets run meanwhile."""
     scrap: bytearray = dataclasses.field(default_factory=lambda: bytearray(DISCARD_SIZE))
     """Takes what is thrown away, of any connection: nobody reads it."""
     _plain: dict[Any, PlainHeads | None] = dataclasses.field(default_factory=dict)
@@ -183,6 +186,7 @@ class Answer:
             return False
         refusal = self._ask_inline(service.inline)
         if refusal is None:
+            self._response, self._environ = None, {}  # both lead back here: that would be garbage
             return False
         self.run(refusal)
         return True
@@ -190,9 +194,12 @@ class Answer:
     def _ask_inline(self, policy: Policy) -> Refuse | None:
         start = time.monotonic()
         try:
-            _, environ = self._way.create(self._request, self._exchange, self._started)
-            environ["wsgi.input"] = _Withheld()
+            response, environ = self._way.create(self._request, self._exchange, self._started)
+            if self._request.environ is not None:  # else a hook may change the request first
+                self._response, self._environ = response, environ
+            body, environ["wsgi.input"] = environ["wsgi.input"], _Withheld()
             decision = policy(environ)
+            environ["wsgi.input"] = body
         except Exception:  # noqa: BLE001  it fails again on a thread, and is answered there
             return None
         self._notice(time.monotonic() - start)
@@ -219,8 +226,11 @@ class Answer:
         try:
             service.cfg.pre_request(service.worker, self._request)
             begun = datetime.datetime.now()  # noqa: DTZ005  gunicorn's own, for its access log
-            self._response, environ = self._way.create(self._request, exchange, self._started)
-            self._environ = environ
+            if self._response is None:
+                self._response, self._environ = self._way.create(
+                    self._request, exchange, self._started
+                )
+            environ = self._environ
             if not service.may_keep():
                 self._response.force_close()
             environ[TRUSTS_KEY] = service.trusts
@@ -231,21 +241,21 @@ class Answer:
                 environ["wsgi.early_hints"] = partial(
                     _send_settled_hints, exchange, environ["wsgi.early_hints"]
                 )
-            if exchange is None or service.policy is None:
+            if exchange is None or service.policy is None or refusal is not None:
                 end = self._respond(refusal, begun, None)
             else:
-                end = self._respond_by_policy(refusal, begun)
+                end = self._respond_by_policy(begun)
         except BaseException as error:  # noqa: BLE001  what ends a worker is raised again
             self._fail(error)
             return End.LINGER
         self._finish()
         return end
 
-    def _respond_by_policy(self, refusal: Refuse | None, begun: datetime.datetime) -> End:
+    def _respond_by_policy(self, begun: datetime.datetime) -> End:
         """Respond; then what the policy wants done when the upload is over."""
         exits = self._environ[EXITS_KEY] = contextlib.ExitStack()
         try:
-            end = self._respond(refusal, begun, exits)
+            end = self._respond(None, begun, exits)
         except BaseException:
             # What it returns is ignored: nothing that the policy has put there hides an error.
             exits.__exit__(*sys.exc_info())

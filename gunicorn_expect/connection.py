@@ -74,7 +74,7 @@ class Connection:
         self.service = service
         self.peer = peer
         self.server = server
-        self.transport = Transport(sock)
+        self.transport = Transport(sock, service.wait)
         self.fd = sock.fileno()
         #: Of the loop: whether its poller knows the connection, and its place among the threads.
         self.is_registered = False
@@ -121,7 +121,8 @@ class Connection:
             return Wants.END
 
     def _begin_tls(self) -> Wants:
-        self.transport = TLSTransport(host.wrap_tls(self.transport.sock, self._cfg))
+        sock = host.wrap_tls(self.transport.sock, self._cfg)
+        self.transport = TLSTransport(sock, self.service.wait)
         self._step = Connection._shake_hands
         return self._shake_hands()
 

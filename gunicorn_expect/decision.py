@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import http
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -175,11 +176,16 @@ def shown(value: object) -> str:
 
 def _status_line(status: Any) -> str:
     """Give a status with its reason phrase: boto3 fails on a response without one."""
-    code, _, reason = str(status).partition(" ")
     if isinstance(status, bool) or not isinstance(status, int | str):
         raise ValueError(
             f"a status is an int or a str such as '413 Content Too Large', not {shown(status)}"
         )
+    return _with_reason(str(status))
+
+
+@functools.lru_cache  # a policy has a few of them
+def _with_reason(status: str) -> str:
+    code, _, reason = status.partition(" ")
     if not (len(code) == 3 and code.isascii() and code.isdigit()):
         raise ValueError(
             "a status begins with three digits, as in '413 Content Too Large'; this one does not"

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Wait = Callable[[socket.socket, int, float | None], int]
+
 #: The most that is discarded at once: more than a Linux socket holds before it grows.
 DISCARD_SIZE: Final = 1024 * 1024
 
@@ -43,12 +45,31 @@ READ: Final = select.POLLIN
 WRITE: Final = select.POLLOUT
 
 
+def wait_by_poll(sock: socket.socket, events: int, timeout: float | None) -> int:
+    """Wait until a socket is ready for one of these; return for which, 0: time is up.
+
+    Args:
+        sock: it may be closed meanwhile.
+        events: `READ`, `WRITE`, or both.
+        timeout: seconds; None: for ever.
+
+    """
+    poller = select.poll()  # of this wait: another thread may wait for the other direction
+    try:
+        poller.register(sock, events)
+    except ValueError:
+        return events  # closed by its owner: the next call tells
+    ready = poller.poll(None if timeout is None else max(0.0, timeout) * 1000)
+    return ready[0][1] if ready else 0
+
+
 class Transport:
     """A plain connection."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Take over a socket; it may be a blocking one."""
+    def __init__(self, sock: socket.socket, wait: Wait = wait_by_poll) -> None:
+        """Take over a socket; it may be a blocking one. It is waited for by this function."""
         self.sock = sock
+        self._wait = wait
         #: Whether nothing more is read but to be thrown away: a thread that still reads gets an
         #: error, and never bytes of the connection that has this one's file number next.
         self.ended = False
@@ -99,13 +120,7 @@ class Transport:
             timeout: seconds; None: for ever.
 
         """
-        poller = select.poll()  # of this wait: another thread may wait for the other direction
-        try:
-            poller.register(self.sock, events)
-        except ValueError:
-            return events  # closed by its owner: the next call tells
-        ready = poller.poll(None if timeout is None else max(0.0, timeout) * 1000)
-        return ready[0][1] if ready else 0
+        return self._wait(self.sock, events, timeout)
 
     # A response. It waits.
 
@@ -239,9 +254,9 @@ class TLSTransport(Transport):
 
     sock: ssl.SSLSocket
 
-    def __init__(self, sock: ssl.SSLSocket) -> None:
+    def __init__(self, sock: ssl.SSLSocket, wait: Wait = wait_by_poll) -> None:
         """Take over a socket, whose handshake may still be to come."""
-        super().__init__(sock)
+        super().__init__(sock, wait)
         sock.settimeout(0)
         self._lock = threading.Lock()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import collections
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect.answer import OnExit
 from gunicorn_expect.connection import Connection, Wants
+from gunicorn_expect.transport import READ, WRITE, wait_by_poll
 from gunicorn_expect.workers import base
 from gunicorn_expect.workers.loop import NO_ROOM
 
@@ -18,6 +19,7 @@ try:
     import gevent  # type: ignore[import-untyped]  # isort: skip
     from gevent.pool import Pool  # type: ignore[import-untyped]
     from gevent.server import StreamServer  # type: ignore[import-untyped]
+    from gevent.socket import wait_read, wait_write  # type: ignore[import-untyped]
 except (ImportError, RuntimeError) as error:
     raise RuntimeError(
         f"gunicorn_expect.GeventWorker needs the extra gunicorn-expect[gevent]: {error}"
@@ -26,6 +28,22 @@ except (ImportError, RuntimeError) as error:
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+
+
+#: How gevent waits for one event.
+_WAITS: Final = {READ: wait_read, WRITE: wait_write}
+
+
+def wait(sock: socket.socket, events: int, timeout: float | None) -> int:
+    """Wait as `wait_by_poll`. With gevent's own poll that takes an event and a set each time."""
+    wait_for = _WAITS.get(events)
+    if wait_for is None or sock.fileno() < 0 or (timeout is not None and timeout <= 0):
+        return wait_by_poll(sock, events, timeout)
+    try:
+        wait_for(sock.fileno(), timeout)
+    except TimeoutError:
+        return 0
+    return events
 
 
 class Server(StreamServer):  # type: ignore[misc]  # gevent has no types
@@ -68,6 +86,7 @@ class Worker(base.Worker, ggevent.GeventWorker):
     def run(self) -> None:
         """Serve until the worker ends (main greenlet)."""
         self.begin()
+        self.service.wait = wait
         self._lingering: collections.OrderedDict[Connection, Any] = collections.OrderedDict()
         self._pools: list[Any] = []
         self._answering = 0

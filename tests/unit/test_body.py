@@ -33,6 +33,7 @@ from gunicorn_expect.receiver import Receiver
 from gunicorn_expect.states import End
 from support import PATIENCE
 from support.chunks import in_chunks
+from support.garbage import no_garbage_of
 from support.socket_pairs import (
     KINDS,
     PacedClient,
@@ -428,17 +429,12 @@ def test_a_body_that_has_failed_holds_no_buffer(ours, theirs):
 
 
 def test_a_body_that_has_failed_is_no_garbage(ours, theirs):
-    gc.collect()
-    gc.disable()
-    try:
+    with no_garbage_of(Body):
         body = failed(ours, theirs)
         for _ in range(2):
             with pytest.raises(ClientDisconnected):
                 body.read()
         del body
-        assert [x for x in gc.get_objects() if isinstance(x, Body)] == []
-    finally:
-        gc.enable()
 
 
 @pytest.mark.parametrize("answered", [False, True])

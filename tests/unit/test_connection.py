@@ -1,6 +1,5 @@
 """One connection, from its head to what becomes of it: a pair of sockets, and gunicorn's parser."""
 
-import gc
 import socket
 import struct
 
@@ -9,10 +8,11 @@ import pytest
 from gunicorn_expect import ClientDisconnected, Expectation, MalformedBody, State, host, receiver
 from gunicorn_expect.connection import Connection, Wants
 from gunicorn_expect.counters import Counters
-from gunicorn_expect.exchange import NOBODY_WAITS, Exchange
+from gunicorn_expect.exchange import Exchange
 from gunicorn_expect.receiver import Receiver
 from support.client import request, waiting
 from support.connections import answered, connection, service
+from support.garbage import no_garbage_of
 from support.socket_pairs import connected
 
 LENGTH = "Content-Length: 5"
@@ -215,21 +215,15 @@ def test_the_body_of_a_request_that_was_refused_can_not_be_read_when_it_has_ende
 
 @pytest.mark.parametrize("application", [refusing, reading])
 def test_nothing_of_a_request_is_left_to_the_garbage_collector(served, certificates):
-    gc.collect()
-    gc.disable()
-    try:
-        with connected("unix", certificates) as (ours, theirs):
-            theirs.sendall(HEAD + b"hello")
-            conn = connection(served, ours)
-            assert conn.wait_for_head(5)
-            _, answer = answered(conn, theirs)
-            assert answer.startswith(b"HTTP/1.1 ")
-            conn.transport.close()
-            del conn
-        kinds = (Connection, host.Request, Exchange, Expectation, Receiver)
-        assert [x for x in gc.get_objects() if type(x) in kinds and x is not NOBODY_WAITS] == []
-    finally:
-        gc.enable()
+    kinds = (Connection, host.Request, Exchange, Expectation, Receiver)
+    with no_garbage_of(*kinds), connected("unix", certificates) as (ours, theirs):
+        theirs.sendall(HEAD + b"hello")
+        conn = connection(served, ours)
+        assert conn.wait_for_head(5)
+        _, answer = answered(conn, theirs)
+        assert answer.startswith(b"HTTP/1.1 ")
+        conn.transport.close()
+        del conn
 
 
 # Waiting in place.
