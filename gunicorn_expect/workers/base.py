@@ -56,8 +56,13 @@ class Worker(base.Worker):
     _must_go = False
     _notified = 0.0
 
+    def __init_subclass__(cls) -> None:
+        """Name the worker as ``-k`` does: gunicorn logs the name of a class without its module."""
+        super().__init_subclass__()
+        cls.__name__ = vars(cls).get("path", cls.__name__)
+
     @classmethod
-    def checked(cls) -> type[Worker] | str:
+    def checked(cls) -> type[Worker]:
         """Be the ``worker_class`` of a configuration file, and check its ``expect_*`` names.
 
         ``worker_class = gunicorn_expect.Worker.checked``: gunicorn calls it when it has read the
@@ -76,9 +81,7 @@ class Worker(base.Worker):
                 except settings.BadSettingError as error:
                     # gunicorn would print this method first, as an invalid value.
                     raise SystemExit(f"Error: {error}") from None
-        # gunicorn's log names the worker by this, and a class by its last name alone.
-        path: str | None = vars(cls).get("path")
-        return path or cls
+        return cls
 
     @classmethod
     def check_config(cls, cfg: Config, log: glogging.Logger) -> None:  # noqa: ARG003  gunicorn's

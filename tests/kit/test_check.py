@@ -157,9 +157,10 @@ def test_gunicorn_says_all_that_is_wrong_when_it_starts(tmp_path):
     assert all(line.startswith("Error: ") for line in errors)
 
 
+@pytest.mark.parametrize("way", ["", ".checked"], ids=["class", "checked"])
 @pytest.mark.parametrize("name", ["Worker", "GeventWorker", "Sync"])
-def test_the_checked_worker_is_named_in_gunicorns_log(tmp_path, name):
-    text = f"import gunicorn_expect\nworker_class = gunicorn_expect.{name}.checked\n"
+def test_a_worker_that_a_file_gives_as_a_class_is_named_in_gunicorns_log(tmp_path, name, way):
+    text = f"import gunicorn_expect\nworker_class = gunicorn_expect.{name}{way}\n"
     tmp_path.joinpath("some.py").write_text(text, "utf-8")
     command = ("gunicorn", "-c", "some.py", "apps.router:app")
     path = os.pathsep.join(map(str, (TESTS, CHECKOUT)))
