@@ -43,7 +43,7 @@ test: $(VENV)/dev $(VENV)/fast $(GUNICORNS) $(CORPUS) $(FRAMEWORKS)
 	$(BIN)/pytest $(PARALLEL)
 
 test-all: $(VENV)/dev $(VENV)/fast $(GUNICORNS) $(CORPUS) $(FRAMEWORKS)
-	$(BIN)/pytest $(PARALLEL) --matrix wide
+	$(BIN)/pytest $(PARALLEL) --matrix all
 
 matrix: $(VENV)/dev $(GUNICORNS)
 	$(NOX) $(CELLS)
