@@ -81,6 +81,13 @@ def test_the_version_is_the_same_everywhere(built):
     assert re.search(r"^## (\S+?),", changes, re.MULTILINE)[1] == version
 
 
+def test_the_classifiers_are_the_pythons_that_make_matrix_has_tried():
+    page = CHECKOUT.joinpath("docs/compatibility.md").read_text("utf-8")
+    setup = CHECKOUT.joinpath("setup.cfg").read_text("utf-8")
+    tried = re.findall(r"^\| newest \| (3\.\d+)\.", page, re.MULTILINE)
+    assert re.findall(r"^    .* :: Python :: (3\.\d+)$", setup, re.MULTILINE) == tried
+
+
 @pytest.fixture(scope="module")
 def installed(built, tmp_path_factory):
     """An environment that has the wheel and what it needs, and nothing else."""
