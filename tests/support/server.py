@@ -75,6 +75,7 @@ class Server:
         ]
         self.board = Switchboard()
         self.lines = []
+        self._log_ended = False
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             command,
@@ -138,9 +139,8 @@ class Server:
             return next(filter(None, (re.search(pattern, x) for x in self.lines[start:])), None)
 
         with self._changed:
-            match = self._changed.wait_for(
-                lambda: found() or self.process.poll() is not None, PATIENCE
-            )
+            # A process has ended before all that it wrote was read.
+            match = self._changed.wait_for(lambda: found() or self._log_ended, PATIENCE)
             match = found() or match
         if not isinstance(match, re.Match):
             log = "\n".join(self.lines)
@@ -159,4 +159,5 @@ class Server:
                 self.lines.append(line.rstrip("\n"))
                 self._changed.notify_all()
         with self._changed:
+            self._log_ended = True
             self._changed.notify_all()
