@@ -1,0 +1,5 @@
+"""Radicale looks at max_content_length only in its own server: here a policy does."""
+
+from gunicorn_expect.policies import max_length
+
+expect_policy = max_length(20_000_000)

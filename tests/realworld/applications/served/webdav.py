@@ -1,0 +1,13 @@
+"""WsgiDAV with one folder and one user, and else as it comes."""
+
+import os
+
+from wsgidav.wsgidav_app import WsgiDAVApp
+
+app = WsgiDAVApp(
+    {
+        "provider_mapping": {"/": os.environ["FOLDER"]},
+        "simple_dc": {"user_mapping": {"*": {"ada": {"password": "letmein"}}}},
+        "verbose": 1,
+    }
+)
