@@ -95,14 +95,7 @@ class PlainHeads:
         length = _body_length(environ, minor)
         if headers is None or scheme is None or length == NOT_PLAIN:
             return None
-        path, _, query = target.partition("?")
-        environ["REQUEST_METHOD"] = method
-        environ["RAW_URI"] = target
-        environ["PATH_INFO"] = (
-            path if "%" not in path else urllib.parse.unquote_to_bytes(path).decode("latin-1")
-        )
-        environ["QUERY_STRING"] = query
-        environ["SERVER_PROTOCOL"] = "HTTP/1." + minor
+        path, query = _put_target(environ, method, target, minor)
         environ["wsgi.url_scheme"] = scheme
         self._put_addresses(environ, peer, scheme)
         request = host.Request.__new__(host.Request)
@@ -175,6 +168,19 @@ class PlainHeads:
             server = [*name.split(":"), port] if name else (server, "")
         environ["SERVER_NAME"] = server[0]
         environ["SERVER_PORT"] = str(server[1])
+
+
+def _put_target(environ: WSGIEnvironment, method: str, target: str, minor: str) -> tuple[str, str]:
+    """Put the request line into an environ; return path and query."""
+    path, _, query = target.partition("?")
+    environ["REQUEST_METHOD"] = method
+    environ["RAW_URI"] = target
+    environ["PATH_INFO"] = (
+        path if "%" not in path else urllib.parse.unquote_to_bytes(path).decode("latin-1")
+    )
+    environ["QUERY_STRING"] = query
+    environ["SERVER_PROTOCOL"] = "HTTP/1." + minor
+    return path, query
 
 
 def _body_length(environ: WSGIEnvironment, minor: str) -> int | None:
