@@ -25,7 +25,7 @@ from gunicorn_expect.exchange import NOBODY_WAITS, Expectation
 from gunicorn_expect.framing import DRAIN_SIZE
 from gunicorn_expect.plain import PlainHeads
 from gunicorn_expect.states import End, State
-from gunicorn_expect.transport import DISCARD_SIZE, wait_by_poll
+from gunicorn_expect.transport import DISCARD_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sized
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from gunicorn_expect.exchange import Exchange
     from gunicorn_expect.head import Limits
     from gunicorn_expect.settings import Settings
-    from gunicorn_expect.transport import Wait
 
 KEY: Final = "gunicorn_expect.expectation"
 
@@ -105,8 +104,6 @@ class Service:
     """The places in the application that were warned about."""
     slow_inline_told: bool = False
     told_of_a_lost_body: bool = False
-    wait: Wait = wait_by_poll
-    """Waits for a connection; other greenlets run meanwhile."""
     scrap: bytearray = dataclasses.field(default_factory=lambda: bytearray(DISCARD_SIZE))
     """Takes what is thrown away, of any connection: nobody reads it."""
     _plain: dict[Any, PlainHeads | None] = dataclasses.field(default_factory=dict)

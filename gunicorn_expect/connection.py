@@ -26,7 +26,7 @@ from gunicorn_expect.head import Head, TooLargeError
 from gunicorn_expect.receiver import FILL_SIZE, Receiver
 from gunicorn_expect.response import Response
 from gunicorn_expect.states import End, State
-from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport
+from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport, wait_by_poll
 
 if TYPE_CHECKING:
     import socket
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from gunicorn_expect.answer import Service
     from gunicorn_expect.fields import Headers
+    from gunicorn_expect.transport import Wait
 
 #: Bytes of a head for one call: what gunicorn's own parser asks for.
 PIECE: Final = 8192
@@ -60,6 +61,7 @@ class Connection:
         peer: Any,
         server: Any,
         waiting: Callable[[], AbstractContextManager[object]] | None = None,
+        wait: Wait = wait_by_poll,
     ) -> None:
         """Begin with a connection of which nothing was read.
 
@@ -69,17 +71,19 @@ class Connection:
             peer: the address of the client.
             server: the address of the listener.
             waiting: entered while the client is waited for, by the thread that reads its body.
+            wait: how it is waited for.
 
         """
         self.service = service
         self.peer = peer
         self.server = server
-        self.transport = Transport(sock, service.wait)
+        self.transport = Transport(sock, wait)
         self.fd = sock.fileno()
         #: Of the loop: whether its poller knows the connection, and its place among the threads.
         self.is_registered = False
         self.place: Any = None
         self._waiting = waiting
+        self._wait = wait
         self._cfg = service.cfg
         # Functions, not methods of this connection: it must not be garbage that leads to itself.
         self._step = Connection._begin_tls if self._cfg.is_ssl else Connection._receive
@@ -122,7 +126,7 @@ class Connection:
 
     def _begin_tls(self) -> Wants:
         sock = host.wrap_tls(self.transport.sock, self._cfg)
-        self.transport = TLSTransport(sock, self.service.wait)
+        self.transport = TLSTransport(sock, self._wait)
         self._step = Connection._shake_hands
         return self._shake_hands()
 

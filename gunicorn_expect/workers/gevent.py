@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect.answer import OnExit
 from gunicorn_expect.connection import Connection, Wants
-from gunicorn_expect.transport import READ, WRITE, wait_by_poll
+from gunicorn_expect.transport import READ, WRITE, closed, wait_by_poll
 from gunicorn_expect.workers import base
 from gunicorn_expect.workers.loop import NO_ROOM
 
@@ -17,33 +18,59 @@ try:
     from gunicorn.workers import ggevent  # first: it says which gevent it needs
 
     import gevent  # type: ignore[import-untyped]  # isort: skip
+    from gevent import socket as gevent_socket
     from gevent.pool import Pool  # type: ignore[import-untyped]
     from gevent.server import StreamServer  # type: ignore[import-untyped]
-    from gevent.socket import wait_read, wait_write  # type: ignore[import-untyped]
 except (ImportError, RuntimeError) as error:
     raise RuntimeError(
         f"gunicorn_expect.GeventWorker needs the extra gunicorn-expect[gevent]: {error}"
     ) from error
+
+#: The events of a libev watcher.
+_OF_LIBEV: Final = {READ: 1, WRITE: 2}
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
 
-#: How gevent waits for one event.
-_WAITS: Final = {READ: wait_read, WRITE: wait_write}
+class Waiter:
+    """Waits for one connection, as `wait_by_poll`, and other greenlets run meanwhile.
 
+    Its watchers stay: for each wait, gevent's own poll makes an event, a set and a watcher, and
+    libev tells the kernel of each watcher.
+    """
 
-def wait(sock: socket.socket, events: int, timeout: float | None) -> int:
-    """Wait as `wait_by_poll`. With gevent's own poll that takes an event and a set each time."""
-    wait_for = _WAITS.get(events)
-    if wait_for is None or sock.fileno() < 0 or (timeout is not None and timeout <= 0):
-        return wait_by_poll(sock, events, timeout)
-    try:
-        wait_for(sock.fileno(), timeout)
-    except TimeoutError:
-        return 0
-    return events
+    def __init__(self) -> None:
+        """Begin without watchers."""
+        self._hub = gevent.get_hub()
+        self._watchers: dict[int, Any] = {}
+
+    def __call__(self, sock: socket.socket, events: int, timeout: float | None) -> int:
+        """Wait until the socket is ready for one of these; return for which, 0: time is up."""
+        at_once = timeout is not None and timeout <= 0
+        if events not in _OF_LIBEV or at_once or sock.fileno() < 0 or self._is_elsewhere():
+            return wait_by_poll(sock, events, timeout)
+        watcher = self._watchers.get(events)
+        if watcher is None:
+            watcher = self._hub.loop.io(sock.fileno(), _OF_LIBEV[events])
+            self._watchers[events] = watcher
+        elif watcher.callback is not None:  # a greenlet of the application waits for the same
+            return wait_by_poll(sock, events, timeout)
+        try:
+            gevent_socket.wait(watcher, timeout)
+        except TimeoutError:
+            return 0
+        return events
+
+    def close(self) -> None:
+        """Forget the connection, which is closed; who still waits for it gets an error."""
+        for watcher in self._watchers.values():
+            self._hub.cancel_wait(watcher, closed(), close_watcher=True)
+
+    def _is_elsewhere(self) -> bool:
+        """Return whether this runs in a thread of the application's, which has a hub of its own."""
+        return gevent.get_hub() is not self._hub
 
 
 class Server(StreamServer):  # type: ignore[misc]  # gevent has no types
@@ -86,7 +113,6 @@ class Worker(base.Worker, ggevent.GeventWorker):
     def run(self) -> None:
         """Serve until the worker ends (main greenlet)."""
         self.begin()
-        self.service.wait = wait
         self._lingering: collections.OrderedDict[Connection, Any] = collections.OrderedDict()
         self._pools: list[Any] = []
         self._answering = 0
@@ -130,14 +156,15 @@ class Worker(base.Worker, ggevent.GeventWorker):
     def _serve(self, pool: Any, name: Any, client: socket.socket, peer: Any) -> None:
         """Serve a connection from its accept to its end (greenlet of the pool)."""
         client.settimeout(0)  # gevent's sockets would wait by themselves
-        conn = Connection(self.service, client, peer, name)
-        self._make_room(pool)
-        try:
-            self._answer(conn)
-        except Exception:
-            self.log.exception("Error on a connection, which is closed now")
-        finally:
-            self._linger(pool, conn)
+        with contextlib.closing(Waiter()) as wait:
+            conn = Connection(self.service, client, peer, name, wait=wait)
+            self._make_room(pool)
+            try:
+                self._answer(conn)
+            except Exception:
+                self.log.exception("Error on a connection, which is closed now")
+            finally:
+                self._linger(pool, conn)
 
     def _answer(self, conn: Connection) -> None:
         settings = self._settings
