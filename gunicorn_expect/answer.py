@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gunicorn_expect import host
+from gunicorn_expect.callers import Reading
 from gunicorn_expect.decision import EXITS_KEY, Proceed, Refuse, name_of, not_a_decision
 from gunicorn_expect.endpoint import TRUSTS_KEY
 from gunicorn_expect.errors import BodyError, ClientDisconnected
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from gunicorn.config import Config
     from gunicorn.workers.base import Worker
 
-    from gunicorn_expect.body import Reader
     from gunicorn_expect.counters import Counters
     from gunicorn_expect.decision import Policy
     from gunicorn_expect.exchange import Exchange
@@ -49,6 +49,10 @@ DECIDED_KEY: Final = "gunicorn_expect.decided_after"
 
 #: Statuses that could have been answered before the body was read.
 _LATE: Final = frozenset({"401", "403", "413", "415"})
+
+#: Warnings of uploads that were read for nothing, in each worker. After so many the reader knows,
+#: and code that is made at run time has lines without end.
+MOST_WARNINGS: Final = 100
 
 #: Seconds after which an inline policy is slow. To look at a head takes a thousandth of this;
 #: one that takes longer waits for something.
@@ -100,8 +104,8 @@ class Service:
     """What of an application is answered with 500."""
     passes: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
     """What ends the worker, or the greenlet, whoever has raised it."""
-    warned: set[Reader] = dataclasses.field(default_factory=set)
-    """The places in the application that were warned about."""
+    warned: set[object] = dataclasses.field(default_factory=set)
+    """The keys of the `Reading`s that were warned about, `MOST_WARNINGS` at most."""
     slow_inline_told: bool = False
     told_of_a_lost_body: bool = False
     scrap: bytearray = dataclasses.field(default_factory=lambda: bytearray(DISCARD_SIZE))
@@ -117,6 +121,12 @@ class Service:
                 else None
             )
         return self._plain[listener]
+
+    def reading(self, request: Any) -> Reading:
+        """Return who has read the body of a request first."""
+        # gunicorn names its processes by this: it is the application's "module:name".
+        application = self.cfg.default_proc_name.partition(":")[0]
+        return Reading(request.body.first_reader, application)
 
     def trusts(self, sock: Any) -> bool:
         """Return whether the peer of a socket is a proxy that ``forwarded_allow_ips`` names."""
@@ -341,10 +351,10 @@ class Answer:
         if self._service.settings.expect_warn:
             self._service.worker.log.warning(
                 "The application caught %s and did not answer: the client got %r. The body was "
-                "read first in %s. Answer there, or let the error pass",
+                "read first %s. Answer there, or let the error pass",
                 type(failure).__name__,
                 failure.status,
-                self._request.body.first_reader,
+                self._service.reading(self._request),
             )
         raise copy.copy(failure)
 
@@ -366,21 +376,28 @@ class Answer:
         status = str(self._response.status)
         if not service.settings.expect_warn or status[:3] not in _LATE:
             return
-        reader = self._request.body.first_reader
-        length = self._environ.get("CONTENT_LENGTH") or None
-        if reader is None or reader in service.warned:
+        if self._request.body.first_reader is None:
             return
+        length = self._environ.get("CONTENT_LENGTH") or None
         if length is None and status.startswith("413"):
             return  # only who reads such a body can know
         if length is not None and int(length) <= DRAIN_SIZE:
             return  # a form, perhaps: so much is read anyway, for the connection to be kept
-        service.warned.add(reader)
+        reading = service.reading(self._request)
+        if reading.key in service.warned or len(service.warned) >= MOST_WARNINGS:
+            return
+        service.warned.add(reading.key)
         service.worker.log.warning(
-            "An upload was read and then refused with %r: its body was sent for nothing. It was "
-            "read first in %s. Decide before that, or in expect_policy; expect_warn = False turns "
-            "this warning off",
+            "%s %r was answered with %r when its body had been read: it was sent for nothing. It "
+            "was read first %s. %s; expect_warn = False turns this warning off",
+            self._request.method,
+            self._request.path,
             status,
-            reader,
+            reading,
+            "Sentry's SDK did that: set its max_request_body_size to 'never', or refuse in "
+            "expect_policy"
+            if reading.is_sentry
+            else "Decide before that, or in expect_policy",
         )
 
     def _warn_of_a_lost_body(self, exchange: Exchange, status: str, length: str | None) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import io
 import sys
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gunicorn_expect.errors import BodyError
 from gunicorn_expect.fields import checked
@@ -14,6 +14,7 @@ from gunicorn_expect.fields import checked
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from gunicorn_expect.callers import Calls
     from gunicorn_expect.exchange import Exchange, Framing
 
 T = TypeVar("T")
@@ -23,18 +24,6 @@ AHEAD: Final = 8192
 
 #: The size of a small read: below it, copying the bytes once more costs less than a system call.
 SMALL: Final = 1024
-
-
-class Reader(NamedTuple):
-    """A place in the code that reads a body."""
-
-    module: str
-    function: str
-    line: int
-
-    def __str__(self) -> str:
-        """Give it as a log shows it."""
-        return f"{self.module}.{self.function}, line {self.line}"
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -55,10 +44,12 @@ class Body:
     _exchange: Exchange
     """It sends 100 before the first byte is wanted, holds the turn of the reader, and knows whether
     a read failed."""
+    _notes_reader: bool = False
+    """Whether to note who reads, for a warning."""
     _ahead: io.BytesIO = dataclasses.field(default_factory=io.BytesIO)
     """What was read and not given."""
-    first_reader: Reader | None = None
-    """The place that read first."""
+    first_reader: Calls | None = None
+    """The calls that led to the first read, if they are noted; None: nobody has read."""
 
     # What the application may use (PEP 3333, and io.BufferedIOBase for the details).
 
@@ -210,9 +201,13 @@ class Body:
         except OSError as error:
             with self._exchange.reading:
                 self._exchange.fail(error)
+            self._note_reader()
             raise
         # Set last: other threads read as soon as they see it, so the 100 must be out.
-        self.first_reader = _caller()
+        self._note_reader()
+
+    def _note_reader(self) -> None:
+        self.first_reader = _calls() if self._notes_reader else ()
 
     def _next(self, size: int) -> bytes:
         """Read up to ``size`` bytes when nothing is ahead; ``b""`` at the end of the body."""
@@ -243,11 +238,11 @@ class Body:
             raise
 
 
-def _caller() -> Reader | None:
-    """Tell who has called a method of this file."""
+def _calls() -> Calls:
+    """Return the calls that have led to this one, the innermost first."""
+    found = []
     frame = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
+    while frame is not None:
+        found.append((frame.f_globals.get("__name__", "?"), frame.f_code, frame.f_lineno))
         frame = frame.f_back
-    if frame is None:
-        return None
-    return Reader(frame.f_globals.get("__name__", "?"), frame.f_code.co_name, frame.f_lineno)
+    return tuple(found)

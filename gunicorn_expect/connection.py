@@ -238,7 +238,7 @@ class Connection:
         counters = self.service.counters
         told = counters.of(request) if counters.heard else {}
         self.exchange = Exchange(self, waits=waits, **told)
-        request.body = Body(self.exchange)
+        request.body = Body(self.exchange, self.service.settings.expect_warn)
         if waits and self._parser.behind:
             self.exchange.look()  # it has not waited
 

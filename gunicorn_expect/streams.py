@@ -112,7 +112,7 @@ class Stream:
             exchange = Exchange(frames, waits=waits, **told)
             if waits and frames.have_come:
                 exchange.look()
-            request.body = Body(exchange)
+            request.body = Body(exchange, service.settings.expect_warn)
         Answer(self._conn.service, request, exchange, self).run()
 
     # What an answer and an exchange ask.

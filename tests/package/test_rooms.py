@@ -18,7 +18,7 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 
 #: From the leaves up: a room may import from the floors below its own.
 FLOORS = [
-    {"errors", "fields", "states", "transport", "head", "version"},
+    {"callers", "errors", "fields", "states", "transport", "head", "version"},
     {"exchange", "receiver", "decision", "testing.interim"},
     {"framing", "body", "settings", "counters", "admission", "endpoint"} | {"testing.clients"},
     {"host", "policies", "testing.server"},

@@ -210,7 +210,7 @@ def check_swallowed(server, start, name, status, kind_of_error):
     said = (
         rf"\[WARNING\] The application caught {kind_of_error} and did not answer: the client got "
         rf"'{status} [A-Za-z ]+'\. "
-        r"The body was read first in apps\.broken_bodies\.swallow, line \d+\. "
+        r"The body was read first in apps\.broken_bodies\.swallow \(.*, line \d+\)\. "
     )
     assert re.search(said, line)
 

@@ -12,6 +12,7 @@ import pytest
 from gunicorn_expect import ContentTooLarge, Refuse, State, inline
 from gunicorn_expect.connection import Wants
 from gunicorn_expect.decision import EXITS_KEY
+from gunicorn_expect.settings import Settings
 from support.client import request, waiting
 from support.connections import answered, connection, service
 from support.socket_pairs import connected
@@ -260,7 +261,7 @@ def test_a_refusal_of_a_body_that_was_read_is_warned_of_with_its_place(ask, capl
     ask(reading_first(status), **LARGE)
     [warning] = warnings(caplog)
     assert repr(status) in warning
-    assert f"in {__name__}.application, line " in warning
+    assert f"in {__name__}.application ({__file__}, line " in warning
     assert "expect_warn = False" in warning
 
 
@@ -288,3 +289,37 @@ def test_a_body_that_turned_out_too_long_is_not_warned_of(ask, caplog, status, c
 def test_a_body_that_nobody_read_is_not_warned_of(ask, caplog):
     ask(answering("403 Forbidden"), **LARGE)
     assert warnings(caplog) == []
+
+
+def test_the_warnings_of_a_worker_come_to_an_end(ask, caplog, monkeypatch):
+    monkeypatch.setattr("gunicorn_expect.answer.MOST_WARNINGS", 2)
+    warned = set()
+    for name in "abc":
+        made = {}
+        exec(  # a function of its own for each
+            compile(
+                f"def {name}(environ): environ['wsgi.input'].read()", f"/srv/{name}.py", "exec"
+            ),
+            {"__name__": name},
+            made,
+        )
+
+        def application(environ, start_response, read=made[name]):
+            read(environ)
+            start_response("403 Forbidden", [])
+            return []
+
+        ask(application, warned=warned, **LARGE)
+    assert [re.search(r"read first in (\w)", text)[1] for text in warnings(caplog)] == ["a", "b"]
+
+
+def test_nobody_looks_who_reads_if_no_warning_is_wanted(ask):
+    seen = []
+
+    def application(environ, start_response):
+        environ["wsgi.input"].read()
+        seen.append(environ["wsgi.input"].first_reader)
+        return answering("403 Forbidden")(environ, start_response)
+
+    ask(application, settings=Settings(expect_warn=False), **LARGE)
+    assert seen == [()]

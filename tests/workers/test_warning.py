@@ -1,14 +1,16 @@
 """A warning for those who let an upload come and then refuse it."""
 
+import os
 import re
 
 import pytest
 
+from support import CHECKOUT
 from support.client import Client, request, waiting
 from support.matrix import WORKERS
 from support.server import Server
 
-PLACE = r"It was read first in apps\.reading\.read_then_refuse, line \d+\."
+PLACE = r"It was read first in apps\.reading\.read_then_refuse \(.*/apps/reading\.py, line \d+\)\."
 
 
 @pytest.mark.parametrize("worker", WORKERS)
@@ -22,6 +24,89 @@ def test_the_log_names_the_place_once_for_all_requests(worker):
         server.get("/hello")
         server.wait_for_log("GET /hello")
         assert len([line for line in server.lines if re.search(PLACE, line)]) == 1
+
+
+#: Two views that read by way of one function of their own; and one that does not read.
+VIEWS = """
+import flask, sentry_sdk, sentry_sdk.transport
+
+class Nowhere(sentry_sdk.transport.Transport):
+    def capture_envelope(self, envelope):
+        pass
+
+app = flask.Flask(__name__)
+
+def read():
+    return flask.request.get_data()
+
+@app.put("/one/<name>")
+def one(name):
+    read()
+    return flask.Response(status=401)
+
+@app.put("/two/<name>")
+def two(name):
+    read()
+    return flask.Response(status=403)
+
+@app.put("/unread/<name>")
+def unread(name):
+    return flask.Response(status=403)
+
+def start_sentry(**options):
+    sentry_sdk.init(
+        dsn="http://key@localhost/1", transport=Nowhere, traces_sample_rate=1.0, **options
+    )
+    return app
+"""
+
+CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
+
+
+def warnings_of(folder, app, *uploads):
+    """Upload to these paths in turn; give the warnings that the log has then."""
+    folder.joinpath("views.py").write_text(VIEWS, "utf-8")
+    with Server(
+        app=app, env={"PYTHONPATH": os.pathsep.join(map(str, (folder, CHECKOUT)))}
+    ) as server:
+        for path, head, body in uploads:
+            with Client(server) as client:
+                client.send(request(f"PUT {path}", head, "Connection: close"), body)
+                assert client.receive_all().startswith(b"HTTP/1.1 40")
+        for path, *_ in uploads:
+            server.wait_for_log(f"PUT {path} ")
+        return [line for line in server.lines if "[WARNING]" in line]
+
+
+LARGE = ("Content-Length: 65537", bytes(65537))
+IN_CHUNKS = ("Transfer-Encoding: chunked", CHUNKED)
+
+
+def test_each_view_is_named_once_by_the_applications_own_line(tmp_path):
+    uploads = [(path, *LARGE) for path in ("/one/a", "/one/b", "/two/c", "/two/d")]
+    one, two = warnings_of(tmp_path, "views:app", *uploads)
+    assert "PUT '/one/a' was answered with '401 UNAUTHORIZED'" in one
+    assert "PUT '/two/c' was answered with '403 FORBIDDEN'" in two
+    line = VIEWS[: VIEWS.index("return flask.request")].count("\n") + 1
+    place = f"It was read first in views.read ({tmp_path}/views.py, line {line}) by werkzeug."
+    assert place in one
+    assert place in two
+
+
+@pytest.mark.parametrize(
+    ("options", "upload", "count"),
+    [
+        ("max_request_body_size='always'", LARGE, 1),
+        ("max_request_body_size='medium'", IN_CHUNKS, 1),
+        ("max_request_body_size='never'", IN_CHUNKS, 0),
+    ],
+)
+def test_sentrys_sdk_is_named_if_it_reads_what_a_view_has_refused(tmp_path, options, upload, count):
+    found = warnings_of(tmp_path, f"views:start_sentry({options})", ("/unread/a", *upload))
+    assert len(found) == count
+    for line in found:
+        assert "sentry_sdk.integrations.flask" in line
+        assert "Sentry's SDK did that: set its max_request_body_size to 'never'" in line
 
 
 def test_a_refusal_without_reading_is_no_reason_to_warn():

@@ -1,0 +1,76 @@
+"""Who has read a body, by the calls that led to the read, and how a warning names it."""
+
+from __future__ import annotations
+
+import sys
+from itertools import dropwhile, takewhile
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    #: The module, the code and the line of a function that runs.
+    Call = tuple[str, CodeType, int]
+    #: The innermost call first.
+    Calls = tuple[Call, ...]
+
+#: Between them are the calls of the application: the server calls it, and it reads the body.
+_SERVER: Final = "gunicorn_expect.answer"
+_BODY: Final = "gunicorn_expect.body"
+
+#: Packages that are no application, whatever folder they are in.
+_LIBRARIES: Final = frozenset({"gunicorn", "gunicorn_expect"}) | sys.stdlib_module_names
+
+#: Folders into which packages are installed; the second is Debian's.
+_INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
+
+#: Modules that a message lists at most: a framework's request and an extension that asks for it.
+_LISTED: Final = 6
+
+
+class Reading:
+    """Who has read a body."""
+
+    def __init__(self, found: Calls, application: str) -> None:
+        """Look at the calls that led to it.
+
+        Args:
+            found: all calls that led to it, those of the server included.
+            application: the module of the application, as it was given to gunicorn. What is in the
+                same package is its own code, even if that package is installed.
+
+        """
+        inside = dropwhile(lambda call: call[0] == _BODY, found)
+        self._calls = tuple(takewhile(lambda call: call[0] != _SERVER, inside))
+        package = application.partition(".")[0]
+        self._own = tuple(call for call in self._calls if _is_own(call, package))
+        before = self._calls.index(self._own[0]) if self._own else None
+        #: The modules by which the application has read, or which have read by themselves.
+        self._through = tuple(dict.fromkeys(call[0] for call in self._calls[:before]))
+
+        #: Equal for two readings to which the same lines of the application led. Two views that
+        #: read by way of one function differ.
+        self.key: tuple[object, ...] = self._own or self._through
+        #: Whether Sentry's SDK has read it.
+        self.is_sentry = any(module.startswith("sentry_sdk.") for module in self._through)
+
+    def __str__(self) -> str:
+        """Return the application's own line; or the libraries, where there is none."""
+        through = ", called by ".join(self._through[:_LISTED])
+        if not self._own:
+            return f"by {through}"
+        module, code, line = self._own[0]
+        place = f"in {module}.{code.co_name} ({code.co_filename}, line {line})"
+        return f"{place} by {through}" if through else place
+
+
+def _is_own(call: Call, package: str) -> bool:
+    module, code, _ = call
+    top = module.partition(".")[0]
+    if top == package:
+        return True
+    file = PurePath(code.co_filename)
+    return not (
+        top in _LIBRARIES or _INSTALLED.intersection(file.parts) or file.name.startswith("<")
+    )

@@ -1,0 +1,80 @@
+"""Who has read a body, as a warning names it."""
+
+import pytest
+
+from gunicorn_expect.callers import Reading
+
+
+def call(module, file=None, line=1, name="read"):
+    """Return a call, as the body notes it."""
+    code = compile("", file or f"/srv/{module.replace('.', '/')}.py", "exec").replace(co_name=name)
+    return module, code, line
+
+
+def installed(module):
+    return call(module, f"/usr/lib/python3/dist-packages/{module.replace('.', '/')}.py")
+
+
+BODY = call("gunicorn_expect.body")
+SERVER = (call("gunicorn_expect.answer"), call("gunicorn.workers.base"), call("outside"))
+
+
+def reading(*inside, application="wsgi"):
+    return Reading((BODY, *inside, *SERVER), application)
+
+
+def test_the_applications_innermost_line_is_named_with_the_libraries_inside_of_it():
+    inside = [
+        installed("werkzeug.wsgi"),
+        installed("werkzeug.wrappers"),
+        installed("werkzeug.wsgi"),
+    ]
+    found = reading(*inside, call("shop.views", line=7), installed("flask"), call("shop.early"))
+    assert str(found) == (
+        "in shop.views.read (/srv/shop/views.py, line 7) "
+        "by werkzeug.wsgi, called by werkzeug.wrappers"
+    )
+
+
+def test_libraries_are_named_if_nothing_of_the_application_led_to_it():
+    assert str(reading(installed("django.http"), installed("django.csrf"))) == (
+        "by django.http, called by django.csrf"
+    )
+
+
+@pytest.mark.parametrize(
+    "library",
+    [
+        installed("flask"),
+        call("flask", "/srv/.venv/lib/python3.11/site-packages/flask/app.py"),
+        call("json.decoder"),
+        call("made", "<string>"),
+        call("gunicorn_expect.contrib.django"),
+    ],
+)
+def test_a_library_is_no_part_of_the_application(library):
+    assert str(reading(library, call("views"))).startswith("in views.read ")
+
+
+def test_the_package_of_the_application_is_its_own_where_it_is_installed():
+    found = reading(installed("shop.views"), installed("flask"), application="shop.wsgi")
+    assert str(found).startswith("in shop.views.read (/usr/lib/python3/dist-packages/shop/views.py")
+
+
+def test_readings_have_one_key_if_the_same_lines_of_the_application_led_to_them():
+    shared, one, two = call("shop.shared"), call("shop.views", line=1), call("shop.views", line=2)
+    again = reading(installed("werkzeug"), shared, installed("flask"), one)
+    assert reading(shared, one).key == again.key
+    assert reading(shared, one).key != reading(shared, two).key
+    assert reading(installed("one")).key != reading(installed("two")).key
+
+
+def test_sentry_is_known_if_it_is_between_the_application_and_the_body():
+    sentry = installed("sentry_sdk.integrations.flask")
+    assert reading(installed("werkzeug"), sentry, call("views")).is_sentry
+    assert not reading(installed("werkzeug"), call("views"), sentry).is_sentry
+
+
+def test_a_message_lists_few_libraries_of_many():
+    found = reading(*(installed(f"library.m{number}") for number in range(50)))
+    assert str(found).count("library") == 6
