@@ -31,11 +31,11 @@ from gunicorn_expect.errors import (
 from gunicorn_expect.exchange import Expectation
 from gunicorn_expect.states import State
 from gunicorn_expect.version import __version__
-from gunicorn_expect.workers.sync import Worker as Sync
-from gunicorn_expect.workers.thread import Worker
+from gunicorn_expect.workers.sync import ExpectSyncWorker as Sync
+from gunicorn_expect.workers.thread import ExpectWorker as Worker
 
 if TYPE_CHECKING:
-    from gunicorn_expect.workers.gevent import Worker as GeventWorker
+    from gunicorn_expect.workers.gevent import ExpectGeventWorker as GeventWorker
 
 __all__ = [
     "BodyError",
@@ -60,7 +60,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Load the gevent worker when it is asked for: gevent is an extra."""
     if name == "GeventWorker":
-        from gunicorn_expect.workers.gevent import Worker as GeventWorker
+        from gunicorn_expect.workers.gevent import ExpectGeventWorker as GeventWorker
 
         return GeventWorker
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

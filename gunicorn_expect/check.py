@@ -16,7 +16,7 @@ from gunicorn.app.base import Application
 from gunicorn.app.wsgiapp import WSGIApplication
 
 from gunicorn_expect import settings
-from gunicorn_expect.workers.base import Worker
+from gunicorn_expect.workers.base import BaseWorker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,9 +81,9 @@ class _Configuration(WSGIApplication):
 
 
 def _without_checks(names: dict[str, Any]) -> dict[str, Any]:
-    """Return these names with the worker itself for `Worker.checked`, which would exit."""
+    """Return these names with the worker itself for `BaseWorker.checked`, which would exit."""
     worker = names.get("worker_class")
-    if isinstance(worker, types.MethodType) and worker.__func__ is Worker.checked.__func__:  # type: ignore[attr-defined]
+    if isinstance(worker, types.MethodType) and worker.__func__ is BaseWorker.checked.__func__:  # type: ignore[attr-defined]
         return {**names, "worker_class": worker.__self__}
     return names
 
@@ -117,7 +117,7 @@ def _of_the_worker(cfg: Config) -> Iterator[str]:
         return
     if isinstance(worker, str):  # gunicorn's way to say that a module has no such name
         yield f"worker_class is {worker!r}, and there is no such worker"
-    elif not issubclass(worker, Worker):
+    elif not issubclass(worker, BaseWorker):
         yield (
             f"worker_class is {cfg.worker_class_str!r}, which knows no expect_ settings: "
             "use gunicorn_expect.Worker"

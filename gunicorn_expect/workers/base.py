@@ -32,11 +32,9 @@ EXIT_MARGIN: Final = 0.2
 STOPPING: Final = 2.0
 
 
-class Worker(base.Worker):
+class BaseWorker(base.Worker):
     """A worker of gunicorn, for applications that take uploads."""
 
-    #: Its name for ``-k``.
-    path: ClassVar[str]
     #: What it relies on in gunicorn's worker, as ``module:Class.attribute``.
     hooks: ClassVar[tuple[str, ...]] = ()
     multithread: ClassVar[bool] = True
@@ -56,13 +54,8 @@ class Worker(base.Worker):
     _must_go = False
     _notified = 0.0
 
-    def __init_subclass__(cls) -> None:
-        """Name the worker as ``-k`` does: gunicorn logs the name of a class without its module."""
-        super().__init_subclass__()
-        cls.__name__ = vars(cls).get("path", cls.__name__)
-
     @classmethod
-    def checked(cls) -> type[Worker]:
+    def checked(cls) -> type[BaseWorker]:
         """Be the ``worker_class`` of a configuration file, and check its ``expect_*`` names.
 
         ``worker_class = gunicorn_expect.Worker.checked``: gunicorn calls it when it has read the

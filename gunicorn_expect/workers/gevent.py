@@ -88,10 +88,9 @@ class Server(StreamServer):  # type: ignore[misc]  # gevent has no types
             raise
 
 
-class Worker(base.Worker, ggevent.GeventWorker):
+class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
     """A worker that has a greenlet for each connection, from its accept to its end."""
 
-    path = "gunicorn_expect.GeventWorker"
     hooks = (
         "gunicorn.workers.ggevent:GeventWorker.patch",
         "gunicorn.workers.ggevent:GeventWorker.is_already_handled",

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from gunicorn.config import Config
 
 
-class Worker(base.Worker):
+class ExpectSyncWorker(base.BaseWorker):
     """A worker that serves one request after the other; another thread lingers."""
 
-    path = "gunicorn_expect.Sync"
     multithread = False
     on_exit = OnExit.ANSWER
     catches = (BaseException,)
@@ -101,10 +100,14 @@ class Worker(base.Worker):
             self._lingering.linger(conn)
 
 
+#: Its name in version 0.1.
+Worker = ExpectSyncWorker
+
+
 class LingerThread:
     """A loop for lingering connections alone, in a thread that begins with the first of them."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: ExpectSyncWorker) -> None:
         """Begin without a thread."""
         self._worker = worker
         self._loop: Loop | None = None

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from gunicorn.glogging import Logger
 
 
-class Worker(base.Worker):
+class ExpectWorker(base.BaseWorker):
     """A worker whose loop owns the connections, and whose threads run applications."""
 
-    path = "gunicorn_expect.Worker"
     loop: Loop
     tpool: Pool
 

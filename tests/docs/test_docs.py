@@ -65,7 +65,9 @@ def test_the_site_builds_without_a_warning(tmp_path):
     )
     assert {*gunicorn_expect.__all__} - {"__version__"} <= {*described}
     assert {f"policies.{name}" for name in policies.__all__} <= {*described}
-    assert {"Expectation.proceed", "body.Body.readinto", "workers.sync.Worker"} <= {*described}
+    assert {"Expectation.proceed", "body.Body.readinto", "workers.sync.ExpectSyncWorker"} <= {
+        *described
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)

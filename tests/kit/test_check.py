@@ -158,14 +158,23 @@ def test_gunicorn_says_all_that_is_wrong_when_it_starts(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["", ".checked"], ids=["class", "checked"])
-@pytest.mark.parametrize("name", ["Worker", "GeventWorker", "Sync"])
-def test_a_worker_that_a_file_gives_as_a_class_is_named_in_gunicorns_log(tmp_path, name, way):
+@pytest.mark.parametrize(
+    ("name", "logged"),
+    [
+        ("Worker", "ExpectWorker"),
+        ("GeventWorker", "ExpectGeventWorker"),
+        ("Sync", "ExpectSyncWorker"),
+    ],
+)
+def test_a_worker_that_a_file_gives_as_a_class_is_ours_in_gunicorns_log(
+    tmp_path, name, logged, way
+):
     text = f"import gunicorn_expect\nworker_class = gunicorn_expect.{name}{way}\n"
     tmp_path.joinpath("some.py").write_text(text, "utf-8")
     command = ("gunicorn", "-c", "some.py", "apps.router:app")
     path = os.pathsep.join(map(str, (TESTS, CHECKOUT)))
     with Server.of([sys.executable, "-m", *command], cwd=tmp_path, env={"PYTHONPATH": path}) as s:
-        assert s.wait_for_log(r"Using worker: (.*)")[1] == f"gunicorn_expect.{name}"
+        assert s.wait_for_log(r"Using worker: (.*)")[1] == logged
         assert s.get("/hello") == b"hello"
 
 
