@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import pathlib
+import signal
 import sys
 import threading
 
@@ -81,6 +82,7 @@ def fork(environ, start_response):
         os.dup2(null, 1)  # the log ends with the server
         os.dup2(null, 2)
         os.close(held)
+        signal.alarm(100)  # it must not outlive the tests, whoever else has the other end
         os.read(ends, 1)
         os._exit(0)
     os.close(ends)
