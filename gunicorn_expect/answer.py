@@ -22,7 +22,7 @@ from gunicorn_expect.callers import Reading
 from gunicorn_expect.decision import EXITS_KEY, Proceed, Refuse, name_of, not_a_decision
 from gunicorn_expect.endpoint import TRUSTS_KEY
 from gunicorn_expect.errors import BodyError, ClientDisconnected
-from gunicorn_expect.exchange import NOBODY_WAITS, Expectation
+from gunicorn_expect.exchange import Expectation, Responses, Sender
 from gunicorn_expect.framing import DRAIN_SIZE
 from gunicorn_expect.plain import PlainHeads
 from gunicorn_expect.states import End, State
@@ -64,6 +64,10 @@ SENT_AT_ONCE: Final = 8192
 
 #: The client has gone, as clients do: nothing to report.
 _GONE: Final = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
+
+#: Of a request whose client knows 104 (draft-ietf-httpbis-resumable-upload), and so takes no other
+#: 1xx than 100 for the final response.
+_RESUMES: Final = ("HTTP_UPLOAD_COMPLETE", "HTTP_UPLOAD_DRAFT_INTEROP_VERSION")
 
 
 class OnExit(enum.Enum):
@@ -145,7 +149,7 @@ class Service:
         return worker.alive and len(self.kept) < self.most_kept
 
 
-class Way(Protocol):
+class Way(Sender, Protocol):
     """Where a request came from: a connection, or a stream of HTTP/2."""
 
     def create(
@@ -168,8 +172,9 @@ class Answer:
     """Its upload; None: it has no body."""
     _way: Way
     """Where it came from: it makes the response and the environ."""
-    _response: Any = None
-    _environ: WSGIEnvironment = dataclasses.field(default_factory=dict)
+    _responses: Responses = dataclasses.field(init=False)
+    _response: Any = dataclasses.field(init=False, default=None)
+    _environ: WSGIEnvironment = dataclasses.field(init=False, default_factory=dict)
 
     # By the loop.
 
@@ -230,6 +235,7 @@ class Answer:
     def run(self, refusal: Refuse | None = None) -> End:
         """Answer, and return what becomes of the connection. It raises only what ends a worker."""
         service, exchange = self._service, self._exchange
+        self._responses = exchange or Responses(self._way)
         try:
             service.cfg.pre_request(service.worker, self._request)
             begun = datetime.datetime.now()  # noqa: DTZ005  gunicorn's own, for its access log
@@ -241,13 +247,10 @@ class Answer:
             if not service.may_keep():
                 self._response.force_close()
             environ[TRUSTS_KEY] = service.trusts
-            if exchange is None:
-                environ[KEY] = NOBODY_WAITS
-            else:
-                environ[KEY] = Expectation(exchange)
-                environ["wsgi.early_hints"] = partial(
-                    _send_settled_hints, exchange, environ["wsgi.early_hints"]
-                )
+            environ[KEY] = expectation = Expectation(
+                self._responses, _RESUMES[0] in environ or _RESUMES[1] in environ
+            )
+            environ["wsgi.early_hints"] = partial(_send_early_hints, expectation)
             if exchange is None or service.policy is None or refusal is not None:
                 end = self._respond(refusal, begun, None)
             else:
@@ -369,6 +372,7 @@ class Answer:
         """Note what the access log may print, and warn of an upload for nothing (first byte)."""
         service, exchange = self._service, self._exchange
         if exchange is None:
+            self._responses.respond()
             return
         self._environ[RECEIVED_KEY] = _Received(exchange)
         if exchange.decided_after is not None:
@@ -471,9 +475,8 @@ class Answer:
             raise error
         if isinstance(error, SystemExit) and self._service.on_exit is OnExit.CLOSE:
             return
-        if self._exchange is not None:
-            with contextlib.suppress(BodyError):
-                self._exchange.respond()
+        with contextlib.suppress(BodyError):
+            self._responses.respond()
         self._way.send_error(self._request, error)
 
     def _ends_worker(self) -> bool:
@@ -522,7 +525,10 @@ class _Withheld:
         """Leave it: on the thread it is asked for again."""
 
 
-def _send_settled_hints(exchange: Exchange, send: Callable[[Any], object], headers: Any) -> None:
-    """Keep 103 from a client that waits: boto3 takes it for success and never sends the body."""
-    if exchange.state not in (State.PENDING, State.DECLINED):
-        send(headers)
+def _send_early_hints(expectation: Expectation, headers: Any) -> None:
+    """Send a 103, if one may be sent now. Its names and values may be bytes, as in gunicorn."""
+    expectation.inform(103, [(_text(name), _text(value)) for name, value in headers])
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

@@ -24,7 +24,7 @@ from gunicorn_expect.exchange import Exchange, UnknownExpectationError, expects_
 from gunicorn_expect.framing import Chunked, Sized
 from gunicorn_expect.head import Head, TooLargeError
 from gunicorn_expect.receiver import FILL_SIZE, Receiver
-from gunicorn_expect.response import Response
+from gunicorn_expect.response import Response, reason
 from gunicorn_expect.states import End, State
 from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport, wait_by_poll
 
@@ -376,9 +376,6 @@ class Connection:
             response = Response(request, self.transport, self._cfg, exchange, on_start)
             environ = request.environ.copy()
             environ["wsgi.input"] = request.body
-            environ["wsgi.early_hints"] = partial(
-                host.send_early_hints, request, self.transport, response
-            )
         else:
             response, environ = host.create(
                 request,
@@ -443,13 +440,25 @@ class Connection:
             on_trailers=partial(_parse_trailers, request),
         )
 
-    def send_continue(self, headers: Headers) -> None:
-        """Send the 100 at once. ClientDisconnected: nobody is there."""
-        lines = ["HTTP/1.1 100 Continue", *map(": ".join, headers), "\r\n"]
+    def send_interim(self, status: int, headers: Headers) -> bool:
+        """Send an interim response at once; return False if the client's protocol has none.
+
+        Raises:
+            ClientDisconnected: nobody is there.
+
+        """
+        request = self.request
+        if request is None:
+            raise ClientDisconnected("the request has ended, and its response with it")
+        # "A server MUST NOT send a 1xx response to an HTTP/1.0 client" (RFC 9110 section 15.2).
+        if request.version < (1, 1) or self._speaks_uwsgi:
+            return False
+        lines = [f"HTTP/1.1 {status} {reason(status)}", *map(": ".join, headers), "\r\n"]
         try:
             self.transport.sendall("\r\n".join(lines).encode("latin-1"))
         except OSError as error:
             raise ClientDisconnected(f"the client is gone: {error}") from error
+        return True
 
     def send_error(self, request: Any, error: BaseException) -> None:
         """Send what gunicorn answers for an error; nothing if that has to wait."""

@@ -57,7 +57,17 @@ def expects_continue(values: Iterable[str]) -> bool:
     return expected
 
 
-class Wire(Protocol):
+class Sender(Protocol):
+    """How interim responses reach a client."""
+
+    def send_interim(self, status: int, headers: Headers) -> bool:
+        """Send an interim response at once; return whether the client's protocol has them.
+
+        OSError: the client is gone.
+        """
+
+
+class Wire(Sender, Protocol):
     """How an exchange reaches its client."""
 
     def arrived(self) -> bool:
@@ -68,9 +78,6 @@ class Wire(Protocol):
 
     def open_body(self) -> Framing:
         """Return where the body comes from."""
-
-    def send_continue(self, headers: Headers) -> None:
-        """Send ``100 Continue`` with these header fields. OSError: the client is gone."""
 
 
 class Framing(Protocol):
@@ -103,24 +110,77 @@ class Framing(Protocol):
         """Allow no more than ``size`` bytes where the head did not tell how many there are."""
 
 
-class Exchange:
+class Responses:
+    """The responses to one request: interim ones, until the final one starts (any thread)."""
+
+    __slots__ = ("_lock", "_started", "_wire", "decided_after", "state")
+
+    def __init__(self, wire: Sender | None = None) -> None:
+        """Send interim responses by this; without it, send none."""
+        self._lock = threading.Lock()
+        self._wire = wire
+        self._started = False
+        #: What the client expects; without a body, nothing.
+        self.state = State.NONE
+        #: Seconds from the request's head to the decision; None: not yet, or nobody waits.
+        self.decided_after: float | None = None
+
+    def inform(self, status: int, headers: Headers, *, force: bool) -> bool:
+        """Send an interim response other than 100; return whether it was sent.
+
+        Args:
+            status: 102 to 199.
+            headers: its header fields.
+            force: also to a client that waits for a 100.
+
+        Raises:
+            OSError: the client is gone.
+
+        """
+        with self._lock:
+            self._look()
+            if self._started or self._wire is None or (self.state is State.PENDING and not force):
+                return False
+            return self._wire.send_interim(status, headers)
+
+    def look(self) -> bool:
+        """Return whether the client still waits for a 100."""
+        return False
+
+    def read(self, headers: Headers = ()) -> None:
+        """Note that the application wants body bytes, of which there are none."""
+
+    def respond(self) -> bool:
+        """Note that the next byte sent is the first of the final response.
+
+        Returns:
+            Whether another request may follow.
+
+        """
+        with self._lock:
+            self._started = True
+        return True
+
+    def _look(self) -> None:
+        """Look whether body bytes are here (with the lock held)."""
+
+
+class Exchange(Responses):
     """The upload of one request. Its methods may be called from any thread."""
 
     __slots__ = (
         "_headers",
-        "_lock",
         "_most",
         "_on_decided",
         "_on_failed",
         "_opened",
         "_rest",
-        "_wire",
-        "decided_after",
         "failure",
         "framing",
         "reading",
-        "state",
     )
+
+    _wire: Wire
 
     def __init__(
         self,
@@ -141,17 +201,14 @@ class Exchange:
                 raise.
 
         """
-        self._lock = threading.Lock()
-        self._wire = wire
+        super().__init__(wire)
         self._headers: Headers = ()  # of a 100 for which none are given
         self._most = math.inf  # bytes of the body
         self._on_decided = on_decided
         self._on_failed = on_failed
         self._opened = time.monotonic()
-        self._rest: Rest | None = None  # when the response started
+        self._rest = Rest.BROKEN  # until the response has started
         self.state = State.PENDING if waits else State.NONE
-        #: Seconds from the request's head to the decision; None: not yet, or nobody waits.
-        self.decided_after: float | None = None
         #: Where the body comes from; None: nobody has asked for it yet.
         self.framing: Framing | None = None
         #: Held by the thread that reads the body: one at a time.
@@ -204,9 +261,9 @@ class Exchange:
         with self._lock:
             if self.state is State.PENDING:
                 self._happen(Event.READ, headers)
-            elif self.state is not State.NONE and self._rest is None:
-                self._wire.send_continue(headers or self._headers)
-            return self._rest is None
+            elif self.state is not State.NONE and not self._started:
+                self._wire.send_interim(100, headers or self._headers)
+            return not self._started
 
     def set_headers(self, headers: Headers) -> None:
         """Set the header fields of every 100 for which none are given."""
@@ -226,15 +283,16 @@ class Exchange:
 
         """
         with self._lock:
-            if self._rest is None:
+            if not self._started:
                 try:
                     self._look()
                     self._happen(Event.RESPOND)
                     self._rest = self._look_at_the_rest()
                 except BodyError as error:
-                    self._rest = Rest.BROKEN
                     self.fail(error)
                     raise
+                finally:
+                    self._started = True
             return ENDS[self._rest][True] is not End.LINGER
 
     def end(self, *, may_keep: bool) -> End:
@@ -244,7 +302,7 @@ class Exchange:
             may_keep: the response, the request and the worker allow another request.
 
         """
-        return ENDS[self._rest or Rest.BROKEN][may_keep]
+        return ENDS[self._rest][may_keep]
 
     # Failure, and the end of the body.
 
@@ -320,11 +378,11 @@ class Exchange:
 
     def _happen(self, event: Event, headers: Headers = ()) -> None:
         state = TRANSITIONS[self.state][event]
-        if state is self.state or self._rest is not None:  # nothing is sent behind the response
+        if state is self.state or self._started:  # nothing is sent behind the response
             return
         try:
             if state is State.CONTINUED:
-                self._wire.send_continue(headers or self._headers)
+                self._wire.send_interim(100, headers or self._headers)
         finally:
             self.decided_after = time.monotonic() - self._opened
             # Last: who sees the new state without the lock relies on its bytes being sent.
@@ -355,13 +413,15 @@ class Expectation:
     ``%({gunicorn_expect.expectation}e)s``.
     """
 
-    _exchange: Exchange | None = None
-    """What this is the face of; without one, nobody waits."""
+    _responses: Responses = dataclasses.field(default_factory=Responses)
+    """Those of its request; without one, nobody waits, and nothing is sent."""
+    _understands: bool = False
+    """Whether the client knows other interim responses than 100 even while it waits for that."""
 
     @property
     def state(self) -> State:
         """What is true of it now."""
-        return State.NONE if self._exchange is None else self._exchange.state
+        return self._responses.state
 
     @property
     def pending(self) -> bool:
@@ -370,12 +430,12 @@ class Expectation:
         This looks at the connection: if body bytes have come, the client does not wait any more,
         and the state becomes WAIVED.
         """
-        return self._exchange is not None and self._exchange.look()
+        return self._responses.look()
 
     @property
     def decided_after(self) -> float | None:
         """Seconds from the request's head to the decision; None: not yet, or nobody waits."""
-        return None if self._exchange is None else self._exchange.decided_after
+        return self._responses.decided_after
 
     def proceed(self, headers: Headers = ()) -> None:
         """Send ``100 Continue`` now, with these header fields; nothing if nobody waits for it.
@@ -386,12 +446,41 @@ class Expectation:
 
         Raises:
             ValueError: a name or a value that can't be sent. Nothing was sent.
-            OSError: the client is gone; over HTTP/2 that is gunicorn's HTTP2Error.
+            OSError: the client is gone.
 
         """
-        fields = checked(headers, "a 100 Continue")
-        if self._exchange is not None:
-            self._exchange.read(fields)
+        self._responses.read(checked(headers, "a 100 Continue"))
+
+    def inform(self, status: int, headers: Headers = (), *, force: bool = False) -> bool:
+        """Send an interim response, such as 104, before the final response has started.
+
+        It may be called many times, before, between and after reads of the body, and from any
+        thread.
+
+        Args:
+            status: 102 to 199, but not 101.
+            headers: pairs of field name and value, both str.
+            force: send it even if the client waits for ``100 Continue``. Without it, nothing is
+                sent to such a client unless its request has the field Upload-Complete or
+                Upload-Draft-Interop-Version: some clients take any other 1xx for the final
+                response.
+
+        Returns:
+            Whether it was sent. It is not to a client of HTTP/1.0, which has no interim responses,
+            nor once the final response has started.
+
+        Raises:
+            ValueError: another status, or a name or a value that can't be sent. Nothing was sent.
+            OSError: the client is gone.
+
+        """
+        if not 102 <= status <= 199:
+            raise ValueError(
+                f"inform() can't send {status}: it sends 102 to 199. For 100, call proceed() or "
+                "read the body; for 101 and any final status, call start_response"
+            )
+        fields = checked(headers, f"a {status}")
+        return self._responses.inform(status, fields, force=force or self._understands)
 
     def __str__(self) -> str:
         """Return the state in lower case."""
@@ -400,7 +489,3 @@ class Expectation:
     def __repr__(self) -> str:
         """Return the state, for a debugger."""
         return f"<Expectation {self}>"
-
-
-#: The expectation of every request that has no body. It never changes.
-NOBODY_WAITS: Final = Expectation()

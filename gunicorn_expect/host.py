@@ -62,7 +62,6 @@ _NAMES: Final = (
     "gunicorn.http.wsgi:create",
     "gunicorn.http.wsgi:base_environ",
     "gunicorn.http.wsgi:WSGIErrorsWrapper",
-    "gunicorn.http.wsgi:_make_early_hints_callback",
     "gunicorn:SERVER",
     "gunicorn.http.wsgi:FileWrapper",
     "gunicorn.http.wsgi:Response.start_response",
@@ -420,13 +419,6 @@ def create(
         request, sock, peer, server, cfg, response_class=response_class, response_args=arguments
     )
     return response, environ
-
-
-def send_early_hints(request: Any, sock: Any, response: Any, headers: Any) -> None:
-    """Send a 103, as gunicorn does."""
-    module: Any = wsgi  # its stubs are older
-    make = module._make_early_hints_callback  # noqa: SLF001
-    make(request, sock, response)(headers)
 
 
 def has_number(items: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import time
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect import host
 from gunicorn_expect.states import State
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from _typeshed import OptExcInfo
 
     from gunicorn_expect.exchange import Exchange
+
+#: Reason phrases of interim responses: IANA's registry, and draft-ietf-httpbis-resumable-upload.
+_REASONS: Final = {
+    100: "Continue",
+    102: "Processing",
+    103: "Early Hints",
+    104: "Upload Resumption Supported",
+}
 
 
 class _Settling:
@@ -42,7 +50,7 @@ class _Settling:
 
     #: The upload of its request; None: the request has no body.
     exchange: Exchange | None = None
-    #: Called when the response to a request with a body starts.
+    #: Called when it starts.
     on_start: Callable[[], object]
     #: Whether all of it is known, so that the application will not read any more.
     complete = False
@@ -61,7 +69,7 @@ class _Settling:
             raise ValueError(
                 f"start_response({status!r}): a 1xx is not a final response. To let the client "
                 "send the body, read wsgi.input, or call proceed() of the environ's "
-                "'gunicorn_expect.expectation'"
+                "'gunicorn_expect.expectation'; to send another 1xx, call its inform()"
             )
         if exc_info is not None and self.exchange is not None and not self.headers_sent:
             self.headers = []  # of the response that this one replaces
@@ -80,9 +88,7 @@ class _Settling:
         if self.status is None:
             raise AssertionError("the application did not call start_response")
         exchange = self.exchange
-        if exchange is None:
-            return
-        if not exchange.respond():
+        if exchange is not None and not exchange.respond():
             self.must_close = True
             self.discard()
             if exchange.state is State.DECLINED:
@@ -250,6 +256,11 @@ def check_item(data: object) -> None:
     """Raise TypeError if this is not bytes: gunicorn finds out when it has made the head."""
     if not isinstance(data, bytes):
         raise TypeError(f"the application yielded {type(data).__name__}, not bytes")
+
+
+def reason(status: int) -> str:
+    """Return the reason phrase of an interim response: boto3 fails without one."""
+    return _REASONS.get(status, "Informational")
 
 
 @functools.lru_cache(maxsize=1)

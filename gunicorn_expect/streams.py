@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import math
 import ssl
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -85,6 +86,7 @@ class Stream:
         self._http2 = http2
         self._request = request
         self._stream = request.stream
+        self._frames = Frames(self._stream, http2, conn.transport, conn.service.settings)
 
     def answer(self) -> None:
         """Answer the request, whatever happens to its stream."""
@@ -107,10 +109,9 @@ class Stream:
             self._stream.body_complete and not self._stream.body_size
         ):
             service = self._conn.service
-            frames = Frames(self._stream, self._http2, self._conn.transport, service.settings)
             told = service.counters.of(request) if service.counters.heard else {}
-            exchange = Exchange(frames, waits=waits, **told)
-            if waits and frames.have_come:
+            exchange = Exchange(self._frames, waits=waits, **told)
+            if waits and self._frames.have_come:
                 exchange.look()
             request.body = Body(exchange, service.settings.expect_warn)
         Answer(self._conn.service, request, exchange, self).run()
@@ -121,7 +122,7 @@ class Stream:
         self, request: Any, exchange: Exchange | None, on_start: Callable[[], object]
     ) -> tuple[StreamResponse, dict[str, Any]]:
         """Return the response of a request, and its environ."""
-        conn, http2, stream_id = self._conn, self._http2, self._stream.stream_id
+        conn = self._conn
         response, environ = host.create(
             request,
             conn.transport.sock,
@@ -129,20 +130,20 @@ class Stream:
             conn.server,
             conn.service.cfg,
             StreamResponse,
-            (exchange, on_start, http2),
+            (exchange, on_start, self._http2),
         )
         environ["HTTP_VERSION"] = "2"
         environ["wsgi.multithread"] = conn.service.multithread
 
-        def send_early_hints(headers: Any) -> None:
-            http2.send_informational(stream_id, 103, headers)
-
         def send_trailers(trailers: Any) -> None:
             response.trailers = list(trailers)
 
-        environ["wsgi.early_hints"] = send_early_hints
         environ["gunicorn.http2.send_trailers"] = send_trailers
         return response, environ
+
+    def send_interim(self, status: int, headers: Headers) -> bool:
+        """Send an informational HEADERS frame. ClientDisconnected: nobody is there."""
+        return self._frames.send_interim(status, headers)
 
     def send_error(self, request: Any, error: BaseException) -> None:
         """Send what gunicorn answers for an error of the application, and log both."""
@@ -175,6 +176,9 @@ class Frames:
         self._timeout = limits.expect_body_timeout or math.inf
         self._allowance = Allowance(limits.expect_body_timeout, limits.expect_min_rate)
         self._receiver: Receiver | None = None
+        # Neither h2 nor OpenSSL can be used by two threads at once. One may read the body while
+        # another one sends an interim response.
+        self._lock = threading.Lock()
 
     @property
     def have_come(self) -> bool:
@@ -214,13 +218,14 @@ class Frames:
             with contextlib.suppress(BodyTimeout):
                 self._receive(seconds)
         self._allowance.waited += time.monotonic() - since
-        with self._failing():
+        with self._failing(), self._lock:
             return bytes(self._stream.pop_chunk() or b"")
 
-    def send_continue(self, headers: Headers) -> None:
+    def send_interim(self, status: int, headers: Headers) -> bool:
         """Send an informational HEADERS frame. ClientDisconnected: nobody is there."""
-        with self._failing():
-            self._connection.send_informational(self._stream.stream_id, 100, list(headers))
+        with self._failing(), self._lock:
+            self._connection.send_informational(self._stream.stream_id, status, list(headers))
+        return True
 
     def _is_here(self) -> bool:
         return bool(self._stream.body_complete or self._stream.unacked_size)
@@ -243,14 +248,16 @@ class Frames:
         if self._receiver is None:
             # As gunicorn does when it waits for a body: it is for what is sent meanwhile, too.
             connection.sock.settimeout(connection.stream_timeout)
-            self._receiver = Receiver(_Polled(self._transport.sock), ticks=False)
+            self._receiver = Receiver(_Polled(self._transport.sock, self._lock), ticks=False)
         with self._failing():
             if host.holds_frames(connection):  # they came while the response waited
-                connection.pump(self._stream.stream_id)
+                with self._lock:
+                    connection.pump(self._stream.stream_id)
             elif not self._is_gone():
                 self._receiver.patience = seconds
                 data = self._receiver.receive(FILL_SIZE)
-                connection.pending_requests.extend(connection.receive_data(data))
+                with self._lock:
+                    connection.pending_requests.extend(connection.receive_data(data))
         if self._is_gone() and not self._is_here():
             raise ClientDisconnected("the stream or its connection was closed before the end")
 
@@ -275,16 +282,22 @@ class Frames:
 class _Polled(Transport):
     """A connection whose socket has a timeout, gunicorn's, while it is looked at."""
 
+    def __init__(self, sock: Any, lock: threading.Lock) -> None:
+        """Look at this one, with the lock of who sends on it."""
+        super().__init__(sock)
+        self._lock = lock
+
     def receive(self, size: int) -> bytes | None:
         """Receive what is here, up to ``size`` bytes; ``b""`` at the end, None: nothing yet."""
-        timeout = self.sock.gettimeout()
-        self.sock.settimeout(0)
-        try:
-            return self.sock.recv(size)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
-        finally:
-            self.sock.settimeout(timeout)
+        with self._lock:
+            timeout = self.sock.gettimeout()
+            self.sock.settimeout(0)
+            try:
+                return self.sock.recv(size)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return None
+            finally:
+                self.sock.settimeout(timeout)
 
 
 class StreamFraming:

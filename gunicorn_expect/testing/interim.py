@@ -13,6 +13,6 @@ class Interim(NamedTuple):
     """An interim response (RFC 9110 section 15.2)."""
 
     status: int
-    """100, or 103 for early hints."""
+    """100; 103 for early hints; or what the application sends by ``inform()``, such as 104."""
     headers: list[tuple[str, str]]
     """Its header fields, in order: pairs of name and value."""

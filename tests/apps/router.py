@@ -6,6 +6,7 @@ from apps import (  # noqa: F401  each adds its paths
     expectation,
     failing,
     files,
+    informing,
     pages,
     reading,
     refusing,

@@ -281,6 +281,19 @@ def test_a_100_has_its_header_fields_and_hints_wait_for_it():
     assert of_tests().put("/hints-and-refuse", b"x", expect=True, status=403).interim == []
 
 
+def test_interim_responses_are_heard_in_their_order():
+    created, received = (
+        Interim(104, [("Location", "/uploads/7")]),
+        Interim(104, [("Upload-Offset", "5")]),
+    )
+    assert of_tests().put("/inform", b"hello").interim == [created, received]
+    assert of_tests().get("/inform").interim[0] == created
+    answer = of_tests().put("/inform", b"hello", expect=True)
+    assert answer.interim == [Interim(100, []), received]
+    answer = of_tests().put("/inform", b"hello", {"Upload-Complete": "?1"}, expect=True)
+    assert answer.interim == [created, Interim(100, []), received]
+
+
 def test_hints_behind_the_beginning_of_the_answer_are_silent():
     def application(environ, start_response):
         start_response("200 OK", [TEXT])

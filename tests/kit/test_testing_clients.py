@@ -64,6 +64,17 @@ def test_what_is_accepted_arrives(server, client):
     assert outcome.next is None
 
 
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda x: type(x).__name__)
+def test_every_client_hears_the_interim_responses(server, client):
+    outcome = client.post(server.url + "/inform", b"hello", {"Upload-Complete": "?1"})
+    assert outcome.status == 200
+    created, *permission, received = outcome.interim
+    assert created == Interim(104, [("Location", "/uploads/7")])
+    assert permission == ([Interim(100, [])] if client in ASKING else [])
+    assert received == Interim(104, [("Upload-Offset", "5")])
+    assert outcome.body_bytes_sent == 5
+
+
 @pytest.mark.parametrize("client", ASKING, ids=lambda x: type(x).__name__)
 @pytest.mark.parametrize(
     ("path", "headers"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import json
 import socket
@@ -132,6 +133,52 @@ def test_early_hints_wait_until_the_expectation_is_settled(http2):
     http2.send(stream, b"hello")
     assert http2.answer(stream) == ["100", "103", "200", b"hello", "end"]
     assert http2.fields[stream][1]["link"] == "</after>"
+
+
+def test_interim_responses_come_before_and_behind_the_body(http2):
+    stream = http2.open("PUT /inform")
+    assert http2.first(stream) == ["104"]
+    http2.send(stream, b"hello")
+    assert http2.answer(stream) == ["104", "104", "200", b"[true, true]", "end"]
+    assert http2.fields[stream][0] == {":status": "104", "location": "/uploads/7"}
+    assert http2.fields[stream][1]["upload-offset"] == "5"
+    assert http2.get("/inform")[:3] == ["104", "104", "200"]
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "first"),
+    [
+        ("/inform", ("x-nothing", "1"), "100"),
+        ("/inform", ("upload-complete", "?1"), "104"),
+        ("/inform?force=1", ("x-nothing", "1"), "104"),
+    ],
+)
+def test_a_client_that_waits_gets_a_104_before_its_100_if_it_understands(http2, path, field, first):
+    stream = http2.open(f"PUT {path}", WAITS, field)
+    assert http2.first(stream) == [first]
+    while "100" not in http2.heard[stream] and http2.receive():
+        pass
+    http2.send(stream, b"hello")
+    sent = [first == "104", True]
+    interim = ["104", "100", "104"] if sent[0] else ["100", "104"]
+    assert http2.answer(stream) == [*interim, "200", json.dumps(sent).encode(), "end"]
+
+
+def test_one_thread_sends_interim_responses_while_another_one_reads(http2):
+    stream, body = http2.open("PUT /inform-often"), bytes(16384) * 64
+    for number in range(64):
+        http2.send(stream, bytes(16384), end=number == 63)
+        while len(http2.heard[stream]) <= number and http2.receive():
+            pass
+    digest = hashlib.sha256(body).hexdigest().encode()
+    assert http2.answer(stream) == [*["104"] * 64, "200", digest, "end"]
+    assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_no_interim_response_behind_the_first_byte_of_the_answer(http2, method):
+    stream = http2.open(f"{method} /inform-late", data=b"hello", end=True)
+    assert http2.answer(stream) == ["200", b"7False", "end"]
 
 
 # Refusing.

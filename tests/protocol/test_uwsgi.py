@@ -19,3 +19,8 @@ def test_no_100_is_sent_in_a_protocol_that_has_none(worker):
             head, body = client.receive_response()
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert body == b'["hello", "none"]'
+        with Client(server) as client:
+            client.send(packet("PUT", "/inform", b"hello", HTTP_UPLOAD_COMPLETE="?1"))
+            head, body = client.receive_response()
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert body == b"[false, false]"

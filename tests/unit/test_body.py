@@ -59,8 +59,8 @@ class Wire:
     def open_body(self):
         return self._framing
 
-    def send_continue(self, headers):
-        pass
+    def send_interim(self, status, headers):
+        return True
 
 
 class Asked(Exchange):

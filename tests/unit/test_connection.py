@@ -8,7 +8,7 @@ import pytest
 from gunicorn_expect import ClientDisconnected, Expectation, MalformedBody, State, host, receiver
 from gunicorn_expect.connection import Connection, Wants
 from gunicorn_expect.counters import Counters
-from gunicorn_expect.exchange import Exchange
+from gunicorn_expect.exchange import Exchange, Responses
 from gunicorn_expect.receiver import Receiver
 from support.client import request, waiting
 from support.connections import answered, connection, service
@@ -215,7 +215,7 @@ def test_the_body_of_a_request_that_was_refused_can_not_be_read_when_it_has_ende
 
 @pytest.mark.parametrize("application", [refusing, reading])
 def test_nothing_of_a_request_is_left_to_the_garbage_collector(served, certificates):
-    kinds = (Connection, host.Request, Exchange, Expectation, Receiver)
+    kinds = (Connection, host.Request, Exchange, Responses, Expectation, Receiver)
     with no_garbage_of(*kinds), connected("unix", certificates) as (ours, theirs):
         theirs.sendall(HEAD + b"hello")
         conn = connection(served, ours)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gunicorn_expect import BodyTimeout, ClientDisconnected, Expectation, State
 from gunicorn_expect import exchange as exchange_module
-from gunicorn_expect.exchange import Exchange, UnknownExpectationError, expects_continue
+from gunicorn_expect.exchange import Exchange, Responses, UnknownExpectationError, expects_continue
 from gunicorn_expect.states import ENDS, End, Rest
 from support import PATIENCE
 
@@ -31,10 +31,11 @@ class Notes:
         self.drained = 0
         self.ended = rest is Rest.NOTHING
 
-    def send_continue(self, headers):
-        self.sent.append(["100", *headers])
+    def send_interim(self, status, headers):
+        self.sent.append([str(status), *headers])
         if self.fails:
             raise BrokenPipeError
+        return True
 
     def arrived(self):
         if self.gone is not None:
@@ -285,6 +286,62 @@ def test_proceed_checks_its_fields_even_if_nobody_waits():
     assert "secret" not in str(caught.value)
 
 
+def test_without_a_connection_nothing_is_sent():
+    assert Expectation().inform(104, [("Location", "/a")]) is False
+
+
+def test_a_request_without_a_body_is_informed_until_its_response_starts():
+    wire = Notes()
+    responses = Responses(wire)
+    assert Expectation(responses).inform(104, [("Location", "/a")])
+    assert responses.respond()
+    assert not Expectation(responses).inform(104)
+    assert wire.sent == [["104", ("Location", "/a")]]
+
+
+@pytest.mark.parametrize(
+    ("options", "understands", "sent"),
+    [({}, False, False), ({"force": True}, False, True), ({}, True, True)],
+)
+def test_a_client_that_waits_is_informed_if_it_understands_or_by_force(options, understands, sent):
+    wire = Notes()
+    expectation = Expectation(waiting_exchange(wire), understands)
+    assert expectation.inform(104, **options) is sent
+    assert expectation.pending
+    expectation.proceed()
+    assert expectation.inform(104)
+    assert wire.sent == [["104"]] * sent + [["100"], ["104"]]
+
+
+def test_a_client_whose_body_is_here_is_informed():
+    wire = Notes(arrived=True)
+    expectation = Expectation(waiting_exchange(wire))
+    assert expectation.inform(104)
+    assert expectation.state is State.WAIVED
+
+
+def test_nobody_is_informed_who_was_declined():
+    wire = Notes()
+    exchange = waiting_exchange(wire)
+    exchange.respond()
+    assert not Expectation(exchange).inform(104, force=True)
+    assert wire.sent == []
+
+
+@pytest.mark.parametrize("status", [-104, 0, 99, 100, 101, 200, 1040])
+def test_inform_sends_only_interim_responses(status):
+    wire = Notes()
+    with pytest.raises(ValueError, match=f"inform\\(\\) can't send {status}: it sends 102 to 199"):
+        Expectation(sending_exchange(wire)).inform(status)
+    assert wire.sent == []
+
+
+def test_inform_checks_its_fields_even_if_nothing_is_sent():
+    with pytest.raises(ValueError, match="X-Token") as caught:
+        Expectation().inform(104, [("X-Token", "secret\r\n")])
+    assert "secret" not in str(caught.value)
+
+
 # When it was decided.
 
 
@@ -519,10 +576,10 @@ class Slow(Notes):
         self.looks += 1
         return super().arrived()
 
-    def send_continue(self, headers):
+    def send_interim(self, status, headers):
         self.sending.set()
         assert self.go_on.wait(PATIENCE)
-        super().send_continue(headers)
+        return super().send_interim(status, headers)
 
 
 def test_the_response_waits_for_a_100_that_is_being_sent():
