@@ -7,9 +7,6 @@ import pathlib
 import signal
 import time
 
-import flask
-import flask_sock
-
 from stock import recording
 from stock.recording import described, note
 
@@ -322,17 +319,25 @@ def take_over(environ, start_response):
     raise StopIteration
 
 
-flask_app = flask.Flask(__name__)
-sock = flask_sock.Sock(flask_app)
+@functools.cache
+def flask_app():
+    """Make it when it is asked for: most servers that are compared need no Flask."""
+    import flask
+    import flask_sock
+
+    app = flask.Flask(__name__)
+
+    @flask_sock.Sock(app).route("/flask")
+    def echo(ws):
+        while True:
+            ws.send(ws.receive()[::-1])
+
+    return app
 
 
-@sock.route("/flask")
-def echo(ws):
-    while True:
-        ws.send(ws.receive()[::-1])
-
-
-ROUTES["/flask"] = flask_app
+@route("/flask")
+def by_flask(environ, start_response):
+    return flask_app()(environ, start_response)
 
 
 @route("/hang")
