@@ -1,4 +1,4 @@
-# make serve         set up, and serve the example: refuse and accept uploads
+# make serve         set up, and serve the example: refuse and accept uploads; PORT=8001: on this port
 # make test          set up, and run all tests, on some cells of the matrix of workers and transports
 # make test-all      the same on every cell of it
 # make matrix        try each Python of this machine, and the oldest and newest of what we rely on
@@ -37,7 +37,8 @@ PARALLEL := --numprocesses 3 --dist worksteal
 .PHONY: serve test test-all matrix fresh realworld soak check release-check docs bench clean
 
 serve: $(VENV)/examples
-	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 examples.flask_upload:app
+	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 $(if $(PORT),--bind 127.0.0.1:$(PORT)) \
+	    examples.flask_upload:app
 
 test: $(VENV)/dev $(VENV)/fast $(GUNICORNS) $(CORPUS) $(FRAMEWORKS)
 	$(BIN)/pytest $(PARALLEL)

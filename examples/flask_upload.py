@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from flask import Flask, Response, jsonify, request, url_for
+from flask import Flask, Response, jsonify, request, send_from_directory, url_for
 from werkzeug.utils import secure_filename
 
 from gunicorn_expect.contrib import flask as uploads
@@ -25,12 +25,45 @@ app = Flask(__name__)
 uploads.init_app(app)  # an upload that does not arrive whole is 400 or 408, not 500
 
 
+PAGE = """\
+An upload that is refused is never sent. Try it:
+
+    truncate -s 100M big.iso
+    curl -i -T big.iso {files}big.iso
+    curl -i -H 'Authorization: Bearer letmein' -T big.iso {files}big.iso
+    curl -i -H 'Authorization: Bearer letmein' -o again.iso {files}big.iso
+
+The first upload sends its headers, gets 401, and sends no byte of the file.
+"""
+
+
+@app.get("/")
+def index() -> Response:
+    """Say what to try."""
+    return Response(PAGE.format(files=request.url_root + "files/"), mimetype="text/plain")
+
+
+def has_token() -> bool:
+    """Return whether the client has the token."""
+    given = request.headers.get("Authorization", "")
+    return hmac.compare_digest(given.encode(), f"Bearer {TOKEN}".encode())
+
+
+@app.get("/files/<name>")
+def download(name: str) -> Response:
+    """Send a file that was stored."""
+    if not has_token():
+        return Response(status=401, headers={"WWW-Authenticate": "Bearer"})
+    if name != secure_filename(name):
+        return Response(status=404)
+    return send_from_directory(FOLDER.absolute(), name, as_attachment=True)
+
+
 @app.put("/files/<name>")
 def upload(name: str) -> Response:
     """Store a file, or say why not. Nothing is read before the last refusal."""
     # To refuse, answer.
-    given = request.headers.get("Authorization", "")
-    if not hmac.compare_digest(given.encode(), f"Bearer {TOKEN}".encode()):
+    if not has_token():
         return Response(status=401, headers={"WWW-Authenticate": "Bearer"})
     if name != secure_filename(name):
         return Response(status=400)

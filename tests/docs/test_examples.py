@@ -178,3 +178,24 @@ def test_the_answer_is_json_and_the_file_is_there(tmp_path, application):
     }
     assert [path.name for path in tmp_path.rglob("*")] == ["a.txt"]
     assert (tmp_path / "a.txt").read_bytes() == b"hello"
+
+
+def test_make_serve_serves_on_a_port_of_ones_choice_and_its_page_says_what_to_try(tmp_path):
+    env = {
+        "UPLOAD_FOLDER": str(tmp_path),
+        "MAKEFLAGS": "",
+        "GUNICORN_CMD_ARGS": "--no-control-socket",
+    }
+    with Server.of(["make", "serve", "PORT=0"], env=env, cwd=CHECKOUT) as server:
+        assert server.address[1] != 8000
+        # By the Host that the client sent.
+        assert b"curl -i -T big.iso http://test/files/big.iso\n" in server.get("/")
+        with Client(server) as client:
+            client.send(request("PUT /files/a.txt", TOKEN, "Content-Length: 5"), b"hello")
+            head, _ = client.receive_response()
+            location = re.search(rb"\r\nLocation: (\S+)\r\n", head)[1].decode()
+            client.send(request(f"GET {location}", TOKEN))
+            assert client.receive_response()[1] == b"hello"
+        with Client(server) as client:
+            client.send(request(f"GET {location}"))
+            assert client.receive_response()[0].startswith(b"HTTP/1.1 401 ")
