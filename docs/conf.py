@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # The package beside this folder is the one to document, whichever is installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from gunicorn_expect import GeventWorker, Sync, Worker, __version__
+from gunicorn_expect import __version__
 
 project = "gunicorn_expect"
 release = version = __version__
@@ -56,8 +56,3 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _no_type_before_a_colon, priority=0)
     app.connect("source-read", _files_outside)
 
-
-# gunicorn logs the __name__ of a worker, so ours have that of the command line. Sphinx takes a
-# class with another name than that of its definition for an alias.
-for _worker in (Worker, GeventWorker, Sync):
-    _worker.__name__ = _worker.__qualname__
