@@ -1,5 +1,6 @@
 """The README is true: its commands are run, its code is an example, its links lead somewhere."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -27,6 +28,9 @@ def commands():
 COMMANDS = dict(commands())
 TRANSCRIPT = [command for command in COMMANDS if command.startswith(("truncate", "curl"))]
 GUNICORN = [command for command in COMMANDS if command.startswith("gunicorn")]
+FLASK, CODE, CONFIGURATION = (block for language, block in BLOCKS if language == "python")
+#: What the table of faults gives to try: a broken upload, a client that doesn't ask, one that does.
+TRIED = re.findall(r"\| `((?:curl|python3) .*)` \|$", README, re.MULTILINE)
 
 
 def test_every_command_is_run_by_a_test():
@@ -34,6 +38,7 @@ def test_every_command_is_run_by_a_test():
     assert set(COMMANDS) == {"make serve", *installs, *TRANSCRIPT, *GUNICORN}
     assert len(TRANSCRIPT) == 3
     assert len(GUNICORN) == 2
+    assert len(TRIED) == 3
 
 
 def masked(text):
@@ -63,9 +68,50 @@ def test_gunicorn_starts_by_the_command_that_is_shown(tmp_path, command):
 
 
 def test_the_code_that_is_shown_is_an_example():
-    code, _ = (block for language, block in BLOCKS if language == "python")
-    assert code == CHECKOUT.joinpath("examples/plain_wsgi.py").read_text("utf-8")
-    assert len(code.splitlines()) <= 25
+    assert CHECKOUT.joinpath("examples/plain_wsgi.py").read_text("utf-8") == CODE
+    assert len(CODE.splitlines()) <= 25
+
+
+def tried(command, server, folder):
+    """Run what the table gives to try; return what it prints."""
+    here = command.replace("127.0.0.1:8000", "{}:{}".format(*server.address))
+    here = here.replace("'127.0.0.1', 8000", "'{}', {}".format(*server.address))
+    return subprocess.run(
+        shlex.split(here), cwd=folder, check=False, capture_output=True, text=True, timeout=60
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("worker", "status"), [("gthread", "201"), ("gunicorn_expect.Worker", "400")]
+)
+def test_an_upload_that_is_cut_off_ends_as_the_table_says(tmp_path, worker, status):
+    with Server(worker=worker, app="examples.plain_wsgi:app") as server:
+        tried(TRIED[0], server, tmp_path)
+        assert server.wait_for_log(r"PUT / HTTP/1.1 -> (\d+)")[1] == status
+
+
+def test_a_refusal_is_heard_as_the_table_says(tmp_path):
+    with tmp_path.joinpath("big.iso").open("wb") as file:
+        file.truncate(300_000_000)
+    with Server(app="examples.plain_wsgi:app") as server:
+        assert tried(TRIED[1], server, tmp_path) == "401"
+        assert tried(TRIED[2], server, tmp_path) == "0"
+
+
+def test_the_flask_application_that_is_shown_refuses_and_accepts(tmp_path):
+    tmp_path.joinpath("shown.py").write_text(FLASK, "utf-8")
+    body = bytes(3_000_000)
+    tmp_path.joinpath("body").write_bytes(body)
+    path = os.pathsep.join(map(str, (tmp_path, CHECKOUT)))
+    with Server(app="shown:app", env={"PYTHONPATH": path}) as server:
+        url = "http://{}:{}/upload".format(*server.address)
+        curl = ["curl", "-sS", "-i", "-T", "body", url]
+        refused = subprocess.run(curl, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert refused.stdout.startswith("HTTP/1.1 401 ")
+        curl += ["-H", "Authorization: Bearer letmein"]
+        stored = subprocess.run(curl, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert stored.stdout.startswith("HTTP/1.1 100 Continue")
+        assert stored.stdout.endswith(f"{len(body)} bytes\n")
 
 
 def test_the_table_of_states_is_that_of_the_code():
@@ -80,11 +126,10 @@ def test_links_lead_to_files():
 
 
 def test_the_configuration_that_is_shown_is_checked(tmp_path):
-    _, configuration = (block for language, block in BLOCKS if language == "python")
     file = tmp_path / "gunicorn.conf.py"
     command = [sys.executable, "-m", "gunicorn", "--check-config", "examples.plain_wsgi:app"]
     for more, status in (("", 0), ("expect_linger = 'soon'\n", 1)):
-        file.write_text(configuration + more, "utf-8")
+        file.write_text(CONFIGURATION + more, "utf-8")
         result = subprocess.run(
             [*command, "-c", str(file)], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, timeout=60
         )
