@@ -55,4 +55,3 @@ def setup(app: Sphinx) -> None:
     """Be called by Sphinx."""
     app.connect("autodoc-process-docstring", _no_type_before_a_colon, priority=0)
     app.connect("source-read", _files_outside)
-
