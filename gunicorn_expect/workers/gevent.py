@@ -19,6 +19,7 @@ try:
 
     import gevent  # type: ignore[import-untyped]  # isort: skip
     from gevent import socket as gevent_socket
+    from gevent.lock import Semaphore  # type: ignore[import-untyped]
     from gevent.pool import Pool  # type: ignore[import-untyped]
     from gevent.server import StreamServer  # type: ignore[import-untyped]
 except (ImportError, RuntimeError) as error:
@@ -118,10 +119,11 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
         servers = []
         for listener in self.sockets:
             listener.setblocking(True)
-            # One more than there may be, for a new one: then one that lingers makes room.
+            # One more than may be served, for a new one: it waits for one that lingers, or ends.
             pool = Pool(self.cfg.worker_connections + 1)
             self._pools.append(pool)
-            serve = partial(self._serve, pool, listener.getsockname())
+            places = Semaphore(self.cfg.worker_connections)
+            serve = partial(self._serve, pool, places, listener.getsockname())
             server = Server(listener, handle=serve, spawn=pool)
             server.make_room = self._drop_oldest
             if self.cfg.workers > 1:
@@ -152,12 +154,13 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
             pool.kill(block=False)
         gevent.sleep(0)  # they close their connections
 
-    def _serve(self, pool: Any, name: Any, client: socket.socket, peer: Any) -> None:
+    def _serve(self, pool: Any, places: Any, name: Any, client: socket.socket, peer: Any) -> None:
         """Serve a connection from its accept to its end (greenlet of the pool)."""
         client.settimeout(0)  # gevent's sockets would wait by themselves
-        with contextlib.closing(Waiter()) as wait:
+        if places.locked():
+            self._drop_oldest(pool)
+        with places, contextlib.closing(Waiter()) as wait:
             conn = Connection(self.service, client, peer, name, wait=wait)
-            self._make_room(pool)
             try:
                 self._answer(conn)
             except Exception:
@@ -187,23 +190,20 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
         finally:
             self._answering -= 1
 
-    def _make_room(self, pool: Any) -> None:
-        """Let the connections that linger longest make room for new ones."""
-        while len(pool) > self.cfg.worker_connections and self._drop_oldest():
-            gevent.sleep(0)
-
-    def _drop_oldest(self) -> bool:
-        """Close the connection that lingers longest; return whether there was one."""
-        if not self._lingering:
-            return False
-        _, greenlet = self._lingering.popitem(last=False)
-        greenlet.kill(block=False)
-        return True
+    def _drop_oldest(self, pool: Any = None) -> bool:
+        """Close the connection that lingers longest, of this pool; return whether there was one."""
+        for conn, greenlet in self._lingering.items():
+            if pool is None or greenlet in pool:
+                del self._lingering[conn]
+                greenlet.kill(block=False)
+                return True
+        return False
 
     def _linger(self, pool: Any, conn: Connection) -> None:
         self._lingering[conn] = gevent.getcurrent()
         try:
-            self._make_room(pool)
+            if pool.full():  # a new connection waits
+                self._drop_oldest(pool)
             conn.linger_here(self._settings.expect_linger)
         finally:
             self._lingering.pop(conn, None)

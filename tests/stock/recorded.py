@@ -303,6 +303,22 @@ def stop(environ, start_response):
     return answer(start_response, b"stopping")
 
 
+@route("/backlog")
+def backlog(environ, start_response):
+    """Answer how many connections wait to be accepted, as Linux has it: 0A is LISTEN."""
+    port = f":{int(environ['SERVER_PORT']):04X}"
+    sockets = map(str.split, pathlib.Path("/proc/net/tcp").read_text("utf-8").splitlines())
+    [queues] = [sock[4] for sock in sockets if sock[1].endswith(port) and sock[3] == "0A"]
+    return answer(start_response, str(int(queues.partition(":")[2], 16)).encode())
+
+
+@route("/never")
+def never(environ, start_response):
+    note("waits")
+    while True:
+        time.sleep(60)
+
+
 @route("/take-over")
 def take_over(environ, start_response):
     """Speak another protocol on the socket, which waits, and be done in gunicorn's way."""

@@ -20,10 +20,10 @@ def waiting(line, *fields):
 
 
 class Client:
-    """One connection, raw bytes both ways."""
+    """One connection, raw bytes both ways; to the first address of a server, or to this one."""
 
-    def __init__(self, server):
-        self.socket = server.connect()
+    def __init__(self, server, *address):
+        self.socket = server.connect(*address)
         self.unread = b""
 
     def __enter__(self):

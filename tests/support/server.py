@@ -96,12 +96,9 @@ class Server:
         self._log_reader.start()
 
     def __enter__(self):
-        listening = self.wait_for_log(r"Listening at: (?:https?|unix):(?://)?(\S+)")[1]
-        if self._transport == "unix":
-            self.address = listening
-        else:
-            host, port = listening.split(",")[0].rsplit(":", 1)
-            self.address = (host, int(port))
+        listening = self.wait_for_log(r"Listening at: (\w+:\S+)")[1]
+        self.addresses = [*map(_address, listening.split(","))]
+        self.address = self.addresses[0]
         return self
 
     def __exit__(self, *exception):
@@ -112,14 +109,15 @@ class Server:
         self.board.close()
         self._folder.cleanup()
 
-    def connect(self):
-        """Connect as a client of this transport does."""
-        if self._transport == "unix":
+    def connect(self, address=None):
+        """Connect as a client of this transport does, to the first address or to this one."""
+        address = address or self.address
+        if isinstance(address, str):
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(PATIENCE)
-            sock.connect(self.address)
+            sock.connect(address)
             return sock
-        sock = socket.create_connection(self.address, PATIENCE)
+        sock = socket.create_connection(address, PATIENCE)
         # What a test has sent is on its way when the call returns.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._transport == "tls":
@@ -161,3 +159,12 @@ class Server:
         with self._changed:
             self._log_ended = True
             self._changed.notify_all()
+
+
+def _address(name):
+    """Return what a socket takes for an address that gunicorn's log names."""
+    scheme, _, place = name.partition(":")
+    if scheme == "unix":
+        return place
+    host, _, port = place.removeprefix("//").rpartition(":")
+    return host, int(port)

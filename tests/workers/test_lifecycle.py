@@ -75,13 +75,13 @@ def upload(client, path="/read", body=b"a body of 18 bytes"):
     return client.receive_response()
 
 
-def check_the_rule(place):
+def check_the_rule(server, *address):
     """Check the rule on an address: what reads gets the body, what answers gets none."""
-    with Client(place) as client:
+    with Client(server, *address) as client:
         head, body = upload(client)
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert body == b"a body of 18 bytes"
-    with Client(place) as client:
+    with Client(server, *address) as client:
         client.send(waiting("PUT /refuse", "Content-Length: 5"))
         answer = client.receive_all()
         assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
@@ -183,31 +183,14 @@ def test_the_last_request_of_a_worker_may_be_one_that_waits(start):
 # Several addresses, several workers.
 
 
-class Address:
-    """A place to connect to, as gunicorn's log names it."""
-
-    def __init__(self, name):
-        self._name = name
-
-    def connect(self):
-        if self._name.startswith("unix:"):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(PATIENCE)
-            sock.connect(self._name.removeprefix("unix:"))
-            return sock
-        host, port = self._name.removeprefix("http://").split(":")
-        return socket.create_connection((host, int(port)), PATIENCE)
-
-
 @pytest.mark.parametrize("second", ["127.0.0.1:0", "unix:{}/socket"], ids=["tcp", "unix"])
 def test_the_rule_holds_on_every_address(start, tmp_path, second):
     binds = ("--bind", "127.0.0.1:0", "--bind", second.format(tmp_path))
     with start(*binds) as server:
-        names = server.wait_for_log(r"Listening at: (\S+)")[1].split(",")
-        assert len(set(names)) == 2
+        assert len(set(server.addresses)) == 2
         for _ in range(2):
-            for name in names:
-                check_the_rule(Address(name))
+            for address in server.addresses:
+                check_the_rule(server, address)
 
 
 def test_the_rule_holds_where_each_worker_has_a_socket_of_its_own(start):
