@@ -240,9 +240,8 @@ class Answer:
             service.cfg.pre_request(service.worker, self._request)
             begun = datetime.datetime.now()  # noqa: DTZ005  gunicorn's own, for its access log
             if self._response is None:
-                self._response, self._environ = self._way.create(
-                    self._request, exchange, self._started
-                )
+                on_start = self._responses.respond if exchange is None else self._started
+                self._response, self._environ = self._way.create(self._request, exchange, on_start)
             environ = self._environ
             if not service.may_keep():
                 self._response.force_close()
@@ -372,7 +371,6 @@ class Answer:
         """Note what the access log may print, and warn of an upload for nothing (first byte)."""
         service, exchange = self._service, self._exchange
         if exchange is None:
-            self._responses.respond()
             return
         self._environ[RECEIVED_KEY] = _Received(exchange)
         if exchange.decided_after is not None:

@@ -110,20 +110,20 @@ class Framing(Protocol):
         """Allow no more than ``size`` bytes where the head did not tell how many there are."""
 
 
+@dataclasses.dataclass(eq=False, repr=False, slots=True)
 class Responses:
     """The responses to one request: interim ones, until the final one starts (any thread)."""
 
-    __slots__ = ("_lock", "_started", "_wire", "decided_after", "state")
-
-    def __init__(self, wire: Sender | None = None) -> None:
-        """Send interim responses by this; without it, send none."""
-        self._lock = threading.Lock()
-        self._wire = wire
-        self._started = False
-        #: What the client expects; without a body, nothing.
-        self.state = State.NONE
-        #: Seconds from the request's head to the decision; None: not yet, or nobody waits.
-        self.decided_after: float | None = None
+    _wire: Sender | None = None
+    """Sends interim responses; without it, none is sent."""
+    # Not bound when this is imported: gevent patches it later.
+    _lock: threading.Lock = dataclasses.field(default_factory=lambda: threading.Lock())
+    _started: bool = False
+    """Whether the final response has started."""
+    state: State = State.NONE
+    """What the client expects; without a body, nothing."""
+    decided_after: float | None = None
+    """Seconds from the request's head to the decision; None: not yet, or nobody waits."""
 
     def inform(self, status: int, headers: Headers, *, force: bool) -> bool:
         """Send an interim response other than 100; return whether it was sent.
