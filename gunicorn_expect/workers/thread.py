@@ -36,10 +36,25 @@ class ExpectWorker(base.BaseWorker):
         """Make the pool; it may have as many threads as there may be connections (worker)."""
         return Pool(self.cfg.threads, self.cfg.worker_connections)
 
+    def load_wsgi(self) -> None:
+        """Make the pool, which hooks may look at, and load the application (worker).
+
+        Raises:
+            TypeError: a subclass has made another kind of pool.
+
+        """
+        self.tpool = self.get_thread_pool()
+        if not isinstance(self.tpool, Pool):
+            raise TypeError(
+                f"get_thread_pool() of {type(self).__name__} returned a "
+                f"{type(self.tpool).__name__}: return that of super(), or another "
+                "gunicorn_expect.workers.pool.Pool"
+            )
+        super().load_wsgi()
+
     def run(self) -> None:
         """Be the loop until the worker ends (main thread)."""
         self.begin()
-        self.tpool = self.get_thread_pool()
         for listener in self.sockets:
             listener.setblocking(False)
         self.loop = Loop(

@@ -2,7 +2,10 @@
 
 import json
 import os
+import sys
+import time
 
+from gunicorn import glogging
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.workers.base import Worker
@@ -62,12 +65,15 @@ on_reload = of_one("on_reload")
 when_ready = of_one("when_ready")
 pre_fork = of_two("pre_fork")
 post_fork = of_two("post_fork")
-worker_int = of_one("worker_int")
 worker_abort = of_one("worker_abort")
 pre_exec = of_one("pre_exec")
 child_exit = of_two("child_exit")
 worker_exit = of_two("worker_exit")
 on_exit = of_one("on_exit")
+
+
+def worker_int(worker):
+    note("worker_int", described(worker), greenlet())
 
 
 #: The worker of this process.
@@ -98,3 +104,19 @@ def post_request(worker, req, environ, resp):
     note("post_request", *map(described, (worker, req, environ, resp)))
     if req.path == "/post-request-fails":
         raise LookupError("post_request failed")
+
+
+def greenlet():
+    """Return in what this runs, where gevent is used: its hub may not wait."""
+    gevent = sys.modules.get("gevent")
+    return gevent and type(gevent.getcurrent()).__name__
+
+
+class Logger(glogging.Logger):
+    """Notes that its files are opened again, and hangs then if it is told to."""
+
+    def reopen_files(self):
+        super().reopen_files()
+        note("reopen_files", greenlet())
+        if "LOGGER_HANGS" in os.environ:
+            time.sleep(60)

@@ -1,5 +1,6 @@
 """A worker lives and ends as gunicorn's own: hooks, signals, limits, reload, statsd."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -25,6 +26,11 @@ def worker(request):
 def noted(server):
     """Return what hooks have noted from the start on, without what they were called with."""
     return [line[0] for line in written(server, server.lines) if not isinstance(line, str)]
+
+
+def where_worker_int_ran(server):
+    """Return whether it was the hub of gevent, which may not wait."""
+    return [line[2] for line in written(server, server.lines) if line[0] == "worker_int"]
 
 
 def kill_worker(server, number):
@@ -101,6 +107,7 @@ def test_hooks_are_called_as_by_stock_gunicorn(worker, act):
             act(server)
             end(server)
         ours, stock = map(noted, servers)
+        assert where_worker_int_ran(servers[0]) == where_worker_int_ran(servers[1])
     if act in (one_more, reload):  # two workers write at the same time
         ours.sort(), stock.sort()
     assert "post_worker_init" in ours
@@ -181,11 +188,12 @@ def test_a_kept_connection_is_answered_once_more_when_the_worker_stops(worker):
 
 def test_a_busy_application_ends_the_worker_where_it_is_the_loop_as_in_stock_gunicorn(worker):
     found = []
-    with both(worker, "--timeout", "3") as servers:
-        for server in servers:
-            with Client(server) as client:
-                client.send(get("/hang"))
-                heard = masked(client.receive_all())
+    with both(worker, "--timeout", "3") as servers, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for server in servers]
+        for client in clients:  # at the same time
+            client.send(get("/hang"))
+        for server, client in zip(servers, clients, strict=True):
+            heard = masked(client.receive_all())
             if worker != "thread":
                 server.wait_for_log(READY + r'.*"age": 2')
             timed_out = "WORKER TIMEOUT" in "\n".join(server.lines)
@@ -196,6 +204,103 @@ def test_a_busy_application_ends_the_worker_where_it_is_the_loop_as_in_stock_gun
         assert (ours[0], stock[0][:13]) == (b"", b"HTTP/1.1 500 ")
         ours, stock = ours[1:], stock[1:]
     assert ours == stock
+
+
+def test_a_loop_that_hangs_is_ended_by_the_master_as_stock_gunicorns():
+    """A signal handler hangs: it runs where the loop of the threaded worker does."""
+    arguments = ("--timeout", "3", "--logger-class", "stock.recording.Logger")
+    with both("thread", *arguments, LOGGER_HANGS="yes") as servers:
+        for server in servers:  # at the same time
+            kill_worker(server, signal.SIGUSR1)
+        for server in servers:
+            server.wait_for_log(READY + r'.*"age": 2')
+        ours, stock = (hooks_of_the_first(server) for server in servers)
+    assert "worker_abort" in ours
+    assert ours == stock
+
+
+def hooks_of_the_first(server):
+    """Return what was noted of the first worker, when the next one has begun."""
+    hooks = noted(server)
+    return hooks[: hooks.index("pre_fork", hooks.index("post_worker_init"))]
+
+
+def test_logs_are_opened_again_as_by_stock_gunicorn(worker, tmp_path):
+    found = []
+    for stock in (False, True):
+        log, moved = (tmp_path / f"{name}-{stock}" for name in ("log", "moved"))
+        arguments = ("--access-logfile", str(log), "--logger-class", "stock.recording.Logger")
+        with start(worker, *arguments, stock=stock) as server:
+            server.wait_for_log(READY)
+            server.get("/hello?before")
+            log.rename(moved)
+            kill_worker(server, signal.SIGUSR1)
+            how = server.wait_for_log(r"NOTED .*reopen_files.*")[0]
+            shown(server, exchange(get("/hello?after")))
+        found.append((how, "before" in moved.read_text("utf-8"), "after" in log.read_text("utf-8")))
+    ours, stock = found
+    assert ours[1:] == (True, True)
+    assert ours == stock
+
+
+def test_an_application_that_outlives_the_graceful_timeout_is_left_as_by_stock_gunicorn(worker):
+    with both(worker, "--graceful-timeout", "1") as servers:
+        with Client(servers[0]) as one, Client(servers[1]) as other:
+            for server, client in zip(servers, (one, other), strict=True):
+                client.send(get("/never"))
+                server.wait_for_log('NOTED .*"waits"')
+            began = time.monotonic()
+            for server in servers:
+                server.process.terminate()
+            heard = [one.receive_all()]
+            assert time.monotonic() - began > 0.7  # it was waited for
+            heard.append(other.receive_all())
+        for server in servers:
+            assert server.process.wait(PATIENCE) == 0
+            server.wait_for_log(r"NOTED .*on_exit")
+        # Ours ends by itself, before the master kills it.
+        ends = ("post_request", "worker_exit", "child_exit")
+        ours, stock = ([name for name in noted(server) if name not in ends] for server in servers)
+    assert heard == [b"", b""]
+    assert ours == stock
+
+
+def test_a_kept_connection_is_closed_when_the_worker_stops_as_by_stock_gunicorn():
+    """After 2 s: its client may be sending a request already."""
+    with both("thread", "--keep-alive", "60", "--graceful-timeout", "60") as servers:
+        with Client(servers[0]) as one, Client(servers[1]) as other:
+            for client in (one, other):
+                client.send(request("GET /hello"))
+                client.receive_response()
+            begin = time.monotonic()
+            for server in servers:
+                server.process.terminate()
+            closed = []
+            for client in (one, other):
+                assert client.receive_all() == b""
+                closed.append(time.monotonic() - begin)
+        assert [server.process.wait(PATIENCE) for server in servers] == [0, 0]
+    assert min(closed) > 1.9
+
+
+def test_get_thread_pool_of_a_subclass_is_called_when_stock_gunicorn_calls_it():
+    found = []
+    for name, stock in (("Ours", False), ("Stock", True)):
+        with start("thread", "-k", f"stock.pools.{name}", stock=stock) as server:
+            shown(server, exchange(get("/hello")))
+            found.append(noted(server))
+    ours, stock = found
+    assert "get_thread_pool" in ours
+    assert ours == stock
+
+
+def test_a_pool_that_can_lend_no_places_stops_gunicorn_with_its_reason():
+    with start("thread", "-k", "stock.pools.OfExecutor", stock=False) as server:
+        assert server.process.wait(PATIENCE) == 3
+        server.wait_for_log(
+            r"^TypeError: get_thread_pool\(\) of OfExecutor returned a ThreadPoolExecutor: return "
+            r"that of super\(\), or another gunicorn_expect\.workers\.pool\.Pool$"
+        )
 
 
 def test_a_worker_ends_when_a_file_changes_as_stock_gunicorns(worker, tmp_path):
