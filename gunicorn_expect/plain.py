@@ -58,7 +58,7 @@ class PlainHeads:
         """
         self._limits = limits
         self._listener = listener
-        self._attributes = host.request_template(cfg)
+        self._attributes = {**host.request_template(cfg), "fragment": ""}
         self._environ = host.environ_template(cfg)
         self._environ["wsgi.multithread"] = multithread
         self._has_hook = host.has_request_hook(cfg)
@@ -105,7 +105,6 @@ class PlainHeads:
             uri=target,
             path=path,
             query=query,
-            fragment="",
             version=(1, int(minor)),
             headers=headers,
             trailers=[],

@@ -56,6 +56,13 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
 
 def add_arguments(probe: argparse.ArgumentParser) -> None:
     """Add the probe's arguments to this parser."""
+    _add_request(probe)
+    _add_manners(probe)
+    _add_connection(probe)
+    probe.add_argument("--json", action="store_true", help="all of it as one JSON object")
+
+
+def _add_request(probe: argparse.ArgumentParser) -> None:
     option = probe.add_argument
     option("URL", help="http://… or https://…")
     option("--method", default="PUT", help="of the request (default: PUT)")
@@ -80,6 +87,9 @@ def add_arguments(probe: argparse.ArgumentParser) -> None:
         metavar="STATUS",
         help="the answer that you expect: 401 for a request with a wrong token",
     )
+
+
+def _add_manners(probe: argparse.ArgumentParser) -> None:
     bodies = probe.add_mutually_exclusive_group()
     bodies.add_argument(
         "--send-body",
@@ -96,6 +106,10 @@ def add_arguments(probe: argparse.ArgumentParser) -> None:
         const=Manner.IMPATIENT,
         help="send it at once, whatever comes: does the answer arrive whole?",
     )
+
+
+def _add_connection(probe: argparse.ArgumentParser) -> None:
+    option = probe.add_argument
     option(
         "--timeout",
         type=_seconds,
@@ -107,7 +121,6 @@ def add_arguments(probe: argparse.ArgumentParser) -> None:
     trust = probe.add_mutually_exclusive_group()
     trust.add_argument("--cacert", metavar="FILE", help="who signs the certificates, in PEM")
     trust.add_argument("--insecure", action="store_true", help="trust every certificate")
-    option("--json", action="store_true", help="all of it as one JSON object")
 
 
 def _context(arguments: argparse.Namespace) -> ssl.SSLContext:
