@@ -36,7 +36,9 @@ def lengths(source):
             yield node.name, len(lines)
 
 
-@pytest.mark.parametrize("path", sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")), ids=str)
+@pytest.mark.parametrize(
+    "path", sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")), ids=str
+)
 def test_no_function_is_longer_than_a_screen(path):
     long = [found for found in lengths((PACKAGE / path).read_text("utf-8")) if found[1] > MOST]
     assert not long
