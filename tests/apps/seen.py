@@ -23,3 +23,8 @@ def asked(environ, start_response):
 @route("/asked-by")
 def asked_by(environ, start_response):
     return answer(start_response, environ["asked.pid"] == os.getpid())
+
+
+@route("/peer")
+def peer(environ, start_response):
+    return answer(start_response, environ.get("REMOTE_ADDR"))

@@ -131,3 +131,15 @@ def test_early_hints_go_to_a_client_that_does_not_wait(client):
     assert b"Link: </before>" in client.receive_head()
     assert b"Link: </after>" in client.receive_head()
     assert client.receive_response()[1] == b"hello"
+
+
+@pytest.mark.keeps_alive
+def test_every_request_of_a_connection_comes_from_the_same_client(client, cell):
+    """What the PROXY protocol says at its beginning holds to its end."""
+    peers = []
+    for _ in range(3):
+        client.send(request("GET /peer"))
+        peers.append(json.loads(client.receive_response()[1]))
+    assert len({*peers}) == 1
+    if cell.transport.startswith("proxy"):
+        assert peers[0] == "203.0.113.7"

@@ -184,6 +184,30 @@ def test_a_refusal_is_the_same_by_whom_it_is_asked(certificates, method):
     assert answers[0].endswith(b"\r\n\r\nwhy" if method == "PUT" else b"\r\n\r\n")
 
 
+@pytest.mark.parametrize(
+    ("before", "most", "refused"), [(0, 2, True), (0, 1, False), (1, 9, False)]
+)
+def test_the_loop_refuses_the_first_request_of_a_connection_that_is_not_a_workers_last(
+    certificates, before, most, refused
+):
+    """Another may find the send buffer full, and the last one ends the worker."""
+    policy = inline(lambda environ: Refuse(401))
+    with (
+        connected("unix", certificates) as (ours, theirs),
+        service(answering("200 OK", [], [b""]), policy=policy, inline=policy) as made,
+    ):
+        made.worker.max_requests = most
+        conn = connection(made, ours)
+        for _ in range(before):
+            theirs.sendall(request("GET /"))
+            conn.advance()
+            assert conn.answer() is Wants.REQUEST
+        theirs.sendall(waiting("PUT /", LENGTH))
+        conn.advance()
+        assert conn.answer_inline() is refused
+        conn.transport.close()
+
+
 class HiddenError(Exception):
     """What the policy means to hide."""
 
