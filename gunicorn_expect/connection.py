@@ -307,7 +307,11 @@ class Connection:
             return True
         if self.exchange is None:
             return False
-        return Answer(self.service, self.request, self.exchange, self).refuse_inline()
+        answer = Answer(self.service, self.request, self.exchange, self)
+        if not answer.refuse_inline():
+            return False
+        self._forget_exchange()
+        return True
 
     def answer(self) -> Wants:
         """Answer what is here, and return what the connection waits for then: END, to be closed.
@@ -318,15 +322,18 @@ class Connection:
         behind = self._parser.behind
         if self._receiver is not None:
             behind = self._receiver.close() + behind  # it is of the next request
-        # All of these lead back here: kept, they would be garbage.
-        self.request = self.exchange = self._receiver = self.transport.give_up_body = None
-        self._parser.behind = b""
+        self._forget_exchange()
         if not may_follow:
             return Wants.END
         wants = self._take(behind) if behind else Wants.REQUEST
         if self._cfg.is_ssl and wants is not Wants.ANSWER:
             wants = self.advance()  # TLS may hold bytes that the socket does not show
         return Wants.REQUEST if wants is Wants.READ and not self.has_begun else wants
+
+    def _forget_exchange(self) -> None:
+        # All of these lead back here: kept, they would be garbage.
+        self.request = self.exchange = self._receiver = self.transport.give_up_body = None
+        self._parser.behind = b""
 
     def answer_once(self) -> bool:
         """Answer what is here; return whether another request may follow."""

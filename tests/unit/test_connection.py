@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from gunicorn_expect import ClientDisconnected, Expectation, MalformedBody, State, host, receiver
+from gunicorn_expect import ClientDisconnected, Expectation, MalformedBody, Refuse, State, host, receiver
 from gunicorn_expect.connection import Connection, Wants
 from gunicorn_expect.counters import Counters
 from gunicorn_expect.exchange import Exchange, Responses
@@ -222,6 +222,19 @@ def test_nothing_of_a_request_is_left_to_the_garbage_collector(served, certifica
         assert conn.wait_for_head(5)
         _, answer = answered(conn, theirs)
         assert answer.startswith(b"HTTP/1.1 ")
+        conn.transport.close()
+        del conn
+
+
+def test_nothing_of_a_request_that_the_loop_has_refused_is_left_to_it_either(served, certificates):
+    served.policy = served.inline = lambda _environ: Refuse(413)
+    kinds = (Connection, host.Request, Exchange, Responses, Expectation, Receiver)
+    with no_garbage_of(*kinds), connected("unix", certificates) as (ours, theirs):
+        theirs.sendall(waiting("PUT /", LENGTH))
+        conn = connection(served, ours)
+        assert conn.wait_for_head(5)
+        assert conn.answer_inline()
+        assert theirs.recv(1000).startswith(b"HTTP/1.1 413 ")
         conn.transport.close()
         del conn
 
