@@ -5,7 +5,15 @@ import struct
 
 import pytest
 
-from gunicorn_expect import ClientDisconnected, Expectation, MalformedBody, Refuse, State, host, receiver
+from gunicorn_expect import (
+    ClientDisconnected,
+    Expectation,
+    MalformedBody,
+    Refuse,
+    State,
+    host,
+    receiver,
+)
 from gunicorn_expect.connection import Connection, Wants
 from gunicorn_expect.counters import Counters
 from gunicorn_expect.exchange import Exchange, Responses
