@@ -18,12 +18,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gunicorn_expect import host
-from gunicorn_expect.callers import Reading
-from gunicorn_expect.decision import EXITS_KEY, Proceed, Refuse, name_of, not_a_decision
+from gunicorn_expect.advice import LATE, Advice
+from gunicorn_expect.decision import EXITS_KEY, Proceed, Refuse, not_a_decision
 from gunicorn_expect.endpoint import TRUSTS_KEY
 from gunicorn_expect.errors import BodyError, ClientDisconnected
 from gunicorn_expect.exchange import Expectation, Responses, Sender
-from gunicorn_expect.framing import DRAIN_SIZE
 from gunicorn_expect.plain import PlainHeads
 from gunicorn_expect.states import End, State
 from gunicorn_expect.transport import DISCARD_SIZE
@@ -46,17 +45,6 @@ KEY: Final = "gunicorn_expect.expectation"
 #: For the access log: bytes of the body that were read, and seconds until the decision.
 RECEIVED_KEY: Final = "gunicorn_expect.received"
 DECIDED_KEY: Final = "gunicorn_expect.decided_after"
-
-#: Statuses that could have been answered before the body was read.
-_LATE: Final = frozenset({"401", "403", "413", "415"})
-
-#: Warnings of uploads that were read for nothing, in each worker. After so many the reader knows,
-#: and code that is made at run time has lines without end.
-MOST_WARNINGS: Final = 100
-
-#: Seconds after which an inline policy is slow. To look at a head takes a thousandth of this;
-#: one that takes longer waits for something.
-SLOW: Final = 0.05
 
 #: Bytes of a refusal that every system takes without waiting for the client to read: Linux begins
 #: with a send buffer of 16 KiB (tcp(7), tcp_wmem), and the head needs some of it.
@@ -108,13 +96,17 @@ class Service:
     """What of an application is answered with 500."""
     passes: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
     """What ends the worker, or the greenlet, whoever has raised it."""
-    warned: set[object] = dataclasses.field(default_factory=set)
-    """The keys of the `Reading`s that were warned about, `MOST_WARNINGS` at most."""
-    slow_inline_told: bool = False
-    told_of_a_lost_body: bool = False
+    advice: Advice = dataclasses.field(init=False)
     scrap: bytearray = dataclasses.field(default_factory=lambda: bytearray(DISCARD_SIZE))
     """Takes what is thrown away, of any connection: nobody reads it."""
     _plain: dict[Any, PlainHeads | None] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin with no advice given."""
+        # gunicorn names its processes by this: it is the application's "module:name".
+        application = self.cfg.default_proc_name.partition(":")[0]
+        log, wanted = self.worker.log, self.settings.expect_warn
+        self.advice = Advice(log, application, wanted=wanted)
 
     def plain_heads(self, listener: Any) -> PlainHeads | None:
         """Return what parses the plain heads of this listener; None: no head there is plain."""
@@ -125,12 +117,6 @@ class Service:
                 else None
             )
         return self._plain[listener]
-
-    def reading(self, request: Any) -> Reading:
-        """Return who has read the body of a request first."""
-        # gunicorn names its processes by this: it is the application's "module:name".
-        application = self.cfg.default_proc_name.partition(":")[0]
-        return Reading(request.body.first_reader, application)
 
     def trusts(self, sock: Any) -> bool:
         """Return whether the peer of a socket is a proxy that ``forwarded_allow_ips`` names."""
@@ -214,21 +200,10 @@ class Answer:
             environ["wsgi.input"] = body
         except Exception:  # noqa: BLE001  it fails again on a thread, and is answered there
             return None
-        self._notice(time.monotonic() - start)
+        self._service.advice.slow_policy(self._service.policy, time.monotonic() - start)
         if isinstance(decision, Refuse) and len(decision.body) <= SENT_AT_ONCE:
             return decision
         return None
-
-    def _notice(self, seconds: float) -> None:
-        service = self._service
-        if seconds > SLOW and not service.slow_inline_told:
-            service.slow_inline_told = True
-            service.worker.log.warning(
-                "The inline policy %s took %.0f ms, and all connections waited for it. Without "
-                "@gunicorn_expect.inline it runs on a thread",
-                name_of(service.policy),
-                seconds * 1000,
-            )
 
     # By a thread, or the loop if a refusal is given.
 
@@ -350,14 +325,7 @@ class Answer:
         """Answer for an application that caught what its read raised, and answered nothing."""
         if not isinstance(failure, BodyError):
             return
-        if self._service.settings.expect_warn:
-            self._service.worker.log.warning(
-                "The application caught %s and did not answer: the client got %r. The body was "
-                "read first %s. Answer there, or let the error pass",
-                type(failure).__name__,
-                failure.status,
-                self._service.reading(self._request),
-            )
+        self._service.advice.swallowed(self._request, failure)
         raise copy.copy(failure)
 
     def _answer_broken(self, error: BodyError) -> None:
@@ -376,52 +344,9 @@ class Answer:
         if exchange.decided_after is not None:
             self._environ[DECIDED_KEY] = f"{exchange.decided_after:.6f}"
         status = str(self._response.status)
-        if not service.settings.expect_warn or status[:3] not in _LATE:
-            return
-        if self._request.body.first_reader is None:
-            return
-        length = self._environ.get("CONTENT_LENGTH") or None
-        if length is None and status.startswith("413"):
-            return  # only who reads such a body can know
-        if length is not None and int(length) <= DRAIN_SIZE:
-            return  # a form, perhaps: so much is read anyway, for the connection to be kept
-        reading = service.reading(self._request)
-        if reading.key in service.warned or len(service.warned) >= MOST_WARNINGS:
-            return
-        service.warned.add(reading.key)
-        service.worker.log.warning(
-            "%s %r was answered with %r when its body had been read: it was sent for nothing. It "
-            "was read first %s. %s; expect_warn = False turns this warning off",
-            self._request.method,
-            self._request.path,
-            status,
-            reading,
-            "Sentry's SDK did that: set its max_request_body_size to 'never', or refuse in "
-            "expect_policy"
-            if reading.is_sentry
-            else "Decide before that, or in expect_policy",
-        )
-
-    def _warn_of_a_lost_body(self, exchange: Exchange, status: str, length: str | None) -> None:
-        """Warn, once, of a response that says success though nobody has read the body.
-
-        A short one that comes unasked may be a form that nobody needs.
-        """
-        service, request = self._service, self._request
-        lost = exchange.state is State.DECLINED or (
-            int(length) > DRAIN_SIZE if length else exchange.received > 0
-        )
-        if lost and service.settings.expect_warn and not service.told_of_a_lost_body:
-            service.told_of_a_lost_body = True
-            service.worker.log.warning(
-                "The application answered %s %r with %r and did not read the body, which is lost. "
-                "Django, for one, takes a chunked body for an empty one: add "
-                "gunicorn_expect.contrib.django.UploadMiddleware, or refuse such bodies with 411. "
-                "This is logged once; expect_warn = False turns it off",
-                request.method,
-                request.path,
-                status,
-            )
+        if status[:3] in LATE and self._request.body.first_reader is not None:
+            length = self._environ.get("CONTENT_LENGTH") or None
+            service.advice.late_refusal(self._request, status, length)
 
     # How it ends.
 
@@ -491,7 +416,8 @@ class Answer:
                 self._service.counters.received(self._exchange.received)
             status = str(response and response.status)
             if status.startswith("2") and self._request.body.first_reader is None:
-                self._warn_of_a_lost_body(self._exchange, status, environ.get("CONTENT_LENGTH"))
+                length = environ.get("CONTENT_LENGTH")
+                self._service.advice.lost_body(self._request, self._exchange, status, length)
         try:
             self._service.cfg.post_request(worker, self._request, environ, response)
         except (Exception, SystemExit) as error:

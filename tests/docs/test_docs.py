@@ -18,7 +18,7 @@ import gunicorn_expect
 from gunicorn_expect import (
     State,
     admission,
-    answer,
+    advice,
     exchange,
     framing,
     policies,
@@ -156,7 +156,7 @@ NUMBERS = {
         receiver_allows(240, 24_000) == [31, 130]
     ),
     ("settings.md", "when it has read a body over 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,
-    ("settings.md", "A worker logs 100 of these warnings at most"): answer.MOST_WARNINGS == 100,
+    ("settings.md", "A worker logs 100 of these warnings at most"): advice.MOST_WARNINGS == 100,
     ("how-it-works.md", "after one second without progress"): transport.STUCK == 1,
     ("how-it-works.md", "is at most 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,
     ("how-it-works.md", "keeps arriving within 10 ms"): receiver.TICK == 0.01,

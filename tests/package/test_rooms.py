@@ -22,7 +22,7 @@ FLOORS = [
     {"exchange", "receiver", "decision", "testing.interim"},
     {"framing", "body", "settings", "counters", "admission", "endpoint"} | {"testing.clients"},
     {"host", "policies", "testing.server"},
-    {"response", "plain", "testing.fixtures"},
+    {"response", "plain", "advice", "testing.fixtures"},
     {"answer"},
     {"connection", "streams", "workers.pool"},
     {"workers", "workers.loop", "testing.memory"},

@@ -315,25 +315,31 @@ def test_a_body_that_nobody_read_is_not_warned_of(ask, caplog):
     assert warnings(caplog) == []
 
 
-def test_the_warnings_of_a_worker_come_to_an_end(ask, caplog, monkeypatch):
-    monkeypatch.setattr("gunicorn_expect.answer.MOST_WARNINGS", 2)
-    warned = set()
-    for name in "abc":
-        made = {}
-        exec(  # a function of its own for each
-            compile(
-                f"def {name}(environ): environ['wsgi.input'].read()", f"/srv/{name}.py", "exec"
-            ),
-            {"__name__": name},
-            made,
-        )
+def test_the_warnings_of_a_worker_come_to_an_end(caplog, monkeypatch, certificates):
+    monkeypatch.setattr("gunicorn_expect.advice.MOST_WARNINGS", 2)
+    with service() as made:
+        for name in "abc":
+            functions = {}
+            exec(  # a function of its own for each
+                compile(
+                    f"def {name}(environ): environ['wsgi.input'].read()", f"/srv/{name}.py", "exec"
+                ),
+                {"__name__": name},
+                functions,
+            )
 
-        def application(environ, start_response, read=made[name]):
-            read(environ)
-            start_response("403 Forbidden", [])
-            return []
+            def application(environ, start_response, read=functions[name]):
+                read(environ)
+                start_response("403 Forbidden", [])
+                return []
 
-        ask(application, warned=warned, **LARGE)
+            made.application = application
+            with connected("unix", certificates) as (ours, theirs):
+                theirs.sendall(LARGE["head"] + LARGE["body"])
+                conn = connection(made, ours)
+                assert conn.wait_for_head(5)
+                answered(conn, theirs)
+                conn.transport.close()
     assert [re.search(r"read first in (\w)", text)[1] for text in warnings(caplog)] == ["a", "b"]
 
 
