@@ -8,7 +8,6 @@ import random
 import re
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -64,13 +63,7 @@ class Fleet(Daemon):
         self.nodes[name] = self._stack.enter_context(Server.of(command, env=env, cwd=CHECKOUT))
 
     def kill(self, name):
-        """Kill a node: the master first, which would start other workers."""
-        node = self.nodes[name]
-        log = "\n".join(node.lines)
-        workers = re.findall(r"Booting worker with pid: (\d+)", log)
-        for pid in (node.process.pid, *map(int, workers)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self.nodes[name].kill()
 
     def stored(self):
         return {file.name: file.read_bytes() for file in self.folder.iterdir() if file.is_file()}

@@ -1,8 +1,10 @@
 """A real gunicorn with the applications of `apps`, on each transport, and its log."""
 
+import contextlib
 import itertools
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -108,6 +110,13 @@ class Server:
         self.process.stdout.close()
         self.board.close()
         self._folder.cleanup()
+
+    def kill(self):
+        """Kill the master, and then its workers: it would start others."""
+        workers = re.findall(r"Booting worker with pid: (\d+)", "\n".join(self.lines))
+        for pid in (self.process.pid, *map(int, workers)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def connect(self, address=None):
         """Connect as a client of this transport does, to the first address or to this one."""
