@@ -24,7 +24,7 @@ from gunicorn_expect.exchange import Exchange, UnknownExpectationError, expects_
 from gunicorn_expect.framing import Chunked, Sized
 from gunicorn_expect.head import Head, TooLargeError
 from gunicorn_expect.receiver import FILL_SIZE, Receiver
-from gunicorn_expect.response import Response, reason
+from gunicorn_expect.response import REASONS, Response
 from gunicorn_expect.states import End, State
 from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport, wait_by_poll
 
@@ -460,7 +460,8 @@ class Connection:
         # "A server MUST NOT send a 1xx response to an HTTP/1.0 client" (RFC 9110 section 15.2).
         if request.version < (1, 1) or self._speaks_uwsgi:
             return False
-        lines = [f"HTTP/1.1 {status} {reason(status)}", *map(": ".join, headers), "\r\n"]
+        line = f"HTTP/1.1 {status} {REASONS.get(status, 'Informational')}"
+        lines = [line, *map(": ".join, headers), "\r\n"]
         try:
             self.transport.sendall("\r\n".join(lines).encode("latin-1"))
         except OSError as error:

@@ -80,28 +80,47 @@ class Wire(Sender, Protocol):
         """Return where the body comes from."""
 
 
-class Framing(Protocol):
-    """Where the body comes from, and where it ends."""
+class Framing:
+    """Where a body comes from, and where it ends."""
 
     @property
     def ended(self) -> bool:
         """Whether all of it was read."""
-
-    def read(self, size: int, *, whole: bool = False) -> bytes:
-        """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body."""
-
-    def read_into(self, view: memoryview) -> int:
-        """Read as many bytes as this has room for, or fewer; 0 at the end."""
+        raise NotImplementedError
 
     @property
     def received(self) -> int:
         """How many bytes of it were read, or read ahead to find its end."""
+        raise NotImplementedError
+
+    def read(self, size: int, *, whole: bool = False) -> bytes:
+        """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body.
+
+        Args:
+            size: 1 or more.
+            whole: as many as possible are wanted; otherwise those that are here will do.
+
+        Raises:
+            ClientDisconnected: the client left before the end.
+            BodyTimeout: the client sends too little.
+            MalformedBody: the end can't be found.
+            ContentTooLarge: there is more than `limit` allows.
+
+        """
+        raise NotImplementedError
+
+    def read_into(self, view: memoryview) -> int:
+        """Read as many bytes as this has room for, or fewer; 0 at the end. Raises as `read`."""
+        data = self.read(len(view), whole=True)
+        view[: len(data)] = data
+        return len(data)
 
     def rest(self) -> Rest:
-        """Return, without waiting, what is left."""
+        """Return, without waiting, what is left to read. What breaks it, the next `read` raises."""
+        raise NotImplementedError
 
     def drain(self, deadline: float) -> None:
-        """Read to the end and throw it away. OSError: the body is broken, or late."""
+        """Read to the end and throw it away; raises as `read`. The clock is `time.monotonic`."""
 
     def follow_up(self) -> None:
         """Expect another body behind this one, if it is of chunks."""

@@ -16,13 +16,14 @@ from gunicorn_expect.errors import (
     ContentTooLarge,
     MalformedBody,
 )
+from gunicorn_expect.exchange import Framing
 from gunicorn_expect.receiver import FILL_SIZE, MOST
 from gunicorn_expect.states import Rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gunicorn_expect.receiver import Source
+    from gunicorn_expect.receiver import Receiver
 
 #: Bytes of an unread body that are read so that its connection can be kept: as many as arrive in
 #: about one round trip (a receive buffer of Linux announces 64 KiB to begin with), and what stock
@@ -34,47 +35,12 @@ DRAIN_SIZE: Final = 65536
 LARGE_CHUNK: Final = 32768
 
 
-class Framing:
-    """How much of a body is left on its connection."""
+class _OnAConnection(Framing):
+    """A body that is followed by the next request."""
 
-    def __init__(self, receiver: Source) -> None:
+    def __init__(self, receiver: Receiver) -> None:
         """Read from this connection."""
         self.receiver = receiver
-
-    @property
-    def ended(self) -> bool:
-        """Whether all of it was read."""
-        raise NotImplementedError
-
-    @property
-    def received(self) -> int:
-        """How many bytes of it were read, or read ahead to find its end."""
-        raise NotImplementedError
-
-    def read(self, size: int, *, whole: bool = False) -> bytes:
-        """Read up to ``size`` bytes, and at least one; ``b""`` at the end of the body.
-
-        Args:
-            size: 1 or more.
-            whole: as many as possible are wanted; otherwise those that are here will do.
-
-        Raises:
-            ClientDisconnected: the client left before the end.
-            BodyTimeout: the client sends too little.
-            MalformedBody: the end can't be found.
-
-        """
-        raise NotImplementedError
-
-    def read_into(self, view: memoryview) -> int:
-        """Read as many bytes as this has room for, or fewer; 0 at the end. Raises as `read`."""
-        data = self.read(len(view), whole=True)
-        view[: len(data)] = data
-        return len(data)
-
-    def rest(self) -> Rest:
-        """Return, without waiting, what is left to read. What breaks it, the next `read` raises."""
-        raise NotImplementedError
 
     def drain(self, deadline: float) -> None:
         """Read to the end and throw it away; raises as `read`. The clock is `time.monotonic`."""
@@ -84,17 +50,11 @@ class Framing:
                 return
         raise BodyTimeout("the rest of the body did not come in time to be thrown away")
 
-    def follow_up(self) -> None:
-        """Expect another body behind this one, if it is of chunks."""
 
-    def limit(self, size: float) -> None:
-        """Allow no more than ``size`` bytes where the head did not tell how many there are."""
-
-
-class Sized(Framing):
+class Sized(_OnAConnection):
     """A body of a length that the head tells."""
 
-    def __init__(self, receiver: Source, length: int) -> None:
+    def __init__(self, receiver: Receiver, length: int) -> None:
         """Be so many bytes long."""
         super().__init__(receiver)
         self._length = length
@@ -174,12 +134,12 @@ _SIZE_LINE = re.compile(
 _NEXT_CHUNK = re.compile(rb"\r\n([0-9A-Fa-f]{1,16})\r\n")
 
 
-class Chunked(Framing):
+class Chunked(_OnAConnection):
     """A body in chunks (RFC 9112 section 7.1)."""
 
     def __init__(
         self,
-        receiver: Source,
+        receiver: Receiver,
         line_limit: int,
         trailer_limit: int,
         on_trailers: Callable[[bytes], object],

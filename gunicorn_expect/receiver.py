@@ -112,21 +112,54 @@ class Allowance:
         )
 
 
-class Source:
-    """Where the bytes of a body come from: those that were received first, then more of them."""
+class Receiver:
+    """What comes on a connection: first what came with the head, then what the socket gives."""
 
-    def __init__(self, ahead: bytes = b"", *, timeout: float = 0) -> None:
-        """Begin with what was received behind the head.
+    def __init__(
+        self,
+        transport: Transport,
+        ahead: bytes = b"",
+        *,
+        timeout: float = 0,
+        min_rate: float = 0,
+        waiting: Callable[[], AbstractContextManager[object]] | None = None,
+        ticks: bool = True,
+        awaited: bool = False,
+    ) -> None:
+        """Receive from this connection.
 
         Args:
-            ahead: these bytes.
+            transport: the connection, TLS or not.
+            ahead: bytes that were received behind the head.
             timeout: seconds to wait for the next bytes; 0: for ever.
+            min_rate: with timeout the `Allowance` of all of them; 0: no limit.
+            waiting: entered while the client is waited for, by the thread that reads; not for
+                `BRIEF`.
+            ticks: whether the kernel may wait for the rest of a large body.
+            awaited: the client begins to send only now, so that it has to be waited for.
 
         """
         #: Seconds to wait for the next bytes, for now; 0: don't.
         self.patience = timeout or math.inf
         self._ahead = ahead
         self._taken = 0  # of what is ahead
+        self._transport = transport
+        sock = self._sock = transport.sock
+        self._waiting = waiting
+        self._allowance = Allowance(timeout, min_rate)
+        self._allowance.came = len(ahead)
+        self._since = 0.0  # it was last heard of
+        self._ticks = False
+        self._awaited = awaited
+        #: Whether the rest came within a tick when a read last found too little here. A call that
+        #: blocks is for a client that keeps up: the others are waited for without a place.
+        self._keeps_up = True
+        #: Bytes that buy a tick: if they come whole within one they need no clock.
+        self._fast_enough = math.inf
+        #: Bytes received, after which the kernel is to wait for the others.
+        self._tick_after: float = LARGE
+        if not ticks or sock.gettimeout() is not None:
+            self._tick_after = math.inf  # it can't
 
     @property
     def ahead(self) -> bytes:
@@ -140,7 +173,7 @@ class Source:
 
     def here(self) -> int:
         """Count the bytes that can be received without waiting, as far as that can be known."""
-        raise NotImplementedError
+        return len(self._ahead) - self._taken + self._transport.here()
 
     def receive(self, size: int, *, whole: bool = False) -> bytes:
         """Receive up to ``size`` bytes, and at least one; ``b""``: the client sends no more.
@@ -155,16 +188,55 @@ class Source:
             BlockingIOError: nothing is here, and ``patience`` is 0.
 
         """
-        raise NotImplementedError
+        if self._taken < len(self._ahead):
+            data = self._ahead[self._taken : self._taken + size]
+            self._taken += len(data)
+            return data
+        if size > MOST:
+            size = MOST
+        if self._allowance.came > self._tick_after:
+            self._let_the_kernel_wait()
+        fast = whole and self._keeps_up and size >= self._fast_enough
+        start = None if fast else time.monotonic()
+        if self._awaited:
+            self._awaited = False
+            received = None
+        else:
+            received = self._receive(size, socket.MSG_WAITALL if whole else 0)
+        if received is None or (whole and 0 < len(received) < size):
+            if start is None:
+                start = time.monotonic() - TICK  # so long has the kernel waited
+            return self._receive_slowly(size, received or b"", start, whole=whole)
+        if start is None:
+            self._allowance.came += len(received)
+            self._allowance.waited += TICK  # at most; they have bought as much
+        else:
+            self._note(len(received), start)
+        return received
 
     def receive_into(self, view: memoryview) -> int:
         """Receive as many bytes as this has room for, or fewer; 0: the client sends no more.
 
-        Raises: what `receive` does.
+        Those of a large body come straight into it. Raises what `receive` does.
         """
-        data = self.receive(len(view), whole=True)
-        view[: len(data)] = data
-        return len(data)
+        size = 0
+        if self._kernel_waits() and self.nothing_ahead:
+            start = time.monotonic()
+            try:
+                size = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
+            except OSError:
+                pass  # the next one tells
+            else:
+                self._note(size, start)
+                if not size or size == len(view):
+                    return size
+        try:
+            data = self.receive(len(view) - size, whole=True)
+        except BodyError as error:
+            error.partial = bytes(view[:size]) + error.partial
+            raise
+        view[size : size + len(data)] = data
+        return size + len(data)
 
     def fill(self, size: int = FILL_SIZE) -> bool:
         """Receive more of what is ahead; False: the client sends no more. Raises as `receive`."""
@@ -199,106 +271,6 @@ class Source:
         if match is not None:
             self._taken = match.end()
         return match
-
-
-class Receiver(Source):
-    """What comes on a connection: first what came with the head, then what the socket gives."""
-
-    def __init__(
-        self,
-        transport: Transport,
-        ahead: bytes = b"",
-        *,
-        timeout: float = 0,
-        min_rate: float = 0,
-        waiting: Callable[[], AbstractContextManager[object]] | None = None,
-        ticks: bool = True,
-        awaited: bool = False,
-    ) -> None:
-        """Receive from this connection.
-
-        Args:
-            transport: the connection, TLS or not.
-            ahead: bytes that were received behind the head.
-            timeout: seconds to wait for the next bytes; 0: for ever.
-            min_rate: with timeout the `Allowance` of all of them; 0: no limit.
-            waiting: entered while the client is waited for, by the thread that reads; not for
-                `BRIEF`.
-            ticks: whether the kernel may wait for the rest of a large body.
-            awaited: the client begins to send only now, so that it has to be waited for.
-
-        """
-        super().__init__(ahead, timeout=timeout)
-        self._transport = transport
-        sock = self._sock = transport.sock
-        self._waiting = waiting
-        self._allowance = Allowance(timeout, min_rate)
-        self._allowance.came = len(ahead)
-        self._since = 0.0  # it was last heard of
-        self._ticks = False
-        self._awaited = awaited
-        #: Whether the rest came within a tick when a read last found too little here. A call that
-        #: blocks is for a client that keeps up: the others are waited for without a place.
-        self._keeps_up = True
-        #: Bytes that buy a tick: if they come whole within one they need no clock.
-        self._fast_enough = math.inf
-        #: Bytes received, after which the kernel is to wait for the others.
-        self._tick_after: float = LARGE
-        if not ticks or sock.gettimeout() is not None:
-            self._tick_after = math.inf  # it can't
-
-    def here(self) -> int:
-        """Count them."""
-        return len(self._ahead) - self._taken + self._transport.here()
-
-    def receive(self, size: int, *, whole: bool = False) -> bytes:
-        """Take what is ahead, and receive the rest from the socket."""
-        if self._taken < len(self._ahead):
-            data = self._ahead[self._taken : self._taken + size]
-            self._taken += len(data)
-            return data
-        if size > MOST:
-            size = MOST
-        if self._allowance.came > self._tick_after:
-            self._let_the_kernel_wait()
-        fast = whole and self._keeps_up and size >= self._fast_enough
-        start = None if fast else time.monotonic()
-        if self._awaited:
-            self._awaited = False
-            received = None
-        else:
-            received = self._receive(size, socket.MSG_WAITALL if whole else 0)
-        if received is None or (whole and 0 < len(received) < size):
-            if start is None:
-                start = time.monotonic() - TICK  # so long has the kernel waited
-            return self._receive_slowly(size, received or b"", start, whole=whole)
-        if start is None:
-            self._allowance.came += len(received)
-            self._allowance.waited += TICK  # at most; they have bought as much
-        else:
-            self._note(len(received), start)
-        return received
-
-    def receive_into(self, view: memoryview) -> int:
-        """Receive straight into this, of a large body."""
-        size = 0
-        if self._kernel_waits() and self.nothing_ahead:
-            start = time.monotonic()
-            try:
-                size = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
-            except OSError:
-                pass  # the next one tells
-            else:
-                self._note(size, start)
-                if not size or size == len(view):
-                    return size
-        try:
-            data = self.receive(len(view) - size, whole=True)
-        except BodyError as error:
-            error.partial = bytes(view[:size]) + error.partial
-            raise
-        view[size : size + len(data)] = data
-        return size + len(data)
 
     def close(self) -> bytes:
         """Leave the socket as it was; return what was received and is not taken."""

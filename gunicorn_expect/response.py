@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from gunicorn_expect.exchange import Exchange
 
 #: Reason phrases of interim responses: IANA's registry, and draft-ietf-httpbis-resumable-upload.
-_REASONS: Final = {
+#: Each has one, as boto3 fails without.
+REASONS: Final = {
     100: "Continue",
     102: "Processing",
     103: "Early Hints",
@@ -256,11 +257,6 @@ def check_item(data: object) -> None:
     """Raise TypeError if this is not bytes: gunicorn finds out when it has made the head."""
     if not isinstance(data, bytes):
         raise TypeError(f"the application yielded {type(data).__name__}, not bytes")
-
-
-def reason(status: int) -> str:
-    """Return the reason phrase of an interim response: boto3 fails without one."""
-    return _REASONS.get(status, "Informational")
 
 
 @functools.lru_cache(maxsize=1)

@@ -17,7 +17,7 @@ from gunicorn_expect import host
 from gunicorn_expect.answer import Answer
 from gunicorn_expect.body import Body
 from gunicorn_expect.errors import BodyTimeout, ClientDisconnected, ContentTooLarge
-from gunicorn_expect.exchange import Exchange, UnknownExpectationError, expects_continue
+from gunicorn_expect.exchange import Exchange, Framing, UnknownExpectationError, expects_continue
 from gunicorn_expect.receiver import FILL_SIZE, Allowance, Receiver
 from gunicorn_expect.response import StreamResponse
 from gunicorn_expect.states import Rest
@@ -300,7 +300,7 @@ class _Polled(Transport):
                 self.sock.settimeout(timeout)
 
 
-class StreamFraming:
+class StreamFraming(Framing):
     """The body of an HTTP/2 stream."""
 
     def __init__(self, frames: Frames) -> None:
@@ -337,12 +337,6 @@ class StreamFraming:
         data, self._ahead = self._ahead[:size], self._ahead[size:]
         return data
 
-    def read_into(self, view: memoryview) -> int:
-        """Read as many bytes as this has room for, or fewer; 0 at the end. Raises as `read`."""
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
     def rest(self) -> Rest:
         """Return that nothing matters: a stream that ends leaves its connection alone."""
         return Rest.NOTHING
@@ -354,9 +348,6 @@ class StreamFraming:
         sending a RST_STREAM with an error code of NO_ERROR after sending a complete response"
         (RFC 9113 section 8.1), and gunicorn does so for every body that was not read to its end.
         """
-
-    def follow_up(self) -> None:
-        """Leave it: a stream has one body."""
 
     def limit(self, size: float) -> None:
         """Allow no more than this, nor than an earlier limit: the head may not have told."""
