@@ -12,6 +12,7 @@ from faults.destruction import UNREAD, UNREAD_CHUNKED, get, post, settled, start
 from support import PATIENCE
 from support.client import Client, request
 from support.matrix import WORKERS
+from support.sending import sending_on
 
 LONG = 17_000
 LARGE = 1_500_000
@@ -105,25 +106,6 @@ def test_clients_that_never_close_are_closed_when_their_time_is_up(worker):
 # A worker that ends.
 
 
-@contextlib.contextmanager
-def sending_on(client):
-    """Let a client send on for as long as it can."""
-    done = threading.Event()
-
-    def send():
-        with contextlib.suppress(OSError):
-            while not done.wait(0.1):
-                client.send(b"x" * 1000)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(PATIENCE)
-
-
 @pytest.mark.parametrize("worker", WORKERS)
 def test_a_refused_client_that_sends_on_does_not_hold_a_worker_that_ends(worker):
     with start(worker, "--max-requests", "2", "--graceful-timeout", "30") as server:
@@ -131,7 +113,7 @@ def test_a_refused_client_that_sends_on_does_not_hold_a_worker_that_ends(worker)
         with Client(server) as client:
             client.send(request("POST /refuse", "Content-Length: 100000000"), b"x" * 1000)
             assert client.receive_response()[0].startswith(b"HTTP/1.1 413 ")
-            with sending_on(client):
+            with sending_on(client.send, b"x" * 1000):
                 begun = time.monotonic()
                 while state(server)["pid"] == first:  # it may have accepted one more
                     pass

@@ -12,7 +12,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import threading
 import time
 
 import pytest
@@ -23,6 +22,7 @@ from support import PATIENCE
 from support.client import Client, request, waiting
 from support.installed import missing
 from support.matrix import WORKERS
+from support.sending import sending_on
 from support.server import Server
 
 MEGABYTE = 1_000_000
@@ -257,31 +257,12 @@ def test_clients_that_did_not_wait_and_stall_do_not_keep_others_from_being_serve
             client.check_refused()
 
 
-@contextlib.contextmanager
-def trickling(client):
-    """Let a client send a byte now and then, by a thread of its own, for as long as it can."""
-    done = threading.Event()
-
-    def trickle():
-        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-            while not done.wait(0.1):
-                client.send(b"x")
-
-    thread = threading.Thread(target=trickle)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(PATIENCE)
-
-
 @pytest.mark.parametrize("transport", ["tcp"], indirect=True)
 def test_a_client_that_did_not_wait_and_trickles_does_not_keep_others_from_being_served(server):
     with StrictClient(server) as client:
         client.send(request("PUT /refuse-with-body", f"Content-Length: {BODY}"), b"x")
         assert client.receive_response()[1] == b"too large"
-        with trickling(client):
+        with sending_on(client.send):
             assert server.get("/hello") == b"hello"
 
 

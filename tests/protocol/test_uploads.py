@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from support import PATIENCE
+from support import until
 from support.client import CONTINUE, Client, request, waiting
 from support.matrix import WORKERS
+from support.sending import sending_on
 from support.server import Server
 
 SIZED = "Content-Length: 10"
@@ -361,7 +362,6 @@ def test_a_client_that_is_in_time_takes_as_long_as_it_likes_if_no_rate_is_asked(
 @pytest.mark.parametrize("worker", WORKERS)
 def test_a_client_that_is_too_slow_hears_408(worker, transport, certificates):
     """Its pauses are short, and what it sends buys it next to nothing."""
-    stop = threading.Event()
     with (
         Server(
             worker=WORKERS[worker][0],
@@ -372,20 +372,9 @@ def test_a_client_that_is_too_slow_hears_408(worker, transport, certificates):
         Client(server) as client,
     ):
         client.send(request("PUT /tell-broken?slow", "Content-Length: 1000000000"))
-
-        def trickle():
-            with contextlib.suppress(OSError):
-                while not stop.wait(0.01):
-                    client.send(b"x" * 100)
-
-        trickling = threading.Thread(target=trickle)
-        trickling.start()
-        try:
+        with sending_on(client.send, b"x" * 100, every=0.01):
             server.board.wait("slow-BodyTimeout")
             head = client.receive_head()
-        finally:
-            stop.set()
-            trickling.join()
         check_only_answer(head, 408)
 
 
@@ -455,9 +444,5 @@ def test_clients_that_have_their_100_and_send_nothing_keep_nobody_waiting(worker
         stack.close()
         if worker == "gevent":  # it has none
             return
-        pause = threading.Event()
-        for _ in range(PATIENCE * 20):
-            if json.loads(server.get("/threads")) <= 1 + 8:  # the main thread, and --threads
-                return
-            pause.wait(0.05)
-        raise AssertionError("the threads that were started for them did not end")
+        # The threads that were started for them end: there are the main thread, and --threads.
+        until(lambda: json.loads(server.get("/threads")) <= 1 + 8)

@@ -34,6 +34,7 @@ from gunicorn_expect.states import End
 from support import PATIENCE
 from support.chunks import in_chunks
 from support.garbage import no_garbage_of
+from support.sending import sending_on
 from support.socket_pairs import (
     KINDS,
     PacedClient,
@@ -718,19 +719,8 @@ def test_a_client_that_trickles_what_is_left_is_late(ours, theirs, monkeypatch):
     """Each of its bytes comes in time, and all of them would not."""
     monkeypatch.setattr(exchange_module, "DRAIN_TIMEOUT", 0.2)
     _, exchange, _ = make(ours, 10**9)
-    stop = threading.Event()
-
-    def trickle():
-        while not stop.wait(0.001):
-            theirs.sendall(b"x")
-
-    trickling = threading.Thread(target=trickle)
-    trickling.start()
-    try:
+    with sending_on(theirs.sendall, every=0.001):
         assert not exchange.drain()
-    finally:
-        stop.set()
-        trickling.join()
 
 
 def test_a_client_that_leaves_before_the_end_is_not_followed(ours, theirs):

@@ -18,6 +18,7 @@ from gunicorn_expect.workers.loop import Epoll, Loop
 from support import PATIENCE, until
 from support.clock import Clock
 from support.connections import connection, service
+from support.sending import sending_on
 from support.socket_pairs import CLOSED, connected, raw, reset, transport_of
 
 TOTAL = 30
@@ -383,20 +384,8 @@ def test_what_lingers_in_place_is_closed_after_its_idle_time(ours, theirs):
 
 
 def test_what_lingers_in_place_is_closed_after_its_total_time(ours, theirs):
-    stop = threading.Event()
-
-    def trickle():
-        with contextlib.suppress(*CLOSED):
-            while not stop.wait(0.001):
-                theirs.sendall(b"x")
-
-    trickling = threading.Thread(target=trickle)
-    trickling.start()
-    try:
+    with sending_on(theirs.sendall, every=0.001):
         assert linger_here(ours, total=0.1) == ["timed_out"]
-    finally:
-        stop.set()
-        trickling.join()
 
 
 def test_what_lingers_in_place_keeps_an_answer_that_is_on_its_way_for_the_total_time(full):
