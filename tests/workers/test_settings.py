@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn_expect import Proceed, Refuse, inline, policies, settings
 from gunicorn_expect.settings import Settings
 from support import CHECKOUT, PATIENCE, TESTS
+from support.ended import refusal_of, run_gunicorn
 from support.matrix import WORKERS
 from support.server import Server
 
@@ -328,9 +328,9 @@ def test_check_config_finds_a_bad_value_where_the_file_names_the_checked_worker(
     text += f"worker_class = gunicorn_expect.{worker}.checked\n"
     text += "expect_linger = 'soon'\n" if where != "environment" else ""
     tmp_path.joinpath("some.py").write_text(text, "utf-8")
-    result = check_config(
-        tmp_path,
-        *("-c", "python:some" if where == "module" else "some.py"),
+    result = run_gunicorn(
+        *("--check-config", "-c", "python:some" if where == "module" else "some.py"),
+        cwd=tmp_path,
         **({"GUNICORN_EXPECT_LINGER": "soon"} if where == "environment" else {}),
     )
     assert result.returncode == 1
@@ -341,20 +341,8 @@ def test_check_config_finds_a_bad_value_where_the_file_names_the_checked_worker(
 def test_check_config_is_content_with_good_ones(tmp_path):
     text = "import gunicorn_expect\nworker_class = gunicorn_expect.Worker.checked\n"
     tmp_path.joinpath("some.py").write_text(text + "expect_linger = 3\n", "utf-8")
-    result = check_config(tmp_path, "-c", "some.py")
+    result = run_gunicorn("--check-config", "-c", "some.py", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-
-
-def check_config(folder, *options, **env):
-    return subprocess.run(
-        [sys.executable, "-m", "gunicorn", "--check-config", *options, "apps.router:app"],
-        cwd=folder,
-        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT, folder)))} | env,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(
@@ -373,26 +361,6 @@ def test_a_policy_that_the_worker_does_not_find_stops_gunicorn(place, why):
         server.__exit__()
 
 
-def stopped(folder, worker, *options, **env):
-    """Start gunicorn, which stops before a worker boots; give the line that it says."""
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "--no-control-socket"),
-            *("-k", WORKERS[worker][0], *options, "apps.router:app"),
-        ],
-        cwd=folder,
-        env={"PYTHONPATH": os.pathsep.join(map(str, (TESTS, CHECKOUT, folder)))} | env,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert result.returncode == 1
-    assert "Booting worker" not in result.stderr
-    [line] = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
-    return line
-
-
 @pytest.mark.parametrize("where", ["file", "default file", "module", "environment"])
 @pytest.mark.parametrize("worker", WORKERS)
 def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path, worker, where):
@@ -400,7 +368,7 @@ def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path
     tmp_path.joinpath(name).write_text("expect_linger = 'soon'\n", "utf-8")
     options = {"file": ["-c", "some.py"], "module": ["-c", "python:some"]}.get(where, [])
     env = {"GUNICORN_EXPECT_LINGER": "soon"} if where == "environment" else {}
-    line = stopped(tmp_path, worker, *options, **env)
+    line = refusal_of("-k", WORKERS[worker][0], *options, cwd=tmp_path, **env)
     name = "GUNICORN_EXPECT_LINGER" if where == "environment" else "expect_linger"
     assert line == f"Error: {name} is 'soon'; it takes a number, 0 or more"
 
@@ -410,7 +378,7 @@ def test_a_forgotten_call_stops_gunicorn_with_one_line_before_a_worker_boots(tmp
     tmp_path.joinpath("gunicorn.conf.py").write_text(
         "from gunicorn_expect import policies\nexpect_policy = policies.max_length\n", "utf-8"
     )
-    assert stopped(tmp_path, worker) == (
+    assert refusal_of("-k", WORKERS[worker][0], cwd=tmp_path) == (
         "Error: expect_policy is gunicorn_expect.policies.max_length, which is not a policy "
         "itself: write max_length(...)"
     )

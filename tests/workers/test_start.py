@@ -9,6 +9,7 @@ import pytest
 import gunicorn_expect
 from support import CHECKOUT
 from support.client import Client, request
+from support.ended import refusal_of
 from support.installed import gunicorn_at, require_fast_parser
 from support.matrix import WORKERS
 from support.server import Server
@@ -18,20 +19,7 @@ from support.uwsgi import packet
 @pytest.mark.parametrize("version", ["23.0.0", "26.2.0"])
 @pytest.mark.parametrize("worker", [ours for ours, _ in WORKERS.values()])
 def test_a_gunicorn_that_is_too_old_is_refused_with_one_line(version, worker):
-    path = f"{gunicorn_at(version)}:{CHECKOUT}:{CHECKOUT / 'tests'}"
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0"),
-            *("-k", worker, "apps.router:app"),
-        ],
-        env={"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 1
-    [line] = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
+    line = refusal_of("-k", worker, path=[gunicorn_at(version)])
     assert line.startswith(
         f"Error: gunicorn_expect {gunicorn_expect.__version__} can't work with gunicorn {version}"
     )
@@ -40,19 +28,10 @@ def test_a_gunicorn_that_is_too_old_is_refused_with_one_line(version, worker):
 
 def test_the_gevent_worker_without_gevent_says_what_to_install(tmp_path):
     tmp_path.joinpath("gevent.py").write_text("raise ImportError('there is no gevent')")
-    result = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-k", "gunicorn_expect.GeventWorker", "apps.router:app"],
-        env={"PYTHONPATH": f"{tmp_path}:{CHECKOUT}:{CHECKOUT / 'tests'}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 1
-    assert result.stderr.strip().splitlines() == [
+    assert refusal_of("-k", "gunicorn_expect.GeventWorker", path=[tmp_path]) == (
         "Error: gunicorn_expect.GeventWorker needs the extra gunicorn-expect[gevent]: "
         "gevent worker requires gevent 24.10.1 or higher"
-    ]
+    )
 
 
 #: What stands in for gunicorn_h1c.
@@ -76,19 +55,8 @@ def test_a_fast_parser_that_can_not_serve_is_refused_with_one_line(
         tmp_path.joinpath("gunicorn_h1c.py").write_text(PARSERS[parser], "utf-8")
     else:
         require_fast_parser()
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", "-k", worker),
-            *("--http-parser", "fast", *(f"--{name}" for name in settings), "apps.router:app"),
-        ],
-        env={"PYTHONPATH": f"{tmp_path}:{CHECKOUT}:{CHECKOUT / 'tests'}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 1
-    [error] = [line for line in result.stderr.splitlines() if line and "[INFO]" not in line]
+    options = ("--http-parser", "fast", *(f"--{name}" for name in settings))
+    error = refusal_of("-k", worker, *options, path=[tmp_path])
     assert error.startswith("Error: ")
     assert line in error
 
