@@ -9,11 +9,9 @@ import re
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 import traceback
-import types
 import weakref
 
 import pytest
@@ -22,8 +20,9 @@ import redis
 from gunicorn_expect import admission as room
 from gunicorn_expect.decision import EXITS_KEY
 from gunicorn_expect.policies import admission
-from support import PATIENCE
+from support import PATIENCE, until
 from support.client import CONTINUE, Client, request, waiting
+from support.clock import Clock
 from support.matrix import WORKERS
 from support.server import Server
 
@@ -46,8 +45,8 @@ def storage(request):
 @pytest.fixture
 def clock(monkeypatch):
     """Let the time of the policies stand still until a test moves it."""
-    clock = types.SimpleNamespace(now=1000.0, time=time.time)
-    clock.monotonic = lambda: clock.now
+    clock = Clock()
+    clock.time = time.time
     monkeypatch.setattr(room, "time", clock)
     return clock
 
@@ -378,22 +377,72 @@ def test_without_limits_the_error_names_the_extra(limit, url, monkeypatch):
 
 # On the wire.
 
+#: The configuration of a server: the query of a request names the policy that it asks.
+CONFIGURATION = """
+from gunicorn_expect.policies import admission
+
+POLICIES = {{
+    "any": admission(1, storage={url!r}, name="any"),
+    "turns": admission(1, storage={url!r}, name="turns"),
+    "killed": admission(1, storage={url!r}, name="killed"),
+    "three": admission(3, storage={url!r}, name="three"),
+    "lease": admission(1, storage={url!r}, name="lease", lease=1),
+    "rate": admission("2/day", storage={url!r}, name="rate"),
+}}
+
+
+def expect_policy(environ):
+    return POLICIES[environ["QUERY_STRING"]](environ)
+"""
+
+
+def serving(folder, worker, url):
+    file = folder / "admitting.py"
+    file.write_text(CONFIGURATION.format(url=url), "utf-8")
+    return Server("-c", str(file), worker=WORKERS[worker][0])
+
+
+@pytest.fixture(scope="module")
+def alone(worker, tmp_path_factory):
+    """A gunicorn that counts in its memory."""
+    with serving(tmp_path_factory.mktemp("alone"), worker, room.MEMORY) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def both(worker, redis_server, tmp_path_factory):
+    """Two gunicorns that count in one redis."""
+    folder = tmp_path_factory.mktemp("both")
+    with (
+        serving(folder, worker, redis_server) as one,
+        serving(folder, worker, redis_server) as other,
+    ):
+        yield one, other
+
+
+@pytest.fixture
+def pair(both, shared):
+    """Two gunicorns that count in one redis, which holds nothing yet."""
+    return both
+
+
+@pytest.fixture(params=["memory", "shared"])
+def one(request, worker):
+    """A gunicorn of this worker kind, whatever it counts in."""
+    if request.param == "memory":
+        return request.getfixturevalue("alone")
+    return request.getfixturevalue("pair")[0]
+
+
+def ask(client, policy):
+    client.send(waiting(f"PUT /read?{policy}", SIZED))
+
 
 @contextlib.contextmanager
-def serving(folder, policy, worker="gunicorn_expect.Worker"):
-    """Start a gunicorn with this policy in its configuration file."""
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".py") as file:
-        file.write(f"from gunicorn_expect.policies import *\nexpect_policy = {policy}\n")
-        file.flush()
-        with Server("-c", file.name, worker=worker) as server:
-            yield server
-
-
-@contextlib.contextmanager
-def uploading(server):
+def uploading(server, policy):
     """An upload that has been told to go on."""
     with Client(server) as client:
-        client.send(waiting("PUT /read", SIZED))
+        ask(client, policy)
         assert client.receive(len(CONTINUE)) == CONTINUE
         yield client
 
@@ -403,109 +452,95 @@ def finish(client):
     assert client.receive_response()[1] == b"hello"
 
 
-def refused(server):
+def refused(server, policy):
     """Ask for a place, and get none; give the answer."""
     with Client(server) as client:
-        client.send(waiting("PUT /read", SIZED))
+        ask(client, policy)
         answer = client.receive_all()
     assert b"\r\nConnection: close\r\n" in answer
     assert answer.endswith(b"\r\n\r\n")
     return answer
 
 
-def upload_when_admitted(server):
+def upload_when_admitted(server, policy):
     """Ask for a place until there is one, and upload."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def admitted():
         with Client(server) as client:
-            client.send(waiting("PUT /read", SIZED))
+            ask(client, policy)
             head = client.receive_head()
             if head == CONTINUE:
-                return finish(client)
+                finish(client)
+                return True
         assert head.startswith(b"HTTP/1.1 503 ")
-        assert time.monotonic() < deadline, "there is never a place"
+        return False
+
+    until(admitted)
 
 
-@pytest.fixture(params=WORKERS)
-def worker(request):
-    return WORKERS[request.param][0]
+def test_two_gunicorns_have_the_places_of_one_redis(pair):
+    for here, there in itertools.permutations(pair):
+        with uploading(here, "turns") as client:
+            answer = refused(there, "turns")
+            assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert b"\r\nRetry-After: 5\r\n" in answer
+            finish(client)
+        upload_when_admitted(there, "turns")
 
 
-def test_two_gunicorns_have_the_places_of_one_redis(worker, shared, tmp_path):
-    policy = f"admission(1, storage={shared!r})"
-    with serving(tmp_path, policy, worker) as one, serving(tmp_path, policy, worker) as other:
-        for here, there in [(one, other), (other, one)]:
-            with uploading(here) as client:
-                answer = refused(there)
-                assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
-                assert b"\r\nRetry-After: 5\r\n" in answer
-                finish(client)
-            upload_when_admitted(there)
+def test_two_gunicorns_have_the_rate_of_one_redis(pair):
+    for server in pair:
+        with uploading(server, "rate") as client:
+            finish(client)
+    for server in pair:
+        answer = refused(server, "rate")
+        assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+        assert 86000 < int(re.search(rb"\r\nRetry-After: (\d+)\r\n", answer)[1]) <= 86400
 
 
-def test_two_gunicorns_have_the_rate_of_one_redis(worker, shared, tmp_path):
-    policy = f'admission("2/day", storage={shared!r})'
-    with serving(tmp_path, policy, worker) as one, serving(tmp_path, policy, worker) as other:
-        for server in (one, other):
-            with uploading(server) as client:
-                finish(client)
-        for server in (one, other):
-            answer = refused(server)
-            assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
-            assert 86000 < int(re.search(rb"\r\nRetry-After: (\d+)\r\n", answer)[1]) <= 86400
-
-
-@pytest.mark.parametrize("kind", ["thread", "gevent"])
-def test_uploads_under_way_in_one_process_are_counted(kind, storage, tmp_path):
-    with (
-        serving(tmp_path, f"admission(3, storage={storage!r})", WORKERS[kind][0]) as server,
-        contextlib.ExitStack() as stack,
-    ):
-        clients = [stack.enter_context(uploading(server)) for _ in range(3)]
-        assert refused(server).startswith(b"HTTP/1.1 503 ")
+@pytest.mark.parametrize("worker", ["thread", "gevent"], indirect=True)
+def test_uploads_under_way_in_one_process_are_counted(one):
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(uploading(one, "three")) for _ in range(3)]
+        assert refused(one, "three").startswith(b"HTTP/1.1 503 ")
         finish(clients[0])
-        upload_when_admitted(server)
-        assert b"hello" in server.get("/hello")
+        upload_when_admitted(one, "three")
 
 
 def kill_worker(server):
     """Kill the worker; wait until there is another."""
-    pattern = r"Booting worker with pid: (\d+)"
-    pid = int(server.wait_for_log(pattern)[1])
     seen = len(server.lines)
-    os.kill(pid, signal.SIGKILL)
+    pattern = r"Booting worker with pid: (\d+)"
+    [*_, pid] = re.findall(pattern, "\n".join(server.lines))
+    os.kill(int(pid), signal.SIGKILL)
     server.wait_for_log(pattern, seen)
 
 
-def test_a_worker_that_is_killed_holds_its_places_until_their_lease_is_up(
-    worker, shared, inside, tmp_path
-):
-    policy = f"admission(1, storage={shared!r})"
-    with serving(tmp_path, policy, worker) as one, serving(tmp_path, policy, worker) as other:
-        with uploading(one):
-            kill_worker(one)
-        assert refused(one).startswith(b"HTTP/1.1 503 ")
-        assert refused(other).startswith(b"HTTP/1.1 503 ")
-        [place] = inside.keys()
-        inside.expire(place, 1)
-        upload_when_admitted(other)
-        upload_when_admitted(one)
+def test_a_worker_that_is_killed_holds_its_places_until_their_lease_is_up(pair, inside):
+    one, other = pair
+    with uploading(one, "killed"):
+        kill_worker(one)
+    assert refused(one, "killed").startswith(b"HTTP/1.1 503 ")
+    assert refused(other, "killed").startswith(b"HTTP/1.1 503 ")
+    [place] = inside.keys()
+    inside.expire(place, 1)
+    upload_when_admitted(other, "killed")
+    upload_when_admitted(one, "killed")
 
 
-def test_a_lease_is_up_after_the_time_that_was_set(shared, tmp_path):
-    policy = f"admission(1, storage={shared!r}, lease=1)"
-    with serving(tmp_path, policy) as one, serving(tmp_path, policy) as other:
-        with uploading(one):
-            kill_worker(one)
-        upload_when_admitted(other)
+@pytest.mark.parametrize("worker", ["thread"], indirect=True)
+def test_a_lease_is_up_after_the_time_that_was_set(pair):
+    one, other = pair
+    with uploading(one, "lease"):
+        kill_worker(one)
+    upload_when_admitted(other, "lease")
 
 
-def test_a_worker_that_is_killed_takes_the_count_in_its_memory_along(worker, tmp_path):
-    with serving(tmp_path, "admission(1)", worker) as server:
-        with uploading(server):
-            kill_worker(server)
-        with uploading(server) as client:
-            finish(client)
+def test_a_worker_that_is_killed_takes_the_count_in_its_memory_along(alone):
+    with uploading(alone, "killed"):
+        kill_worker(alone)
+    with uploading(alone, "killed") as client:
+        finish(client)
 
 
 #: What an application or its client does, and the status that is heard of it.
@@ -521,25 +556,10 @@ ENDS = {
 }
 
 
-@pytest.fixture(
-    scope="module", params=itertools.product(WORKERS, ["memory", "shared"]), ids="-".join
-)
-def one_place(request, tmp_path_factory):
-    """A gunicorn that admits one upload at a time."""
-    worker, kept = request.param
-    url = room.MEMORY if kept == "memory" else request.getfixturevalue("redis_server")
-    with serving(
-        tmp_path_factory.mktemp("configuration"),
-        f"admission(1, storage={url!r}, name={worker!r})",
-        WORKERS[worker][0],
-    ) as server:
-        yield server
-
-
 @pytest.mark.parametrize(("path", "body", "status"), ENDS.values(), ids=ENDS)
-def test_a_place_is_free_again_however_the_upload_ends(one_place, path, body, status):
-    with Client(one_place) as client:
-        client.send(request(f"PUT {path}", SIZED, "Connection: close"), body)
+def test_a_place_is_free_again_however_the_upload_ends(one, path, body, status):
+    with Client(one) as client:
+        client.send(request(f"PUT {path}?any", SIZED, "Connection: close"), body)
         if status:
             assert client.receive_all().startswith(f"HTTP/1.1 {status} ".encode())
-    upload_when_admitted(one_place)
+    upload_when_admitted(one, "any")
