@@ -98,6 +98,18 @@ def theirs(pair):
     return pair[1]
 
 
+@pytest.fixture(scope="module", params=WORKERS)
+def worker(request):
+    """Give each kind of worker; modules that try fewer have a fixture of their own."""
+    return request.param
+
+
+@pytest.fixture(scope="module", params=["tcp", "tls"])
+def transport(request):
+    """Give each transport that closes in its own way; modules that try more have their own."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def cell(request):
     return request.param

@@ -29,11 +29,6 @@ def transport(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=WORKERS)
-def worker(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def served(worker, transport, certificates):
     with serve(WORKERS[worker][0], transport=transport, certificates=certificates) as server:

@@ -22,11 +22,6 @@ ANSWER = 17_000
 BODY = bytes(200_000)
 
 
-@pytest.fixture(scope="module", params=["tcp", "tls"])
-def transport(request):
-    return request.param
-
-
 @pytest.fixture(scope="module", params=WORKERS)
 def served(request, transport, certificates):
     worker = WORKERS[request.param][0]

@@ -41,11 +41,6 @@ def files():
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.fixture(params=["tcp", "tls"])
-def transport(request):
-    return request.param
-
-
 def refused(server, stack):
     """Return a client that was refused and does not close."""
     client = stack.enter_context(Client(server))

@@ -132,11 +132,6 @@ class Held:
             client.close()
 
 
-@pytest.fixture(scope="module", params=WORKERS)
-def worker(request):
-    return request.param
-
-
 def test_nothing_is_lost_by_a_signal_that_ends_nothing(worker):
     with serve(WORKERS[worker][0]) as server:
         assert server.get("/hello") == b"hello"

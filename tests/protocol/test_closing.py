@@ -81,16 +81,6 @@ class StrictClient(Client):
             send()
 
 
-@pytest.fixture(scope="module", params=WORKERS)
-def worker(request):
-    return request.param
-
-
-@pytest.fixture(scope="module", params=["tcp", "tls"])
-def transport(request):
-    return request.param
-
-
 #: How often what hangs on timing is tried.
 TIMES = 20
 

@@ -15,11 +15,6 @@ SECOND = {"GUNICORN_EXPECT_HEAD_TIMEOUT": "1"}
 HALF = b"GET /hello HTTP/1.1\r\nHost: te"
 
 
-@pytest.fixture(params=WORKERS, scope="module")
-def worker(request):
-    return request.param
-
-
 @pytest.fixture(params=["tcp", "unix", "tls", "proxy-v1", "proxy-v2"], scope="module")
 def transport(request):
     return request.param

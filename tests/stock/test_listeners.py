@@ -12,15 +12,9 @@ import pytest
 
 from stock.comparing import both, exchange, get, shown, start
 from support.client import Client
-from support.matrix import WORKERS
 
 READY = r"NOTED .*post_worker_init"
 TWO = ("--bind", "127.0.0.1:0", "--bind", "127.0.0.1:0")
-
-
-@pytest.fixture(params=WORKERS)
-def worker(request):
-    return request.param
 
 
 def shown_at(server, address):

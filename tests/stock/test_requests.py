@@ -4,7 +4,6 @@ import pytest
 
 from stock.comparing import both, exchange, shown, without
 from support.client import request
-from support.matrix import WORKERS
 
 CLOSE = "Connection: close"
 
@@ -110,11 +109,6 @@ REQUESTS = {
 #: gevent's stock worker asks for one TLS context when it begins, and lets StopIteration pass in
 #: silence wherever it is raised.
 GEVENTS = {"StopIteration after first byte"}
-
-
-@pytest.fixture(scope="module", params=WORKERS)
-def worker(request):
-    return request.param
 
 
 @pytest.fixture(scope="module", params=["tcp", "tls"])

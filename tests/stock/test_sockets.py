@@ -6,17 +6,6 @@ import simple_websocket
 from stock.comparing import both, get, masked, shown, without
 from support import PATIENCE
 from support.client import request
-from support.matrix import WORKERS
-
-
-@pytest.fixture(scope="module", params=WORKERS)
-def worker(request):
-    return request.param
-
-
-@pytest.fixture(scope="module", params=["tcp", "tls"])
-def transport(request):
-    return request.param
 
 
 @pytest.fixture(scope="module")

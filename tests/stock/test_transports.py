@@ -9,7 +9,6 @@ import pytest
 from stock.comparing import both, exchange, get, shown, without
 from support import PATIENCE
 from support.client import Client, request
-from support.matrix import WORKERS
 from support.uwsgi import packet
 
 GET = request("GET /hello", "Connection: close")
@@ -41,11 +40,6 @@ PROXIED = {
     "v2 of another version": v2().replace(b"\x21", b"\x31", 1) + GET,
     "v2 too short": v2(content=bytes(4)) + GET,
 }
-
-
-@pytest.fixture(scope="module", params=WORKERS)
-def worker(request):
-    return request.param
 
 
 @pytest.fixture(

@@ -1,6 +1,7 @@
 """A worker lives and ends as gunicorn's own: hooks, signals, limits, reload, statsd."""
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -13,14 +14,8 @@ import pytest
 from stock.comparing import both, exchange, get, masked, shown, start, written
 from support import PATIENCE
 from support.client import Client, request
-from support.matrix import WORKERS
 
 READY = r"NOTED .*post_worker_init"
-
-
-@pytest.fixture(params=WORKERS)
-def worker(request):
-    return request.param
 
 
 def noted(server):
@@ -42,37 +37,25 @@ def kill_worker(server, number):
     os.kill(pid, number)
 
 
-def end(server):
-    server.process.terminate()
+def end(number, server):
+    server.process.send_signal(number)
     server.process.wait(PATIENCE)
     server.wait_for_log(r"NOTED .*on_exit")
 
 
-def terminate(server):
-    """Do nothing else."""
+terminate, quit_ = (functools.partial(end, number) for number in (signal.SIGTERM, signal.SIGQUIT))
 
 
-def quit_(server):
-    server.process.send_signal(signal.SIGQUIT)
-    server.process.wait(PATIENCE)
-
-
-def abort_worker(server):
+def next_worker_after(number, server):
     start = len(server.lines)
-    kill_worker(server, signal.SIGABRT)
+    kill_worker(server, number)
     server.wait_for_log(READY, start)
 
 
-def quit_worker(server):
-    start = len(server.lines)
-    kill_worker(server, signal.SIGQUIT)
-    server.wait_for_log(READY, start)
-
-
-def interrupt_worker(server):
-    start = len(server.lines)
-    kill_worker(server, signal.SIGINT)
-    server.wait_for_log(READY, start)
+abort_worker, quit_worker, interrupt_worker = (
+    functools.partial(next_worker_after, number)
+    for number in (signal.SIGABRT, signal.SIGQUIT, signal.SIGINT)
+)
 
 
 def one_more(server):
@@ -93,24 +76,26 @@ def reopen_logs(server):
     server.get("/hello")
 
 
-@pytest.mark.parametrize(
-    "act",
-    [
-        *(terminate, quit_, abort_worker, quit_worker, interrupt_worker),
-        *(one_more, reload, reopen_logs),
-    ],
-)
-def test_hooks_are_called_as_by_stock_gunicorn(worker, act):
+#: What happens to a server until it ends.
+LIVES = {
+    "terminated": (terminate,),
+    "one worker at a time": (reopen_logs, abort_worker, quit_worker, interrupt_worker, quit_),
+    "two workers": (reload, one_more, terminate),
+}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_hooks_are_called_as_by_stock_gunicorn(worker, life):
     # A worker that takes longer to end is killed, and then its hooks come in another order.
     with both(worker, "--graceful-timeout", str(PATIENCE)) as servers:
         for server in servers:
-            act(server)
-            end(server)
+            for act in LIVES[life]:
+                act(server)
         ours, stock = map(noted, servers)
         assert where_worker_int_ran(servers[0]) == where_worker_int_ran(servers[1])
-    if act in (one_more, reload):  # two workers write at the same time
+    if life == "two workers":  # they write at the same time
         ours.sort(), stock.sort()
-    assert "post_worker_init" in ours
+    assert "on_exit" in ours
     assert ours == stock
 
 

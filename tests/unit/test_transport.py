@@ -10,10 +10,10 @@ import pytest
 
 from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport
 from support import PATIENCE
-from support.socket_pairs import CLOSED, connected, raw, reset, transport_of, what_is_left
+from support.socket_pairs import CLOSED, KINDS, connected, raw, reset, transport_of, what_is_left
 
 
-@pytest.fixture(params=["tcp", "unix", "gevent", "tls"])
+@pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
 

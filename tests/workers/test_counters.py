@@ -98,11 +98,6 @@ class Statsd:
         return collections.Counter({found[1].decode(): int(found[2])} if found else {})
 
 
-@pytest.fixture(scope="module", params=WORKERS)
-def worker(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def start(worker):
     """Make a server of this worker kind, which tells this statsd."""

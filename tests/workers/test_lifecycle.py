@@ -34,11 +34,6 @@ def post_worker_init(worker):
 """
 
 
-@pytest.fixture(params=WORKERS)
-def worker(request):
-    return request.param
-
-
 @pytest.fixture
 def start(worker, tmp_path):
     """Make a server of this worker kind, whose access log begins with the worker's pid."""
