@@ -1,30 +1,14 @@
 """docs/testing.md is true: its tests are run."""
 
-import os
 import re
-import subprocess
-import sys
 
 from gunicorn_expect import testing
 from support import CHECKOUT
+from support.user_tests import run_pytest
 
 PAGE = CHECKOUT.joinpath("docs/testing.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 FILES = {block.split("\n", 1)[0].removeprefix("# "): block for _, block in BLOCKS}
-
-
-def run_pytest(folder):
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "-W", "error"),
-            *("-W", "ignore:'cgi' is deprecated:DeprecationWarning"),  # WebTest's WebOb
-        ],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    ).stdout
 
 
 def write(folder, **replaced):
@@ -36,7 +20,7 @@ def test_its_tests_pass(tmp_path):
     assert {language for language, _ in BLOCKS} == {"python"}
     assert set(FILES) == {"uploads.py", "test_uploads.py", "conftest.py", "test_on_the_wire.py"}
     write(tmp_path)
-    said = run_pytest(tmp_path)
+    said = run_pytest(tmp_path, "-rA")
     tests = re.findall(r"^def (test_\w+)", PAGE, re.MULTILINE)
     assert set(re.findall(r"^PASSED \S+::(\w+)", said, re.MULTILINE)) == set(tests), said
     assert "FAILED" not in said
@@ -48,7 +32,7 @@ def test_a_view_that_reads_too_early_is_found(tmp_path):
         "def app(environ, start_response):\n    environ['wsgi.input'].read(1)\n",
     )
     write(tmp_path, **{"uploads.py": early})
-    failed = set(re.findall(r"^FAILED \S+::(\w+)", run_pytest(tmp_path), re.MULTILINE))
+    failed = set(re.findall(r"^FAILED \S+::(\w+)", run_pytest(tmp_path, "-rA"), re.MULTILINE))
     assert {
         "test_without_a_token_nothing_is_read",
         "test_who_asks_sends_no_byte_of_what_is_refused",

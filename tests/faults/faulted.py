@@ -3,10 +3,10 @@
 import contextlib
 import functools
 import itertools
-import json
 import threading
 import time
 
+from apps.routes import answer
 from apps.switchboard import tell
 from gunicorn_expect import Refuse, inline, policies
 from gunicorn_expect.admission import admission
@@ -49,20 +49,16 @@ zeros = functools.cache(bytes)
 
 
 def app(environ, start_response):
-    def answer(status, body):
-        start_response(status, [("Content-Length", str(len(body)))])
-        return [body]
-
     path = environ["PATH_INFO"]
     if path == "/read":
         size = 0
         while data := environ["wsgi.input"].read(65536):
             size += len(data)
-        return answer("200 OK", b"%d" % size)
+        return answer(start_response, b"%d" % size)
     if path == "/wait":
         tell("set entered-" + environ["QUERY_STRING"])
         tell("wait " + environ["QUERY_STRING"])
-        return answer("200 OK", environ["wsgi.input"].read())
+        return answer(start_response, environ["wsgi.input"].read())
     if path == "/busy":
         seconds, _, name = environ["QUERY_STRING"].partition("&")
         if name:
@@ -70,13 +66,13 @@ def app(environ, start_response):
         end = time.monotonic() + float(seconds)
         while time.monotonic() < end:  # and on gevent, nothing else runs
             pass
-        return answer("200 OK", b"done")
+        return answer(start_response, b"done")
     if path == "/refuse":
-        return answer("403 Forbidden", b"no")
+        return answer(start_response, b"no", "403 Forbidden")
     if path == "/under-way":
-        return answer("200 OK", json.dumps([len(under_way), taken_places()]).encode())
+        return answer(start_response, [len(under_way), taken_places()])
     if path == "/unread":
-        return answer("200 OK", zeros(int(environ["QUERY_STRING"])))
+        return answer(start_response, zeros(int(environ["QUERY_STRING"])))
     if path == "/yielded":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (bytes(50_000) for _ in range(int(environ["QUERY_STRING"]) // 50_000))
@@ -88,7 +84,7 @@ def app(environ, start_response):
     if path == "/long-beside-read":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return long_beside_reading(environ["wsgi.input"])
-    return answer("200 OK", b"hello")
+    return answer(start_response, b"hello")
 
 
 #: A long answer, as `unfriendly.LONG` says.

@@ -1,7 +1,6 @@
 """An application that misbehaves as it is told, and that tells of its process."""
 
 import atexit
-import json
 import os
 import pathlib
 import signal
@@ -9,6 +8,9 @@ import sys
 import threading
 
 import gunicorn_expect
+from apps.answering import hello
+from apps.refusing import refuse_with_body
+from apps.routes import answer
 from faults import inject
 from gunicorn_expect import policies
 
@@ -38,21 +40,8 @@ def exit_on_a_thread(environ):
 policy = policies.first(exit_inline, exit_on_a_thread)
 
 
-def answer(start_response, body, status="200 OK"):
-    start_response(status, [("Content-Length", str(len(body)))])
-    return [body]
-
-
-def hello(environ, start_response):
-    return answer(start_response, b"hello")
-
-
 def unread(environ, start_response):
     return answer(start_response, LONG)
-
-
-def refuse(environ, start_response):
-    return answer(start_response, b"too large", "413 Content Too Large")
 
 
 def large(environ, start_response):
@@ -93,13 +82,11 @@ def fork(environ, start_response):
 def state(environ, start_response):
     return answer(
         start_response,
-        json.dumps(
-            {
-                "pid": os.getpid(),
-                "files": len(list(pathlib.Path("/proc/self/fd").iterdir())),
-                "threads": threading.active_count(),
-            }
-        ).encode(),
+        {
+            "pid": os.getpid(),
+            "files": len(list(pathlib.Path("/proc/self/fd").iterdir())),
+            "threads": threading.active_count(),
+        },
     )
 
 
@@ -112,7 +99,7 @@ def fail(environ, start_response):
 ROUTES = {
     "/hello": hello,
     "/unread": unread,
-    "/refuse": refuse,
+    "/refuse": refuse_with_body,
     "/large": large,
     "/read": read,
     "/exit": leave,

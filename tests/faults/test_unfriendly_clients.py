@@ -3,12 +3,12 @@
 import contextlib
 import socket
 import ssl
-import threading
 import time
 
 import pytest
 
 from faults.destruction import UNREAD, UNREAD_CHUNKED, get, post, settled, start, state, unharmed
+from faults.unfriendly import in_parallel
 from support import PATIENCE
 from support.client import Client, request
 from support.matrix import WORKERS
@@ -18,9 +18,8 @@ LONG = 17_000
 LARGE = 1_500_000
 
 
-def in_parallel(number, clients, act):
-    """Let so many clients do this, so often together; give what the calls returned."""
-    results = []
+def attempts(number, act):
+    """Let four clients do this so often; return what each call returned, or what failed it."""
 
     def tried():
         try:
@@ -28,16 +27,7 @@ def in_parallel(number, clients, act):
         except OSError as error:
             return repr(error)
 
-    def run():
-        for _ in range(number // clients):
-            results.extend([tried()])
-
-    threads = [threading.Thread(target=run) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
+    return in_parallel(tried, [()] * number, at_once=4)
 
 
 @pytest.mark.parametrize("body", [UNREAD, UNREAD_CHUNKED], ids=["sized", "chunked"])
@@ -49,7 +39,7 @@ def test_many_posts_that_are_answered_unread_leave_the_worker_as_it_was(
     number = 2000 if (worker, transport) == ("thread", "tcp") else 300
     with start(worker, transport=transport, certificates=certificates) as server:
         with unharmed(server):
-            answers = in_parallel(number, 4, lambda: post(server, "/unread", body))
+            answers = attempts(number, lambda: post(server, "/unread", body))
         lost = [each for each in answers if each != (b"200", b"x" * LONG)]
         assert not lost
 
@@ -66,7 +56,7 @@ def half_closing(server):
 def test_many_clients_that_end_their_side_in_their_body_get_their_answers(worker, transport):
     with start(worker, transport=transport) as server:
         with unharmed(server):
-            answers = in_parallel(400, 4, lambda: half_closing(server))
+            answers = attempts(400, lambda: half_closing(server))
         assert answers == [b"x" * LONG] * 400
 
 
@@ -82,7 +72,7 @@ def test_many_clients_that_leave_at_once_leave_nothing_behind(worker, transport,
         start(worker, transport=transport, certificates=certificates) as server,
         unharmed(server),
     ):
-        in_parallel(200, 4, lambda: leaving(server))
+        attempts(200, lambda: leaving(server))
 
 
 @pytest.mark.parametrize("worker", WORKERS)
@@ -98,7 +88,7 @@ def test_clients_that_never_close_are_closed_when_their_time_is_up(worker):
             client.send(request("POST /unread", "Content-Length: 200000"), b"x" * 100_000)
             return client.receive_response()[1]
 
-        assert in_parallel(100, 4, act) == [b"x" * LONG] * 100
+        assert attempts(100, act) == [b"x" * LONG] * 100
         after = settled(server, lambda found: found["files"] <= before["files"] + 3)
         assert after["pid"] == before["pid"]
 

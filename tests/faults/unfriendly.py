@@ -160,10 +160,10 @@ WAYS_TO_LEAVE = {"FIN": leave, "RST": reset, "half-close": half_close}
 
 
 def in_parallel(act, calls, at_once=CROWD):
-    """Call this with each of the arguments, so many at once."""
+    """Call this with each of the arguments, so many at once; return what the calls returned."""
     with ThreadPoolExecutor(at_once) as crowd:
-        for outcome in [crowd.submit(act, *arguments) for arguments in calls]:
-            outcome.result()
+        outcomes = [crowd.submit(act, *arguments) for arguments in calls]
+        return [outcome.result() for outcome in outcomes]
 
 
 # What a worker holds.

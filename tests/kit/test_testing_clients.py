@@ -1,8 +1,6 @@
 """gunicorn_expect.testing: each client against a real gunicorn, and a server that says nothing."""
 
 import socket
-import subprocess
-import sys
 import textwrap
 from http.client import HTTPException
 
@@ -17,9 +15,10 @@ from gunicorn_expect.testing import (
     Waits,
     WaitsOneSecond,
 )
-from support import CHECKOUT, PATIENCE
+from support import PATIENCE
 from support.client import CONTINUE
 from support.scripted_server import Scripted
+from support.user_tests import run_pytest
 
 ASKING = [Waits(), WaitsOneSecond(), SkipsTheBody(), Trickles(size=2, interval=0.001)]
 CLIENTS = [*ASKING, DoesNotWait()]
@@ -300,19 +299,10 @@ def test_a_server_is_gone_when_it_is_stopped():
 CONFTEST = 'pytest_plugins = ["gunicorn_expect.testing.fixtures"]\n'
 
 
-def run_pytest(folder, **files):
+def run_tests(folder, **files):
     for name, text in {"conftest": CONFTEST, **files}.items():
         folder.joinpath(f"{name}.py").write_text(textwrap.dedent(text), "utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
-    command += ["-W", "ignore:'cgi' is deprecated:DeprecationWarning"]  # WebTest's WebOb
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={"PYTHONPATH": str(CHECKOUT)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    ).stdout
+    return run_pytest(folder, "-q")
 
 
 REFUSING = """
@@ -328,7 +318,7 @@ REFUSING = """
 
 
 def test_the_fixture_starts_servers_for_a_test_and_stops_them_after_it(tmp_path):
-    said = run_pytest(
+    said = run_tests(
         tmp_path,
         refusing=REFUSING,
         test_it="""
@@ -362,5 +352,5 @@ def test_the_fixture_starts_servers_for_a_test_and_stops_them_after_it(tmp_path)
 
 
 def test_without_the_plugin_there_is_no_fixture(tmp_path):
-    said = run_pytest(tmp_path, conftest="", test_it="def test_it(gunicorn_server): pass")
+    said = run_tests(tmp_path, conftest="", test_it="def test_it(gunicorn_server): pass")
     assert "fixture 'gunicorn_server' not found" in said
