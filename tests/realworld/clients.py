@@ -34,6 +34,8 @@ HELD_ELSEWHERE = 0.5
 WORKERS = {"thread": "gunicorn_expect.Worker", "gevent": "gunicorn_expect.GeventWorker"}
 REFUSALS = [401, 403, 413, 503]
 STATUSES = [*REFUSALS, 417]
+#: When a 104 is sent: before the body is asked for, in the middle of it, and behind it.
+INFORMS = ["before", "between", "behind"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +102,10 @@ CLIENTS = {
 }
 
 
+class HangsError(AssertionError):
+    """A client did not end its upload in time."""
+
+
 class RunningClient:
     """A client that is told what to upload by lines, and answers each by a line."""
 
@@ -139,7 +145,7 @@ class RunningClient:
         try:
             line = self._lines.get(timeout=2 * PATIENCE)
         except queue.Empty:
-            raise AssertionError("the client says nothing") from None
+            raise HangsError("the client says nothing") from None
         assert line, "the client has died"
         return json.loads(line)
 
@@ -234,15 +240,17 @@ class World(contextlib.ExitStack):
             way, paths = "plain", ["status/413"]
         elif scenario == "307":
             paths = ["elsewhere/{port}"]
+        elif scenario in INFORMS:
+            paths = [f"inform/{scenario}"]
         elif scenario != "late":
             paths = [f"status/{scenario}"]
-        if way == "plain" and "accept/file" not in paths:
+        if way == "plain" and scenario in ("plain", "307", *map(str, STATUSES)):
             size = PLAIN_SIZE
         with (
             CountingRelay(
                 self._servers[worker],
                 answer_first=way == "plain",
-                hold=HELD if scenario == "late" else 0,
+                hold={"late": HELD, "before": HELD_ELSEWHERE}.get(scenario, 0),
             ) as relay,
             CountingRelay(self._other, hold=HELD_ELSEWHERE) as other,
         ):

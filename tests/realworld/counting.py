@@ -114,7 +114,7 @@ class CountingRelay(Relay):
             ours.append(exchange)
             self.exchanges.append(exchange)
             server.sendall(head)
-            if self._answer_first and b" /accept/" not in head:
+            if self._answer_first and not re.search(rb" /(accept|inform)/", head):
                 exchange.answered.wait(PATIENCE)
             while exchange.body < exchange.length:
                 piece = reader.read1(min(exchange.length - exchange.body, 65536))
@@ -134,7 +134,7 @@ class CountingRelay(Relay):
                 exchange = ours[answered]
                 status = int(head.split()[1])
                 if status < 200:
-                    if self._hold:
+                    if self._hold and status == 100:
                         exchange.impatient = exchange.begun.wait(self._hold)
                     exchange.interim.append(status)
                     client.sendall(head)

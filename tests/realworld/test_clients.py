@@ -10,11 +10,13 @@ import pytest
 
 from realworld.clients import (
     CLIENTS,
+    INFORMS,
     PLAIN_SIZE,
     REFUSALS,
     SIZE,
     STATUSES,
     WORKERS,
+    HangsError,
     World,
     received,
     whole,
@@ -184,7 +186,14 @@ COLUMNS = [
     "413, not asking",
     "connection",
 ]
+INFORM_COLUMNS = [
+    "client",
+    "before the body is asked for",
+    "while the body is sent",
+    "before the response",
+]
 TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", re.DOTALL)
+INFORM_TABLE = re.compile(r"(?<=<!-- 104 -->\n).*?(?=<!-- /104 -->)", re.DOTALL)
 VERSIONS = re.compile(r"(?<=<!-- versions -->\n).*?(?=<!-- /versions -->)", re.DOTALL)
 
 
@@ -243,38 +252,82 @@ def row(name, outcome):
     return f"| {' | '.join(cells)} |"
 
 
-@every_client
-def test_the_page_says_what_was_seen(name, outcome, world, request):
+def of_inform(outcome, when):
+    """Say what a client made of a 104; one that waits may take it for its 100."""
+    try:
+        outcome = outcome(when)
+    except HangsError:
+        return "hangs"
+    (seen,) = outcome.statuses
+    if seen != 200:
+        (exchange,) = outcome.uploads
+        crossed = "0 bytes" if exchange.body == 0 else "all"
+        return f"is the response: caller sees {seen}, {crossed}"
+    (exchange,) = outcome.exchanges
+    assert received(exchange) == whole(SIZE)
+    return "is the 100: sends the body" if exchange.impatient else "ignored"
+
+
+def inform_row(name, outcome):
+    return f"| {' | '.join([name, *(of_inform(outcome, when) for when in INFORMS)])} |"
+
+
+def written_row(table, name):
+    lines = table.search(PAGE.read_text("utf-8"))[0].splitlines()
+    return next(line for line in lines if line.startswith(f"| {name} |"))
+
+
+@pytest.fixture
+def comparable(name, world, request):
+    """Skip where the page can't be compared with what is seen."""
     if request.config.getoption("write_tables"):
         pytest.skip("the table is written instead")
     if world.client(name).version not in written_versions():
         pytest.skip(f"the page is of another version than {world.client(name).version}")
-    written = next(
-        line
-        for line in TABLE.search(PAGE.read_text("utf-8"))[0].splitlines()
-        if line.startswith(f"| {name} |")
-    )
-    assert written == row(name, outcome)
 
 
+@every_client
+def test_the_page_says_what_was_seen(name, outcome, comparable):
+    assert written_row(TABLE, name) == row(name, outcome)
+
+
+@every_client
+def test_the_page_says_what_was_seen_of_a_104(name, outcome, comparable, request):
+    if request.config.getoption("thorough"):
+        assert written_row(INFORM_TABLE, name) == inform_row(name, outcome)
+    else:  # the other two tell apart more clients, and take longer: one of them hangs
+        assert written_row(INFORM_TABLE, name).split(" | ")[2] == of_inform(outcome, "between")
+
+
+@pytest.mark.timeout(900)  # it tries everything
 def test_the_page_is_written_when_that_is_asked_for(world, request):
     if not request.config.getoption("write_tables"):
         pytest.skip("no --write-tables")
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines, inform_lines = ([heading(columns)] for columns in (COLUMNS, INFORM_COLUMNS))
     versions = []
     for name, program in CLIENTS.items():
         assert not program.missing(), "a table of some clients is none"
-        lines.append(row(name, functools.partial(world.outcome, "thread", name)))
+        outcome = functools.partial(world.outcome, "thread", name)
+        lines.append(row(name, outcome))
+        inform_lines.append(inform_row(name, outcome))
         versions.append(world.client(name).version)
     text = TABLE.sub(lambda _: "\n".join([*lines, ""]), PAGE.read_text("utf-8"))
+    text = INFORM_TABLE.sub(lambda _: "\n".join([*inform_lines, ""]), text)
     PAGE.write_text(VERSIONS.sub(lambda _: ", ".join(versions) + ".\n", text), "utf-8")
+
+
+def heading(columns):
+    return f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
 
 
 def written_versions():
     return VERSIONS.search(PAGE.read_text("utf-8"))[0].removesuffix(".\n").split(", ")
 
 
-def test_the_page_has_every_client_and_no_other():
-    lines = TABLE.search(PAGE.read_text("utf-8"))[0].splitlines()
-    assert lines[0] == f"| {' | '.join(COLUMNS)} |"
+@pytest.mark.parametrize(
+    ("table", "columns"), [(TABLE, COLUMNS), (INFORM_TABLE, INFORM_COLUMNS)], ids=["table", "104"]
+)
+def test_the_page_has_every_client_and_no_other(table, columns):
+    lines = table.search(PAGE.read_text("utf-8"))[0].splitlines()
+    assert "\n".join(lines[:2]) == heading(columns)
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == list(CLIENTS)

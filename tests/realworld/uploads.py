@@ -17,5 +17,30 @@ def app(environ, start_response):
         return answer(detail, ("WWW-Authenticate", "Bearer"))
     if what == "elsewhere":
         return answer(307, ("Location", f"http://127.0.0.1:{detail}/accept/file"))
-    body = environ["wsgi.input"].read()
-    return answer(200, ("X-Received", f"{len(body)}:{hashlib.sha256(body).hexdigest()}"))
+    if what == "inform":
+        return inform(environ, answer, detail)
+    return answer(200, received(environ["wsgi.input"].read()))
+
+
+def inform(environ, answer, when):
+    """Take the body, and send a 104 before it, in the middle of it, or behind it."""
+
+    def send():
+        environ["gunicorn_expect.expectation"].inform(104, [("Upload-Offset", "0")], force=True)
+
+    body, parts = environ["wsgi.input"], int(environ["CONTENT_LENGTH"]) // 4
+    if when == "before":
+        send()
+    data = body.read(parts)
+    for _ in range(2):
+        if when == "between":
+            send()
+        data += body.read(parts)
+    data += body.read()
+    if when == "behind":
+        send()
+    return answer(200, received(data))
+
+
+def received(body):
+    return "X-Received", f"{len(body)}:{hashlib.sha256(body).hexdigest()}"
