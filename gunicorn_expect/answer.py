@@ -159,8 +159,18 @@ class Answer:
     _way: Way
     """Where it came from: it makes the response and the environ."""
     _responses: Responses = dataclasses.field(init=False)
+    """Those of the request, interim and final."""
     _response: Any = dataclasses.field(init=False, default=None)
     _environ: WSGIEnvironment = dataclasses.field(init=False, default_factory=dict)
+
+    def _put_ours(self, environ: WSGIEnvironment) -> None:
+        """Put into an environ what is there whoever has parsed the head, and whoever asks."""
+        environ[TRUSTS_KEY] = self._service.trusts
+        environ[KEY] = expectation = Expectation(
+            self._responses, _RESUMES[0] in environ or _RESUMES[1] in environ
+        )
+        # gunicorn's own knows nothing of a client that waits.
+        environ["wsgi.early_hints"] = partial(_send_early_hints, expectation)
 
     # By the loop.
 
@@ -182,17 +192,19 @@ class Answer:
             or service.worker.nr + 1 >= service.worker.max_requests
         ):
             return False
-        refusal = self._ask_inline(service.inline)
+        refusal = self._ask_inline(service.inline, exchange)
         if refusal is None:
             self._response, self._environ = None, {}  # both lead back here: that would be garbage
             return False
         self.run(refusal)
         return True
 
-    def _ask_inline(self, policy: Policy) -> Refuse | None:
+    def _ask_inline(self, policy: Policy, exchange: Exchange) -> Refuse | None:
         start = time.monotonic()
+        self._responses = exchange
         try:
-            response, environ = self._way.create(self._request, self._exchange, self._started)
+            response, environ = self._way.create(self._request, exchange, self._started)
+            self._put_ours(environ)
             if self._request.environ is not None:  # else a hook may change the request first
                 self._response, self._environ = response, environ
             body, environ["wsgi.input"] = environ["wsgi.input"], _Withheld()
@@ -218,13 +230,10 @@ class Answer:
                 on_start = self._responses.respond if exchange is None else self._started
                 self._response, self._environ = self._way.create(self._request, exchange, on_start)
             environ = self._environ
-            if not service.may_keep():
+            may_keep = service.may_keep()
+            if not may_keep or refusal is not None:  # the loop drains no body
                 self._response.force_close()
-            environ[TRUSTS_KEY] = service.trusts
-            environ[KEY] = expectation = Expectation(
-                self._responses, _RESUMES[0] in environ or _RESUMES[1] in environ
-            )
-            environ["wsgi.early_hints"] = partial(_send_early_hints, expectation)
+            self._put_ours(environ)
             if exchange is None or service.policy is None or refusal is not None:
                 end = self._respond(refusal, begun, None)
             else:

@@ -503,7 +503,7 @@ class Expectation:
 
     def __str__(self) -> str:
         """Return the state in lower case."""
-        return self.state.name.lower()
+        return self._responses.state.name.lower()
 
     def __repr__(self) -> str:
         """Return the state, for a debugger."""

@@ -17,6 +17,8 @@ def policy(environ):
     word, *rest = environ.get("HTTP_X_DECIDE", "nothing").split(None, 1)
     if "HTTP_X_AT_THE_END" in environ:
         environ["gunicorn_expect.exits"].callback(tell, f"set {environ['HTTP_X_AT_THE_END']}")
+    if "HTTP_X_HINT" in environ:
+        environ["wsgi.early_hints"]([("Link", "</style.css>")])
     match word:
         case "nothing":
             return None

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import signal
+import uuid
 
 import pytest
 
@@ -185,11 +186,12 @@ def threaded():
 @contextlib.contextmanager
 def busy(server):
     """Keep the only thread of a server busy: what is answered meanwhile the loop answers."""
+    event = f"go-{uuid.uuid4()}"
     with Client(server) as client:
-        client.send(request("PUT /read-after-event?go", LENGTH))
-        server.board.wait("entered-go")
+        client.send(request(f"PUT /read-after-event?{event}", LENGTH))
+        server.board.wait(f"entered-{event}")
         yield
-        server.board.set("go")
+        server.board.set(event)
         client.send(b"hello")
         client.receive_response()
 
@@ -204,6 +206,17 @@ def refused(server, path, *fields):
 def test_a_refusal_takes_no_thread(inline):
     with busy(inline):
         assert refused(inline, "/read").startswith(b"HTTP/1.1 403 Forbidden\r\n")
+
+
+@pytest.mark.parametrize("fields", [[], ["X-A: 1", "X-A: 2"]], ids=["plain", "not plain"])
+@pytest.mark.parametrize("understands", [[], ["Upload-Complete: ?1"]], ids=["", "understands"])
+def test_early_hints_of_an_inline_policy_go_to_a_client_that_understands(
+    inline, fields, understands
+):
+    with busy(inline):  # on a thread its hints would be the same
+        answer = refused(inline, "/read", "X-Hint: 1", *fields, *understands)
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n" if understands else b""
+    assert answer.startswith(hints + b"HTTP/1.1 403 Forbidden\r\n")
 
 
 @pytest.mark.parametrize("head", [waiting, request])

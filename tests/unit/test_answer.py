@@ -184,6 +184,25 @@ def test_a_refusal_is_the_same_by_whom_it_is_asked(certificates, method):
     assert answers[0].endswith(b"\r\n\r\nwhy" if method == "PUT" else b"\r\n\r\n")
 
 
+def test_a_refusal_in_the_loop_closes_the_connection_though_the_body_came_in_the_last_moment(
+    certificates,
+):
+    policy = inline(lambda environ: Refuse(401))
+    with (
+        connected("unix", certificates) as (ours, theirs),
+        service(policy=policy, inline=policy) as made,
+    ):
+        theirs.sendall(waiting("PUT /", LENGTH))
+        conn = connection(made, ours)
+        conn.advance()
+        exchange = conn.exchange
+        theirs.sendall(b"hello")
+        assert conn.answer_inline()
+        assert exchange.state is State.WAIVED
+        assert b"\r\nConnection: close\r\n" in theirs.recv(10_000)
+        conn.transport.close()
+
+
 @pytest.mark.parametrize(
     ("before", "most", "refused"), [(0, 2, True), (0, 1, False), (1, 9, False)]
 )
