@@ -5,6 +5,7 @@ import socket
 import threading
 
 import h2.events
+
 from gunicorn_expect import streams
 from gunicorn_expect.answer import KEY
 from support.connections import connection, service
@@ -55,7 +56,7 @@ def served(application, sock):
 
 def uploaded(theirs):
     """Upload the pieces, each when the server has received the one before; give the answer."""
-    client, answer, acknowledged = new_connection(), b"", 0
+    client, answer = new_connection(), b""
     client.initiate_connection()
     client.send_headers(1, head_of("PUT /"))
     pieces = iter(PIECES)
