@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from faults.destruction import UNREAD, UNREAD_CHUNKED, get, post, settled, start, state, unharmed
+from faults.destruction import get, settled, start, state, unharmed
 from faults.unfriendly import in_parallel
 from support import PATIENCE
 from support.client import Client, request
@@ -29,19 +29,6 @@ def attempts(number, act):
     return in_parallel(tried, [()] * number, at_once=4)
 
 
-@pytest.mark.parametrize("body", [UNREAD, UNREAD_CHUNKED], ids=["sized", "chunked"])
-@pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
-def test_many_posts_that_are_answered_unread_leave_the_worker_as_it_was(
-    worker, transport, body, certificates
-):
-    number = 2000 if (worker, transport) == ("thread", "tcp") else 300
-    with start(worker, transport=transport, certificates=certificates) as server:
-        with unharmed(server):
-            answers = attempts(number, lambda: post(server, "/unread", body))
-        lost = [each for each in answers if each != (b"200", b"x" * LONG)]
-        assert not lost
-
-
 def half_closing(server):
     with Client(server) as client:
         client.send(request("POST /unread", "Content-Length: 100000"), b"four")
@@ -55,20 +42,6 @@ def test_many_clients_that_end_their_side_in_their_body_get_their_answers(worker
         with unharmed(server):
             answers = attempts(400, lambda: half_closing(server))
         assert answers == [b"x" * LONG] * 400
-
-
-def leaving(server):
-    with Client(server) as client:
-        client.send(request("POST /unread", "Content-Length: 100000"), b"four")
-
-
-@pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
-def test_many_clients_that_leave_at_once_leave_nothing_behind(worker, transport, certificates):
-    with (
-        start(worker, transport=transport, certificates=certificates) as server,
-        unharmed(server),
-    ):
-        attempts(200, lambda: leaving(server))
 
 
 def test_clients_that_never_close_are_closed_when_their_time_is_up(worker):

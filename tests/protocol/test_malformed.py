@@ -34,8 +34,8 @@ UNFINISHED = {
     "no-empty-line": b"GET /hello HTTP/1.1\r\nHost: test\r\n",
 }
 
-#: Seconds. What waits for a timeout of ours or gunicorn's, or for the client, takes longer.
-AT_ONCE = 5
+#: Seconds. What waits until a head is late, or for the client, takes 10 or longer.
+AT_ONCE = 9
 
 
 def is_refused(client):
