@@ -6,6 +6,8 @@ protocol/test_uploads.py, and of policies in policies/test_policy.py. Here is wh
 
 import contextlib
 import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,9 +15,10 @@ from gunicorn_expect import ContentTooLarge, Refuse, State, inline
 from gunicorn_expect.connection import Wants
 from gunicorn_expect.decision import EXITS_KEY
 from gunicorn_expect.settings import Settings
+from support import PATIENCE
 from support.client import request, waiting
 from support.connections import answered, connection, service
-from support.socket_pairs import connected
+from support.socket_pairs import connected, what_is_left
 
 LENGTH = "Content-Length: 5"
 
@@ -153,6 +156,43 @@ def test_an_error_of_what_is_iterated_is_the_applications(ask):
     assert result.field(b"X-Said") == []
     assert result.state is State.DECLINED
     assert unusable.closed
+
+
+class Counted(socket.socket):
+    """Notes how it was ended."""
+
+    def __init__(self, sock):
+        super().__init__(fileno=sock.detach())
+        self.ended_by = []
+
+    def shutdown(self, how):
+        self.ended_by.append(how)
+        super().shutdown(how)
+
+
+@pytest.mark.parametrize("size", [0, 100, 1_000_000])
+def test_a_connection_of_a_refusal_of_any_length_is_closed_in_order_once(certificates, size):
+    application = answering("403 Forbidden", [("Content-Length", str(size))], [bytes(size)])
+    with (
+        connected("tcp", certificates) as (ours, theirs),
+        Counted(ours) as counted,
+        service(application) as made,
+        ThreadPoolExecutor() as pool,
+    ):
+        theirs.sendall(waiting("PUT /", LENGTH))
+        conn = connection(made, counted)
+        assert conn.wait_for_head(PATIENCE)
+        received = pool.submit(what_is_left, theirs)
+        assert conn.answer() is Wants.END
+        assert counted.ended_by == []
+        closing = pool.submit(conn.linger_here, PATIENCE)
+        head, _, body = received.result().partition(b"\r\n\r\n")
+        theirs.close()
+        closing.result()
+        assert head.count(b"\r\nConnection: close") == 1
+        assert body == bytes(size)
+        assert counted.ended_by == [socket.SHUT_WR]
+        assert made.counters.lingered_as == ["closed"]
 
 
 # The policy.

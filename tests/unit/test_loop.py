@@ -332,7 +332,7 @@ def test_what_a_thread_has_raised_ends_the_worker(driven):
     driven.service.application = application
     conn.task()
     with pytest.raises(SystemExit):
-        driven.loop.turn(PATIENCE)
+        driven.loop.turn(600)  # it is woken, or the test run stands still
     assert client.recv(1000) == b""
 
 
@@ -389,6 +389,22 @@ def test_no_more_are_accepted_than_may_be_open_until_one_is_closed(drive):
     assert driven.turn(3) == []
     driven.loop.close(first, "dropped")
     assert driven.until_started() is not second
+
+
+def test_a_thread_that_closes_a_connection_wakes_a_loop_that_waits_for_room(drive, monkeypatch):
+    def wait(poller, timeout):
+        while conns:
+            driven.loop.close(conns.pop(), "dropped")
+        return wait_by_epoll(poller, timeout)
+
+    driven = drive(how={"most": 1})
+    for _ in range(2):
+        driven.client(GET)
+    conns = driven.turn(3)
+    wait_by_epoll = loop_module.Epoll.wait
+    monkeypatch.setattr(loop_module.Epoll, "wait", wait)
+    driven.loop.turn(600)  # or the test run stands still
+    assert driven.until_started()
 
 
 def test_one_that_lingers_makes_room(drive):
