@@ -27,7 +27,7 @@ from gunicorn_expect import (
     transport,
 )
 from support import CHECKOUT, PATIENCE, TESTS
-from support.client import Client, waiting
+from support.client import Client, request, waiting
 from support.installed import missing
 from support.server import Server
 
@@ -198,7 +198,7 @@ def test_a_setting_takes_what_its_section_says(name, kind, unit, default, variab
 
 
 def test_gunicorns_settings_have_the_defaults_that_are_shown():
-    _, table = PAGES["settings.md"].split("| gunicorn's | default | here |\n")
+    _, table = PAGES["settings.md"].split("| setting | default | what it does here |\n")
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", table, re.MULTILINE)
     assert len(rows) == 7
     assert rows == [(name, str(Config().settings[name].default)) for name, _ in rows]
@@ -270,6 +270,24 @@ def logs(block, folder):
         server.wait_for_log(r'^127.0.0.1 "PUT / HTTP/1.1" 401 declined 0 0\.\d{6}$')
 
 
+def warns(block, folder):
+    """Upload to the application that is shown, and see the warning that is shown."""
+    shown = BLOCKS["settings.md", "# refuses_late.py"]
+    folder.joinpath("refuses_late.py").write_text(shown, "utf-8")
+    command = "gunicorn -k gunicorn_expect.Worker refuses_late:app"
+    with gunicorn(folder, command) as server, Client(server) as client:
+        client.send(request("PUT /files/big.iso", "Content-Length: 65537"), bytes(65537))
+        assert client.receive_head().startswith(b"HTTP/1.1 401 ")
+        line = server.wait_for_log(r"\[WARNING\] .*$")[0]
+
+    def without_modules_of_werkzeug(text):
+        return re.sub(r" by werkzeug\S+(, called by \S+)* Decide", " Decide", text)
+
+    line = line.replace(str(folder), "/srv")
+    assert without_modules_of_werkzeug(line) == without_modules_of_werkzeug(" ".join(block.split()))
+    assert line != without_modules_of_werkzeug(line)
+
+
 def stops(block, folder):
     """Run these commands: gunicorn says what is shown, and stops."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -321,6 +339,11 @@ RUN = {
         "it takes 20 minutes, and its figures mean something on an idle machine only"
     ),
     ("settings.md", "# gunicorn.conf.py"): configures,
+    ("settings.md", "# refuses_late.py"): "it is served to see the warning that is shown next",
+    (
+        "settings.md",
+        "[WARNING] PUT '/files/big.iso' was answered with '401 UNAUTHORIZED' when its",
+    ): warns,
     (
         "settings.md",
         "$ GUNICORN_EXPECT_LINGER=soon GUNICORN_EXPECT_POLICY=app:decide gunicorn-expect check "
