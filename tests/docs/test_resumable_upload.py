@@ -1,0 +1,254 @@
+"""The example of resumable uploads, with a client that follows the draft's own sequences."""
+
+import base64
+import hashlib
+import json
+import os
+
+import pytest
+
+from support.client import CONTINUE, Client, waiting
+from support.resuming import (
+    APPEND,
+    PART,
+    WHOLE,
+    Site,
+    append,
+    ask,
+    begin,
+    create,
+    parsed,
+    receive_answer,
+    resume,
+    state,
+)
+
+DATA = os.urandom(1000) * 1000
+LIMIT = 5_000_000
+NAMED = "Content-Disposition: inline; filename=big.iso"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    site = Site(tmp_path_factory.mktemp("uploads"), processes=1, UPLOAD_LIMIT=str(LIMIT))
+    with site.serve() as server:
+        server.site = site
+        yield server
+
+
+@pytest.fixture
+def site(served):
+    """The folder of the server, empty at the beginning."""
+    for path in served.site.folder.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    return served.site
+
+
+def digest_field(name, data):
+    return f"{name}: sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+@pytest.mark.parametrize("line", ["POST /uploads", "PUT /files/big.iso"])
+def test_a_creation_is_told_its_address_and_limits_before_its_body_is_read(served, site, line):
+    with Client(served) as client:
+        client.send(waiting(line, WHOLE, NAMED, f"Content-Length: {len(DATA)}"))
+        status, fields = parsed(client.receive_head())
+        assert status == 104
+        assert fields["upload-limit"] == f"max-size={LIMIT}, max-append-size={LIMIT}, max-age=86400"
+        # The draft, section 5: a 104 does not stand for the 100.
+        assert client.receive_head() == CONTINUE
+        client.send(DATA)
+        answer = receive_answer(client)
+    assert (answer.status, answer.is_complete, answer.offset) == (201, True, len(DATA))
+    assert site.has("big.iso", DATA)
+    after = state(served, fields["location"])
+    assert (after.is_complete, after.offset) == (True, len(DATA))
+
+
+def test_an_upload_that_broke_off_continues_where_it_did(served, site):
+    with Client(served) as client:
+        path = begin(client, "POST /uploads", WHOLE, NAMED, size=len(DATA))
+        client.send(DATA[:300_000])
+        client.shut_down()
+        assert receive_answer(client).status == 400
+    assert site.stored() == []
+    before = state(served, path)
+    assert (before.offset, before.is_complete) == (300_000, False)
+    assert before.fields["upload-length"] == str(len(DATA))
+    assert before.fields["cache-control"] == "no-store"
+    assert resume(served, path, DATA) == 300_000
+    assert site.has("big.iso", DATA)
+
+
+def test_an_upload_may_come_in_parts_of_an_unknown_whole(served, site):
+    path = create(served, PART, NAMED, body=DATA[:1000])
+    answer = append(served, path, 1000, DATA[1000:5000], PART)
+    assert (answer.status, answer.is_complete, answer.offset) == (204, False, 5000)
+    assert "upload-length" not in state(served, path).fields
+    assert append(served, path, 5000, DATA[5000:]).status == 200
+    assert site.has("big.iso", DATA)
+
+
+def test_an_upload_may_be_completed_by_an_append_of_nothing(served, site):
+    path = create(served, PART, NAMED, body=DATA)
+    assert not state(served, path).is_complete
+    assert append(served, path, len(DATA), b"").is_complete
+    assert site.has("big.iso", DATA)
+
+
+def test_an_append_elsewhere_than_at_the_end_is_told_where_that_is(served, site):
+    path = create(served, PART, NAMED, body=DATA[:1000])
+    for offset in (0, 999, 1001, len(DATA)):
+        answer = append(served, path, offset, DATA[offset:])
+        assert (answer.status, answer.offset) == (409, 1000)
+    assert resume(served, path, DATA) == 1000
+    assert append(served, path, len(DATA), b"more").status == 409
+    assert site.has("big.iso", DATA)
+
+
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [
+        (400, (APPEND, WHOLE)),
+        (400, (APPEND, WHOLE, "Upload-Offset: -1")),
+        (400, (APPEND, WHOLE, "Upload-Offset: 0, 0")),
+        (400, (APPEND, "Upload-Offset: 0")),
+        (400, (APPEND, WHOLE, "Upload-Offset: 0", "Upload-Length: 1000")),
+        (415, (WHOLE, "Upload-Offset: 0")),
+    ],
+)
+def test_an_append_that_does_not_say_what_it_is_stores_nothing(served, site, status, fields):
+    path = create(served, PART, f"Upload-Length: {len(DATA)}")
+    assert ask(served, f"PATCH {path}", *fields, body=DATA).status == status
+    assert state(served, path).offset == 0
+
+
+def test_an_upload_that_is_longer_than_it_was_announced_is_gone(served, site):
+    path = create(served, PART, "Upload-Length: 1000")
+    fields = (APPEND, WHOLE, "Upload-Offset: 0", "Transfer-Encoding: chunked")
+    with Client(served) as client:
+        client.send(waiting(f"PATCH {path}", *fields))
+        assert client.receive_head() == CONTINUE
+        client.send(b"3e9\r\n", DATA[:1001], b"\r\n0\r\n\r\n")
+        assert receive_answer(client).status == 400
+    assert state(served, path).status == 404
+    assert site.unfinished() == []
+
+
+@pytest.mark.parametrize("field", [f"Content-Length: {LIMIT + 1}", f"Upload-Length: {LIMIT + 1}"])
+def test_what_is_too_large_is_refused_before_its_first_byte(served, site, field):
+    fields = (field,) if "Content" in field else (field, "Content-Length: 10")
+    with Client(served) as client:
+        client.send(waiting("POST /uploads", WHOLE, *fields))
+        answer = receive_answer(client)
+    assert (answer.status, answer.interim) == (413, [])
+    assert "max-size=" in answer.fields["upload-limit"]
+    assert site.unfinished() == []
+
+
+def test_a_file_whose_digest_is_another_is_not_stored(served, site):
+    path = create(served, PART, NAMED, digest_field("Repr-Digest", DATA))
+    answer = append(served, path, 0, DATA[::-1])
+    assert (answer.status, answer.is_complete) == (400, True)
+    assert state(served, path).status == 404
+    path = create(served, PART, NAMED, digest_field("Repr-Digest", DATA))
+    assert append(served, path, 0, DATA).status == 200
+    assert site.has("big.iso", DATA)
+
+
+def test_an_append_whose_digest_is_another_is_as_if_it_had_not_been(served, site):
+    path = create(served, PART, NAMED, body=DATA[:1000])
+    field = digest_field("Content-Digest", DATA[1000:])
+    assert append(served, path, 1000, DATA[1000:][::-1], WHOLE, field).status == 400
+    assert state(served, path).offset == 1000
+    assert append(served, path, 1000, DATA[1000:], WHOLE, field).status == 200
+    assert site.has("big.iso", DATA)
+
+
+def test_an_upload_that_is_deleted_is_gone(served, site):
+    path = create(served, PART, NAMED, body=DATA)
+    assert ask(served, f"DELETE {path}").status == 204
+    assert site.unfinished() == []
+    for method in ("HEAD", "DELETE"):
+        assert ask(served, f"{method} {path}").status == 404
+
+
+def test_an_upload_to_which_nothing_is_sent_expires(served, site):
+    path = create(served, PART, body=DATA)
+    [part] = site.folder.glob(".uploads/*.part")
+    os.utime(part, (0, 0))
+    assert state(served, path).status == 404
+    assert site.unfinished() == []
+
+
+@pytest.mark.parametrize("line", ["OPTIONS /uploads"])
+def test_a_client_may_ask_what_is_supported(served, line):
+    answer = ask(served, line)
+    assert answer.status == 204
+    assert "application/partial-upload" in answer.fields["accept-patch"]
+    assert f"max-size={LIMIT}" in answer.fields["upload-limit"]
+
+
+@pytest.mark.parametrize("version", ["5", "6"])
+def test_in_older_drafts_the_length_completes_an_upload(served, site, version):
+    """tus-js-client says ?0 with the last bytes of some sources."""
+    fields = (f"Upload-Draft-Interop-Version: {version}", PART)
+    path = create(served, *fields, NAMED, f"Upload-Length: {len(DATA)}")
+    answer = append(served, path, 0, DATA, *fields)
+    assert answer.is_complete
+    assert answer.fields["upload-draft-interop-version"] == version
+    assert site.has("big.iso", DATA)
+
+
+def test_a_client_of_tus_uploads_and_resumes(served, site):
+    tus = "Tus-Resumable: 1.0.0"
+    name = "Upload-Metadata: filename " + base64.b64encode(b"big.iso").decode()
+    path = create(served, tus, name, f"Upload-Length: {len(DATA)}")
+    for offset, end in ((0, 1000), (1000, len(DATA))):
+        before = ask(served, f"HEAD {path}", tus)
+        assert (before.status, before.offset) == (200, offset)
+        kind = "Content-Type: application/offset+octet-stream"
+        fields = (tus, kind, f"Upload-Offset: {offset}")
+        answer = ask(served, f"PATCH {path}", *fields, body=DATA[offset:end])
+        assert (answer.status, answer.offset, answer.interim) == (204, end, [])
+    assert site.has("big.iso", DATA)
+
+
+def test_of_an_upload_that_can_not_be_resumed_nothing_is_left(served, site):
+    with Client(served) as client:
+        client.send(waiting("PUT /files/big.iso", "Content-Length: 1000"))
+        assert client.receive_head() == CONTINUE
+        client.send(b"only this")
+        client.shut_down()
+        assert receive_answer(client).status == 400
+    assert site.stored() == site.unfinished() == []
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", ".uploads", "..", "%2e%2e%2fx", "a/b\\c"])
+def test_a_file_stays_in_its_folder_whatever_its_name_says(served, site, name):
+    create(served, WHOLE, f'Content-Disposition: inline; filename="{name}"', body=DATA)
+    [stored] = site.stored()
+    assert site.has(stored, DATA)
+
+
+def test_a_token_is_asked_for_where_there_is_one(tmp_path):
+    site = Site(tmp_path, processes=1, UPLOAD_TOKEN="letmein")
+    with site.serve() as server:
+        assert ask(server, "POST /uploads", WHOLE, body=DATA).status == 401
+        token = "Authorization: Bearer letmein"
+        path = create(server, PART, token, body=DATA)
+        assert state(server, path).status == 401
+        assert ask(server, f"HEAD {path}", token).offset == len(DATA)
+
+
+def test_a_file_that_was_complete_when_the_server_was_killed_gets_its_name(tmp_path):
+    site = Site(tmp_path, processes=1)
+    with site.serve() as server:
+        create(server, PART, NAMED, body=DATA)
+    [path] = tmp_path.glob(".uploads/*.json")
+    upload = json.loads(path.read_text("utf-8")) | {"complete": True, "length": len(DATA)}
+    path.write_text(json.dumps(upload), "utf-8")
+    with site.serve() as server:
+        assert ask(server, "OPTIONS /uploads").status == 204  # it has started
+        assert site.has("big.iso", DATA)
