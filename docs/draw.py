@@ -1,7 +1,8 @@
-"""Draw the pictures of docs/how-it-works.md: ``python docs/draw.py`` writes them beside itself.
+"""Draw the pictures of the pages: ``python docs/draw.py`` writes them beside itself.
 
-``states.svg`` is drawn from the table of transitions, ``endings.svg`` from `ENDINGS` below. Both
-are plain SVG with a ground of their own, light or dark as the reader's system is.
+``states.svg`` is drawn from the table of transitions, ``endings.svg`` from `ENDINGS` below, and
+``resumable.svg`` from `RESUMED`. All are plain SVG with a ground of their own, light or dark as the
+reader's system is.
 """
 
 from __future__ import annotations
@@ -80,6 +81,28 @@ ENDINGS: Final[Mapping[State, Sequence[tuple[str, str, str]]]] = {
         ("server", "client", "answer, keep-alive"),
     ),
 }
+#: A resumable upload that breaks off, and is resumed. A message has two lines at most.
+RESUMED: Final = (
+    ("client", "server", "POST /uploads", "Upload-Complete: ?1, Content-Length: 5000000000"),
+    ("server", "application", "is called", ""),
+    (
+        "application",
+        "client",
+        "104 Upload Resumption Supported",
+        "Location: /uploads/7, Upload-Limit",
+    ),
+    ("application", "server", "reads", ""),
+    ("client", "application", "body", ""),
+    ("application", "client", "104 Upload Resumption Supported", "Upload-Offset: 4800000000"),
+    ("client", "server", "~body: the connection breaks", ""),
+    ("server", "application", "ClientDisconnected, with what had come", ""),
+    ("client", "application", "HEAD /uploads/7", ""),
+    ("application", "client", "204", "Upload-Offset: 4900000000, Upload-Complete: ?0"),
+    ("client", "server", "PATCH /uploads/7", "Upload-Offset: 4900000000, Upload-Complete: ?1"),
+    ("application", "server", "reads", ""),
+    ("client", "application", "the rest of the body", ""),
+    ("application", "client", "200", "Upload-Complete: ?1"),
+)
 LANES: Final = ("client", "server", "application")
 
 
@@ -190,8 +213,29 @@ def endings() -> str:
     return picture(1000, y, "The endings of an expectation", parts)
 
 
+def resumed() -> str:
+    """Draw the exchange of a resumable upload."""
+    at = {lane: 60 + 340 * number for number, lane in enumerate(LANES)}
+    bottom = 60 + 44 * len(RESUMED)
+
+    def parts() -> Iterator[str]:
+        for lane, place in at.items():
+            yield text(place, 30, lane, "name middle")
+            yield line(place, 42, place, bottom, 'class="lane"')
+        for number, (source, target, words, fields) in enumerate(RESUMED):
+            y = 84 + 44 * number
+            yield arrow(at[source], y, at[target], y, "lost" if words[0] == "~" else "")
+            place = min(at[source], at[target]) + 170
+            yield text(place, y - 6 - 15 * bool(fields), words.removeprefix("~"), "middle")
+            if fields:
+                yield text(place, y - 6, fields, "small middle")
+
+    return picture(800, bottom + 20, "A resumable upload that breaks off, and is resumed", parts())
+
+
 def main(folder: Path) -> None:
-    """Write both into this folder."""
+    """Write all into this folder."""
+    folder.joinpath("resumable.svg").write_text(resumed(), "utf-8")
     folder.joinpath("states.svg").write_text(states(), "utf-8")
     folder.joinpath("endings.svg").write_text(endings(), "utf-8")
 

@@ -338,6 +338,16 @@ RUN = {
     ("performance.md", "$ make bench"): (
         "it takes 20 minutes, and its figures mean something on an idle machine only"
     ),
+    ("resumable.md", "$ export GUNICORN_EXPECT_POLICY=examples.resumable_upload:policy"): (
+        "docs/test_resumable_upload.py serves it"
+    ),
+    ("resumable.md", "$ truncate -s 1G big.iso"): "it needs somebody who presses Ctrl-C",
+    ("resumable.md", "$ UPLOAD=http://127.0.0.1:8000/uploads/d88e2d10e7494074a43af61f48355faa"): (
+        "docs/test_resumable_upload.py runs it"
+    ),
+    ("resumable.md", 'expectation = environ["gunicorn_expect.expectation"]'): (
+        "protocol/test_informing.py does this"
+    ),
     ("settings.md", "# gunicorn.conf.py"): configures,
     ("settings.md", "# refuses_late.py"): "it is served to see the warning that is shown next",
     (

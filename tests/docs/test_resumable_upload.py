@@ -4,9 +4,12 @@ import base64
 import hashlib
 import json
 import os
+import re
+import subprocess
 
 import pytest
 
+from support import CHECKOUT, PATIENCE
 from support.client import CONTINUE, Client, waiting
 from support.resuming import (
     APPEND,
@@ -78,6 +81,17 @@ def test_an_upload_that_broke_off_continues_where_it_did(served, site):
     assert before.fields["upload-length"] == str(len(DATA))
     assert before.fields["cache-control"] == "no-store"
     assert resume(served, path, DATA) == 300_000
+    assert site.has("big.iso", DATA)
+
+
+def test_the_commands_of_the_page_send_the_rest(served, site, tmp_path):
+    page = CHECKOUT.joinpath("docs/resumable.md").read_text("utf-8")
+    [block] = re.findall(r"```console\n(\$ UPLOAD=.*?)```", page, re.DOTALL)
+    path = create(served, PART, NAMED, f"Upload-Length: {len(DATA)}", body=DATA[:300_000])
+    url = "http://{}:{}{}".format(*served.address, path)
+    script = re.sub(r"(?m)^\$ ", "", block).replace(re.search(r"http:\S+", block)[0], url)
+    tmp_path.joinpath("big.iso").write_bytes(DATA)
+    subprocess.run(["sh", "-ec", script], cwd=tmp_path, timeout=PATIENCE, check=True)
     assert site.has("big.iso", DATA)
 
 
