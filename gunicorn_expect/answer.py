@@ -192,8 +192,11 @@ class Answer:
             or service.worker.nr + 1 >= service.worker.max_requests
         ):
             return False
+        plain = self._request.environ
+        for_the_thread = plain if plain is None else plain.copy()
         refusal = self._ask_inline(service.inline, exchange)
         if refusal is None:
+            self._request.environ = for_the_thread
             self._response, self._environ = None, {}  # both lead back here: that would be garbage
             return False
         self.run(refusal)
@@ -203,9 +206,10 @@ class Answer:
         start = time.monotonic()
         self._responses = exchange
         try:
+            is_plain = self._request.environ is not None
             response, environ = self._way.create(self._request, exchange, self._started)
             self._put_ours(environ)
-            if self._request.environ is not None:  # else a hook may change the request first
+            if is_plain:  # else a hook may change the request first
                 self._response, self._environ = response, environ
             body, environ["wsgi.input"] = environ["wsgi.input"], _Withheld()
             decision = policy(environ)

@@ -26,6 +26,10 @@ AHEAD: Final = 8192
 SMALL: Final = 1024
 
 
+#: The module that calls the application.
+_SERVER: Final = "gunicorn_expect.answer"
+
+
 @dataclasses.dataclass(eq=False, repr=False)
 class Body:
     """The body of one request, as PEP 3333 describes ``wsgi.input``, and with ``readinto``.
@@ -49,7 +53,8 @@ class Body:
     _ahead: io.BytesIO = dataclasses.field(default_factory=io.BytesIO)
     """What was read and not given."""
     first_reader: Calls | None = None
-    """The calls that led to the first read, if they are noted; None: nobody has read."""
+    """The application's calls that led to the first read, if they are noted; None: nobody has
+    read."""
 
     # What the application may use (PEP 3333, and io.BufferedIOBase for the details).
 
@@ -239,10 +244,12 @@ class Body:
 
 
 def _calls() -> Calls:
-    """Return the calls that have led to this one, the innermost first."""
+    """Return the calls of the application that have led to this one, the innermost first."""
     found = []
     frame = inspect.currentframe()
-    while frame is not None:
-        found.append((frame.f_globals.get("__name__", "?"), frame.f_code, frame.f_lineno))
+    while frame is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    while frame is not None and (module := frame.f_globals.get("__name__", "?")) != _SERVER:
+        found.append((module, frame.f_code, frame.f_lineno))
         frame = frame.f_back
     return tuple(found)

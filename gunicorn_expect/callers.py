@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from itertools import dropwhile, takewhile
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
@@ -14,10 +13,6 @@ if TYPE_CHECKING:
     Call = tuple[str, CodeType, int]
     #: The innermost call first.
     Calls = tuple[Call, ...]
-
-#: Between them are the calls of the application: the server calls it, and it reads the body.
-_SERVER: Final = "gunicorn_expect.answer"
-_BODY: Final = "gunicorn_expect.body"
 
 #: Packages that are no application, whatever folder they are in.
 _LIBRARIES: Final = frozenset({"gunicorn", "gunicorn_expect"}) | sys.stdlib_module_names
@@ -32,22 +27,20 @@ _LISTED: Final = 6
 class Reading:
     """Who has read a body."""
 
-    def __init__(self, found: Calls, application: str) -> None:
+    def __init__(self, calls: Calls, application: str) -> None:
         """Look at the calls that led to it.
 
         Args:
-            found: all calls that led to it, those of the server included.
+            calls: those between the server and the body.
             application: the module of the application, as it was given to gunicorn. What is in the
                 same package is its own code, even if that package is installed.
 
         """
-        inside = dropwhile(lambda call: call[0] == _BODY, found)
-        self._calls = tuple(takewhile(lambda call: call[0] != _SERVER, inside))
         package = application.partition(".")[0]
-        self._own = tuple(call for call in self._calls if _is_own(call, package))
-        before = self._calls.index(self._own[0]) if self._own else None
+        self._own = tuple(call for call in calls if _is_own(call, package))
+        before = calls.index(self._own[0]) if self._own else None
         #: The modules by which the application has read, or which have read by themselves.
-        self._through = tuple(dict.fromkeys(call[0] for call in self._calls[:before]))
+        self._through = tuple(dict.fromkeys(call[0] for call in calls[:before]))
 
         #: Equal for two readings to which the same lines of the application led. Two views that
         #: read by way of one function differ.

@@ -381,7 +381,7 @@ class Connection:
         sock = self.transport.sock
         if request.environ is not None:
             response = Response(request, self.transport, self._cfg, exchange, on_start)
-            environ = request.environ.copy()
+            environ, request.environ = request.environ, None
             environ["wsgi.input"] = request.body
         else:
             response, environ = host.create(

@@ -196,8 +196,9 @@ class Request(message.Request):
     body: Any
     #: Bytes of the body; None: it comes in chunks.
     content_length: int | None = 0
-    #: Of a plain head: what it says, as an environ; and whether it is known to leave the connection
-    #: open, so that nobody has to look for a field that says otherwise.
+    #: Of a plain head: what it says, as an environ, until that is given away; and whether it is
+    #: known to leave the connection open, so that nobody has to look for a field that says
+    #: otherwise.
     environ: dict[str, Any] | None = None
     persists = False
 
@@ -239,9 +240,13 @@ def _empty(cfg: Config, peer: Any) -> Any:
     return make(cfg, _Bytes(b""), peer)
 
 
-def request_template(cfg: Config) -> dict[str, Any]:
-    """Return the attributes of a request of which nothing has come, with gunicorn's limits."""
-    return {**vars(_empty(cfg, ("", 0))), "unreader": None, "body": None}
+def request_class(cfg: Config) -> Any:
+    """Return a class of requests that has what is the same in all of them, gunicorn's limits first.
+
+    A request that waits for its client has no room of its own for that.
+    """
+    same = {**vars(_empty(cfg, ("", 0))), "unreader": None, "body": None, "fragment": ""}
+    return type("PlainRequest", (Request,), same)
 
 
 def may_be_plain(cfg: Config, listener: Any) -> bool:

@@ -58,7 +58,7 @@ class PlainHeads:
         """
         self._limits = limits
         self._listener = listener
-        self._attributes = {**host.request_template(cfg), "fragment": ""}
+        self._request_class = host.request_class(cfg)
         self._environ = host.environ_template(cfg)
         self._environ["wsgi.multithread"] = multithread
         self._has_hook = host.has_request_hook(cfg)
@@ -95,27 +95,20 @@ class PlainHeads:
         length = _body_length(environ, minor)
         if headers is None or scheme is None or length == NOT_PLAIN:
             return None
-        path, query = _put_target(environ, method, target, minor)
         environ["wsgi.url_scheme"] = scheme
         self._put_addresses(environ, peer, scheme)
-        request = host.Request.__new__(host.Request)
-        vars(request).update(
-            self._attributes,
-            method=method,
-            uri=target,
-            path=path,
-            query=query,
-            version=(1, int(minor)),
-            headers=headers,
-            trailers=[],
-            scheme=scheme,
-            peer_addr=peer,
-            remote_addr=peer,
-            req_number=number,
-            content_length=length,
-            environ=None if self._has_hook else environ,
-            persists=minor == "1" and "HTTP_CONNECTION" not in environ and not self._has_hook,
-        )
+        request = self._request_class.__new__(self._request_class)
+        request.method, request.uri = method, target
+        request.path, request.query = _put_target(environ, method, target, minor)
+        request.version = (1, int(minor))
+        request.headers, request.trailers = headers, []
+        request.scheme = scheme
+        request.peer_addr = request.remote_addr = peer
+        request.req_number = number
+        request.content_length = length
+        if not self._has_hook:
+            request.environ = environ
+            request.persists = minor == "1" and "HTTP_CONNECTION" not in environ
         return request, data[end + 4 :]
 
     def _take_fields(
@@ -153,7 +146,7 @@ class PlainHeads:
         }
         if len(named) > 1:
             return None
-        return named.pop() if named else self._attributes["scheme"]
+        return named.pop() if named else self._request_class.scheme
 
     def _put_addresses(self, environ: WSGIEnvironment, peer: Any, scheme: str) -> None:
         if isinstance(peer, tuple):

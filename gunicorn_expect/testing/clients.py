@@ -10,8 +10,10 @@ import contextlib
 import dataclasses
 import http.client
 import io
+import math
 import select
 import socket
+import time
 import types
 import urllib.parse
 from collections.abc import Mapping
@@ -119,15 +121,17 @@ class Client:
 
     def _may_send(self, connection: _Connection) -> bool:
         """Wait for a word; tell whether the body is to be sent."""
-        patience = self.timeout if self.patience is None else self.patience
-        while connection.is_heard_in(patience):
+        # "A user agent MAY ignore unexpected 1xx responses" (RFC 9110 section 15.2): clients that
+        # wait for a 100 wait no longer because of them.
+        ends = math.inf if self.patience is None else time.monotonic() + self.patience
+        while connection.is_heard_in(min(self.timeout, ends - time.monotonic())):
             interim = connection.receive_interim()
             if interim is None:
                 return False
             if interim.status == 100:
                 return True
         if self.patience is None:
-            raise TimeoutError(f"no word came in {patience:g} s")
+            raise TimeoutError(f"no word came in {self.timeout:g} s")
         return True
 
     def _send_body(self, connection: _Connection, body: bytes) -> int:
@@ -277,11 +281,15 @@ class _Connection:
             return True
         finally:
             self._socket.settimeout(timeout)
-        return bool(select.select([self._socket], [], [], seconds)[0])
+        return bool(select.select([self._socket], [], [], max(0.0, seconds))[0])
 
     def _is_answered_in(self, seconds: float) -> bool:
         """Wait so long for the final response."""
-        return self.is_heard_in(seconds) and self.receive_interim() is None
+        ends = time.monotonic() + seconds
+        while self.is_heard_in(ends - time.monotonic()):
+            if self.receive_interim() is None:
+                return True
+        return False
 
     def receive_interim(self) -> Interim | None:
         """Receive an interim response; None: the next one is the final response.

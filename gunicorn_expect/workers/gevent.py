@@ -47,7 +47,7 @@ class Waiter:
         self._hub = gevent.get_hub()
         self._watchers: dict[int, Any] = {}
 
-    def __call__(self, sock: socket.socket, events: int, timeout: float | None) -> int:
+    def wait(self, sock: socket.socket, events: int, timeout: float | None) -> int:
         """Wait until the socket is ready for one of these; return for which, 0: time is up."""
         at_once = timeout is not None and timeout <= 0
         if events not in _OF_LIBEV or at_once or sock.fileno() < 0 or self._is_elsewhere():
@@ -159,8 +159,9 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
         client.settimeout(0)  # gevent's sockets would wait by themselves
         if places.locked():
             self._drop_oldest(pool)
-        with places, contextlib.closing(Waiter()) as wait:
-            conn = Connection(self.service, client, peer, name, wait=wait)
+        with places, contextlib.closing(Waiter()) as waiter:
+            # A method: a call of an object would take some of the stack of C, which is copied.
+            conn = Connection(self.service, client, peer, name, wait=waiter.wait)
             try:
                 self._answer(conn)
             except Exception:

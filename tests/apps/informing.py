@@ -4,6 +4,7 @@ import hashlib
 import threading
 
 from apps.routes import KEY, answer, query, route
+from support.characters import EVERY_CHARACTER
 
 
 @route("/inform")
@@ -58,3 +59,17 @@ def inform_badly(environ, start_response):
 def inform_and_fail(environ, start_response):
     environ[KEY].inform(102)
     raise RuntimeError
+
+
+@route("/inform-every-character")
+def inform_every_character(environ, start_response):
+    """Send each character in a field's name or value; answer which of them can't be sent."""
+    refused = []
+    for number in EVERY_CHARACTER:
+        odd = f"x{chr(number)}y"
+        field = (odd, str(number)) if environ["QUERY_STRING"] == "name" else (str(number), odd)
+        try:
+            environ[KEY].inform(104, [field])
+        except ValueError:
+            refused.append(number)
+    return answer(start_response, refused)

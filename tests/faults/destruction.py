@@ -12,10 +12,6 @@ from support.server import Server
 
 HERE = pathlib.Path(__file__).parent
 
-#: A body of which the answer comes before its end.
-UNREAD = ("Content-Length: 200000", b"x" * 200_000)
-UNREAD_CHUNKED = ("Transfer-Encoding: chunked", b"30D40\r\n" + UNREAD[1] + b"\r\n0\r\n\r\n")
-
 
 def start(worker, *arguments, stock=False, transport="tcp", certificates=None, **env):
     """Give a server of this worker kind; with ``stock``, one of gunicorn's own."""
@@ -37,10 +33,10 @@ def get(server, path):
         return body
 
 
-def post(server, path, body=UNREAD):
-    """Send all of a body, and then receive; give the status and the body of the answer."""
+def post(server, path):
+    """Send all of a long body, and then receive; give the status and the body of the answer."""
     with Client(server) as client:
-        client.send(request(f"POST {path}", body[0]), body[1])
+        client.send(request(f"POST {path}", "Content-Length: 200000"), b"x" * 200_000)
         head, answer = client.receive_response()
         return head[9:12], answer
 

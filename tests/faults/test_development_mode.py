@@ -32,7 +32,6 @@ def warnings_in(server):
 @pytest.mark.parametrize(
     ("transport", "are_left"), [("tcp", False), ("tls", False), ("unix", True)]
 )
-@pytest.mark.parametrize("worker", WORKERS)
 def test_uploads_and_refusals_leave_no_resource_warning(worker, transport, are_left, certificates):
     env = {"PYTHONDEVMODE": "1"}
     with (

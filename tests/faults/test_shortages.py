@@ -12,7 +12,6 @@ import pytest
 
 from faults.destruction import get, post, settled, start, state, unharmed
 from support.client import Client, request
-from support.matrix import WORKERS
 
 #: The environment of a server whose closing connections stay.
 STAY = {"GUNICORN_EXPECT_LINGER": "600", "GUNICORN_EXPECT_LINGER_IDLE": "600"}
@@ -60,7 +59,6 @@ def is_reset(server, client):
     return False
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_clients_that_stay_when_they_are_refused_make_room_when_the_files_run_out(worker):
     arguments = ("--worker-connections", "2000")
     with start(worker, *arguments, FILES="1024", **STAY) as server, contextlib.ExitStack() as stack:
@@ -73,7 +71,6 @@ def test_clients_that_stay_when_they_are_refused_make_room_when_the_files_run_ou
         assert settled(server, lambda found: found["files"] < 100)["pid"] == pid
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_all_open_connections_are_no_more_than_worker_connections(worker, transport, certificates):
     arguments = ("--worker-connections", "20", "--keep-alive", "30")
     # Fewer than there are threads: over TLS each has one. The sync worker serves one at a time.
@@ -100,7 +97,6 @@ def test_all_open_connections_are_no_more_than_worker_connections(worker, transp
 ACCEPT = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EINTR", "ECONNABORTED", "EPROTO", "EPERM"]
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_an_error_of_accept_keeps_nobody_from_being_served(worker):
     with start(worker) as server:
         before = settled(server, lambda _: True)
@@ -168,7 +164,6 @@ def test_an_error_of_epoll_ends_one_connection_and_not_the_worker(
         assert after["pid"] == before["pid"]
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_worker_goes_on_with_the_threads_there_are(worker, transport, certificates):
     with (
         start(worker, transport=transport, certificates=certificates) as server,
@@ -182,7 +177,6 @@ def test_a_worker_goes_on_with_the_threads_there_are(worker, transport, certific
             assert get(server, "/hello") == b"hello"
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_worker_without_a_thread_refuses_and_closes_in_order(worker, transport, certificates):
     with start(
         worker,

@@ -7,11 +7,10 @@ import time
 
 import pytest
 
-from faults.destruction import UNREAD, UNREAD_CHUNKED, get, post, settled, start, state, unharmed
+from faults.destruction import get, settled, start, state, unharmed
 from faults.unfriendly import in_parallel
 from support import PATIENCE
 from support.client import Client, request
-from support.matrix import WORKERS
 from support.sending import sending_on
 
 LONG = 17_000
@@ -30,20 +29,6 @@ def attempts(number, act):
     return in_parallel(tried, [()] * number, at_once=4)
 
 
-@pytest.mark.parametrize("body", [UNREAD, UNREAD_CHUNKED], ids=["sized", "chunked"])
-@pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
-@pytest.mark.parametrize("worker", WORKERS)
-def test_many_posts_that_are_answered_unread_leave_the_worker_as_it_was(
-    worker, transport, body, certificates
-):
-    number = 2000 if (worker, transport) == ("thread", "tcp") else 300
-    with start(worker, transport=transport, certificates=certificates) as server:
-        with unharmed(server):
-            answers = attempts(number, lambda: post(server, "/unread", body))
-        lost = [each for each in answers if each != (b"200", b"x" * LONG)]
-        assert not lost
-
-
 def half_closing(server):
     with Client(server) as client:
         client.send(request("POST /unread", "Content-Length: 100000"), b"four")
@@ -52,7 +37,6 @@ def half_closing(server):
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
-@pytest.mark.parametrize("worker", WORKERS)
 def test_many_clients_that_end_their_side_in_their_body_get_their_answers(worker, transport):
     with start(worker, transport=transport) as server:
         with unharmed(server):
@@ -60,22 +44,6 @@ def test_many_clients_that_end_their_side_in_their_body_get_their_answers(worker
         assert answers == [b"x" * LONG] * 400
 
 
-def leaving(server):
-    with Client(server) as client:
-        client.send(request("POST /unread", "Content-Length: 100000"), b"four")
-
-
-@pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
-@pytest.mark.parametrize("worker", WORKERS)
-def test_many_clients_that_leave_at_once_leave_nothing_behind(worker, transport, certificates):
-    with (
-        start(worker, transport=transport, certificates=certificates) as server,
-        unharmed(server),
-    ):
-        attempts(200, lambda: leaving(server))
-
-
-@pytest.mark.parametrize("worker", WORKERS)
 def test_clients_that_never_close_are_closed_when_their_time_is_up(worker):
     env = {"GUNICORN_EXPECT_LINGER": "2", "GUNICORN_EXPECT_LINGER_IDLE": "2"}
     with start(worker, **env) as server, contextlib.ExitStack() as stack:
@@ -96,7 +64,6 @@ def test_clients_that_never_close_are_closed_when_their_time_is_up(worker):
 # A worker that ends.
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_refused_client_that_sends_on_does_not_hold_a_worker_that_ends(worker):
     with start(worker, "--max-requests", "2", "--graceful-timeout", "30") as server:
         first = state(server)["pid"]
@@ -115,8 +82,6 @@ def test_a_refused_client_that_sends_on_does_not_hold_a_worker_that_ends(worker)
 
 
 @pytest.mark.parametrize("behind", [b"\r\n", request("GET /hello")], ids=["crlf", "request"])
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
-@pytest.mark.parametrize("worker", WORKERS)
 def test_an_answer_is_whole_for_a_client_that_sends_more_behind_its_request(
     worker, transport, behind, certificates
 ):
@@ -142,8 +107,6 @@ def test_an_answer_is_whole_for_a_client_that_sends_more_behind_its_request(
             assert len(received.partition(b"\r\n\r\n")[2]) == LARGE
 
 
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
-@pytest.mark.parametrize("worker", WORKERS)
 def test_an_answer_without_a_length_ends_though_a_child_of_the_application_lives(
     worker, transport, certificates
 ):

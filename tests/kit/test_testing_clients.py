@@ -1,5 +1,6 @@
 """gunicorn_expect.testing: each client against a real gunicorn, and a server that says nothing."""
 
+import contextlib
 import socket
 import textwrap
 from http.client import HTTPException
@@ -22,6 +23,7 @@ from support.user_tests import run_pytest
 
 ASKING = [Waits(), WaitsOneSecond(), SkipsTheBody(), Trickles(size=2, interval=0.001)]
 CLIENTS = [*ASKING, DoesNotWait()]
+HINTS = b"HTTP/1.1 103 Early Hints\r\n\r\n"
 #: Of the system's: enough for a body to be on its way when its answer comes.
 LARGE = bytes(8 * 1024**2)
 
@@ -152,6 +154,29 @@ def test_who_waits_a_second_sends_then():
     assert (outcome.status, outcome.body_bytes_sent, outcome.interim) == (200, 5, [])
 
 
+class KeepsHinting(Scripted):
+    """It sends interim responses until it hears the body, and answers then."""
+
+    def converse(self, client):
+        self.hear(client, b"\r\n\r\n")
+        client.settimeout(0.05)
+        for _ in range(20 * PATIENCE):
+            client.sendall(HINTS)
+            try:
+                self.hear(client, b"hello")
+            except TimeoutError:
+                continue
+            client.sendall(answer())
+            return
+
+
+def test_who_waits_a_second_sends_then_whatever_else_it_hears():
+    with KeepsHinting() as server:
+        outcome = WaitsOneSecond().put(server.url, b"hello")
+    assert (outcome.status, outcome.body_bytes_sent) == (200, 5)
+    assert {interim.status for interim in outcome.interim} == {103}
+
+
 def test_who_does_not_wait_says_nothing_of_it():
     with FollowsAScript((b"hello", answer())) as server:
         DoesNotWait().put(server.url, b"hello")
@@ -167,8 +192,7 @@ def test_a_100_behind_another_interim_response_is_heard():
 
 
 def test_another_interim_response_is_no_word():
-    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
-    with FollowsAScript((b"\r\n\r\n", hints + answer(status="403 Forbidden"))) as server:
+    with FollowsAScript((b"\r\n\r\n", HINTS + answer(status="403 Forbidden"))) as server:
         outcome = Waits().put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (403, 0)
     assert server.heard.endswith(b"\r\n\r\n")
@@ -212,9 +236,29 @@ def test_who_trickles_stops_at_an_answer():
     assert (outcome.status, outcome.body_bytes_sent) == (200, 1)
 
 
+class HintsBehindTheFirstByte(Scripted):
+    """It sends an interim response behind the first byte of a body, and listens a little."""
+
+    def converse(self, client):
+        self.hear(client, b"\r\n\r\n")
+        client.sendall(CONTINUE)
+        self.hear(client, b"\r\n\r\nh")
+        client.sendall(HINTS)
+        client.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            self.hear(client, b"\r\n\r\nhe")
+        client.sendall(answer())
+
+
+def test_who_trickles_is_no_faster_for_another_interim_response():
+    with HintsBehindTheFirstByte() as server:
+        outcome = Trickles(size=1, interval=PATIENCE).put(server.url, b"hello")
+    assert (outcome.status, outcome.body_bytes_sent) == (200, 1)
+    assert [interim.status for interim in outcome.interim] == [100, 103]
+
+
 def test_who_trickles_goes_on_at_another_interim_response():
-    hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
-    script = (b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", hints), (b"hello", answer())
+    script = (b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", HINTS), (b"hello", answer())
     with FollowsAScript(*script) as server:
         outcome = Trickles(size=1, interval=0.01).put(server.url, b"hello")
     assert [interim.status for interim in outcome.interim] == [100, 103]

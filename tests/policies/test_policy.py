@@ -57,7 +57,6 @@ def test_a_refusal_is_the_answer_and_the_application_is_not_called(
 
 
 @pytest.mark.parametrize("policy", ["apps.deciding:policy", "apps.deciding:inline_policy"])
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_refusal_by_a_304_has_no_length(worker, policy):
     with Server(worker=WORKERS[worker][0], env={"GUNICORN_EXPECT_POLICY": policy}) as server:
         for head in (waiting, request):
@@ -227,8 +226,6 @@ def test_an_application_may_read_while_it_is_iterated_and_then_the_upload_is_ove
     server.board.wait("iterated")
 
 
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_function_of_anothers_that_makes_policies_is_named_when_it_is_asked(
     worker, transport, certificates
 ):
@@ -352,7 +349,6 @@ def status_of(server):
         return client.receive_all().split()[1]
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_policy_decides_in_a_preloaded_application_as_well(worker):
     with Server("--preload", worker=WORKERS[worker][0], env=POLICY) as server:
         with Client(server) as client:

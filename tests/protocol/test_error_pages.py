@@ -59,7 +59,6 @@ def dedent(tmp_path_factory):
     return ["--config", str(config)]
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_error_pages_are_the_same_bytes_as_stock_gunicorn_s_before_python_3_14(worker, dedent):
     ours, stock = WORKERS[worker]
     expected = pages(worker=stock)

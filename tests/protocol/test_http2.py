@@ -18,6 +18,7 @@ from hyperframe.frame import DataFrame
 
 from apps.reading import WAYS_TO_READ
 from support import PATIENCE
+from support.characters import EVERY_CHARACTER, FITTING
 from support.client import CONTINUE, request, waiting
 from support.http2_client import NO_MORE, WAITS, Http2Client, connect, head_of, new_connection
 from support.installed import gunicorn_at, oldest_gunicorn
@@ -173,6 +174,19 @@ def test_one_thread_sends_interim_responses_while_another_one_reads(http2):
     digest = hashlib.sha256(body).hexdigest().encode()
     assert http2.answer(stream) == [*["104"] * 64, "200", digest, "end"]
     assert http2.get("/hello") == ["200", b"hello", "end"]
+
+
+@pytest.mark.parametrize("where", FITTING)
+def test_a_character_of_an_interim_response_is_sent_or_is_an_error(http2, where):
+    stream = http2.open(f"GET /inform-every-character?{where}", end=True)
+    *interim, status, refused, _ = http2.answer(stream)
+    assert interim == ["104"] * len(FITTING[where])
+    assert status == "200"
+    assert json.loads(refused) == [n for n in EVERY_CHARACTER if n not in FITTING[where]]
+    for number, fields in zip(FITTING[where], http2.fields[stream], strict=False):
+        odd = f"x{chr(number)}y"
+        name, value = (odd.lower(), str(number)) if where == "name" else (str(number), odd)
+        assert fields == {":status": "104", name: value}
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])

@@ -6,6 +6,7 @@ import urllib.parse
 
 import pytest
 
+from support.characters import EVERY_CHARACTER, FITTING
 from support.client import CONTINUE, request, waiting
 
 CREATED = b"HTTP/1.1 104 Upload Resumption Supported\r\nLocation: /uploads/7\r\n\r\n"
@@ -112,6 +113,17 @@ def test_what_cannot_be_sent_is_an_error_and_nothing_is_sent(
     answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert words in json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+@pytest.mark.parametrize("where", FITTING)
+def test_a_character_is_sent_as_it_is_or_is_an_error(client, where):
+    client.send(request(f"GET /inform-every-character?{where}"))
+    for number in FITTING[where]:
+        odd = f"x{chr(number)}y"
+        field = f"{odd}: {number}" if where == "name" else f"{number}: {odd}"
+        assert client.receive_head().split(b"\r\n")[1:] == [field.encode(), b"", b""]
+    refused = json.loads(client.receive_response()[1])
+    assert refused == [n for n in EVERY_CHARACTER if n not in FITTING[where]]
 
 
 @pytest.mark.parametrize("status", [105, 199])

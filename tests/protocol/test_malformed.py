@@ -34,8 +34,8 @@ UNFINISHED = {
     "no-empty-line": b"GET /hello HTTP/1.1\r\nHost: test\r\n",
 }
 
-#: Seconds. What waits for a timeout of ours or gunicorn's, or for the client, takes longer.
-AT_ONCE = 5
+#: Seconds. What waits until a head is late, or for the client, takes 10 or longer.
+AT_ONCE = 9
 
 
 def is_refused(client):
@@ -126,7 +126,6 @@ LONG = request("GET /hello?" + "a" * 100_000)
 
 
 @pytest.mark.parametrize("parser", ["python", "fast"])
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_request_line_may_be_of_any_length_if_there_is_no_limit(worker, parser):
     options = ["--limit-request-line", "0", "--limit-request-fields", "5", "--http-parser", parser]
     with Server(*options, worker=WORKERS[worker][0]) as server:
@@ -138,7 +137,6 @@ def test_a_request_line_may_be_of_any_length_if_there_is_no_limit(worker, parser
             assert client.receive_head().startswith(b"HTTP/1.1 431 ")
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_nothing_of_a_malformed_body_is_in_the_log_or_the_answer(worker):
     with Server("--log-level", "debug", worker=WORKERS[worker][0]) as server:
         for body in (b"s3cret\r\n", b"0\r\nX-Token : s3cret\r\n\r\n"):
@@ -152,7 +150,6 @@ def test_nothing_of_a_malformed_body_is_in_the_log_or_the_answer(worker):
             assert "s3cret" not in "\n".join(server.lines[start:])
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_lines_that_settings_allow_are_not_malformed(worker):
     options = ["--permit-obsolete-folding", "--strip-header-spaces", "--casefold-http-method"]
     options += ["--permit-unconventional-http-method", "--permit-unconventional-http-version"]

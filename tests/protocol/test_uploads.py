@@ -243,7 +243,6 @@ def test_malformed_chunks_that_the_application_does_not_answer_are_a_400(server,
     check_swallowed(server, start, name, 400, "MalformedBody")
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_body_over_a_limit_that_the_application_does_not_answer_is_a_413(worker):
     policy = {"GUNICORN_EXPECT_POLICY": "apps.deciding:policy_by_path"}
     with Server(worker=WORKERS[worker][0], env=policy) as server:
@@ -358,8 +357,6 @@ def test_a_client_that_is_in_time_takes_as_long_as_it_likes_if_no_rate_is_asked(
 # Slow.
 
 
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_client_that_is_too_slow_hears_408(worker, transport, certificates):
     """Its pauses are short, and what it sends buys it next to nothing."""
     with (

@@ -402,6 +402,26 @@ def test_the_warnings_of_a_worker_come_to_an_end(caplog, monkeypatch, certificat
     assert [re.search(r"read first in (\w)", text)[1] for text in warnings(caplog)] == ["a", "b"]
 
 
+def test_the_calls_of_the_application_are_noted_and_no_others(ask):
+    """Those of the server are the same each time, and each waiting client would hold them."""
+    seen = []
+
+    def reads(environ):
+        for _line in environ["wsgi.input"]:  # by way of __next__, readline and more
+            break
+
+    def application(environ, start_response):
+        reads(environ)
+        seen.extend(environ["wsgi.input"].first_reader)
+        return answering("403 Forbidden")(environ, start_response)
+
+    ask(application, **LARGE)
+    assert [(module, code) for module, code, _line in seen] == [
+        (__name__, reads.__code__),
+        (__name__, application.__code__),
+    ]
+
+
 def test_nobody_looks_who_reads_if_no_warning_is_wanted(ask):
     seen = []
 

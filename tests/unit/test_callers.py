@@ -15,12 +15,8 @@ def installed(module):
     return call(module, f"/usr/lib/python3/dist-packages/{module.replace('.', '/')}.py")
 
 
-BODY = call("gunicorn_expect.body")
-SERVER = (call("gunicorn_expect.answer"), call("gunicorn.workers.base"), call("outside"))
-
-
-def reading(*inside, application="wsgi"):
-    return Reading((BODY, *inside, *SERVER), application)
+def reading(*calls, application="wsgi"):
+    return Reading(calls, application)
 
 
 def test_the_applications_innermost_line_is_named_with_the_libraries_inside_of_it():

@@ -39,10 +39,16 @@ def environ_of(environ):
     return {name: value for name, value in environ.items() if name not in OF_THE_ANSWER}
 
 
+#: The attributes of a request of gunicorn's.
+GUNICORNS = frozenset(vars(host.Parser(Config(), CLIENT).parse(b"GET / HTTP/1.1\r\n\r\n")[0]))
+
+
 def attributes_of(request):
     # Nothing looks at the fragment; a plain target has none.
     own = {"unreader", "body", "environ", "fragment", "persists"}
-    return {name: value for name, value in vars(request).items() if name not in own}
+    # What is the same in all of them our class has.
+    values = {**vars(type(request)), **vars(request)}
+    return {name: values[name] for name in GUNICORNS if name not in own}
 
 
 class NoSocket:

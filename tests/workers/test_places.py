@@ -112,7 +112,6 @@ def test_an_upload_goes_on_when_the_one_thread_waits_for_the_lock_that_it_holds(
     assert_serves(server)
 
 
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
 @pytest.mark.parametrize("held", ["/lock", "/file-lock"])
 def test_an_upload_goes_on_when_all_threads_wait_for_the_lock_that_it_holds(serve, held, transport):
     server = serve(transport=transport)
@@ -175,7 +174,6 @@ def test_uploads_that_are_written_in_one_transaction_at_a_time_are_all_answered(
 
 
 @pytest.mark.parametrize("app", ["app", "django_app"])
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
 def test_uploads_that_another_thread_reads_hold_no_place(serve, app, transport):
     """The view is asynchronous: asgiref's thread reads, and that of the worker waits for it."""
     server = serve("thread", transport, threads=4, app=f"apps.asynchronous_frameworks:{app}")

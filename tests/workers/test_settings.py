@@ -362,7 +362,6 @@ def test_a_policy_that_the_worker_does_not_find_stops_gunicorn(place, why):
 
 
 @pytest.mark.parametrize("where", ["file", "default file", "module", "environment"])
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path, worker, where):
     name = "gunicorn.conf.py" if where == "default file" else "some.py"
     tmp_path.joinpath(name).write_text("expect_linger = 'soon'\n", "utf-8")
@@ -373,7 +372,6 @@ def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path
     assert line == f"Error: {name} is 'soon'; it takes a number, 0 or more"
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_a_forgotten_call_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path, worker):
     tmp_path.joinpath("gunicorn.conf.py").write_text(
         "from gunicorn_expect import policies\nexpect_policy = policies.max_length\n", "utf-8"

@@ -13,7 +13,6 @@ from support.server import Server
 PLACE = r"It was read first in apps\.reading\.read_then_refuse \(.*/apps/reading\.py, line \d+\)\."
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 def test_the_log_names_the_place_once_for_all_requests(worker):
     with Server(worker=WORKERS[worker][0]) as server:
         for _ in range(3):
@@ -133,7 +132,6 @@ LOST = r"The application answered PUT '/hello' with '200 OK' and did not read th
 CHUNK = b"5\r\nhello\r\n0\r\n\r\n"
 
 
-@pytest.mark.parametrize("worker", WORKERS)
 @pytest.mark.parametrize(
     ("head", "body"),
     [

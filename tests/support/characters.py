@@ -1,0 +1,12 @@
+"""Characters that a header field may have, by RFC 9110 sections 5.1 and 5.5."""
+
+import string
+
+#: What `apps.informing` tries, as numbers.
+EVERY_CHARACTER = [*range(256), 0x100, 0x20AC, 0x1F600]
+
+#: Those of a name, and of a value: gunicorn lets pass other bytes than ASCII in a value as well.
+FITTING = {
+    "name": sorted(map(ord, "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters)),
+    "value": [ord("\t"), *range(0x20, 0x7F)],
+}
