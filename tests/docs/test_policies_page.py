@@ -1,12 +1,16 @@
 """docs/policies.md is true: its code is served, and what it says of frameworks is seen."""
 
+import contextlib
 import hashlib
+import http.client
 import json
 import re
 
 import pytest
 
 from gunicorn_expect import Refuse
+from realworld.clients import whole
+from realworld.storage import Storage
 from support import ASKED_SIZE, CHECKOUT
 from support.client import CONTINUE, Client, request, waiting
 from support.curl import curl
@@ -81,7 +85,7 @@ def recipe_of(server):
 
 def test_every_block_is_served_by_a_test():
     apps = {app.partition(":")[0] for app in RECIPES.values()} - {"apps.django_project"}
-    policies = {"gunicorn.conf.py", "uploads_at_once.py"}
+    policies = {"gunicorn.conf.py", "uploads_at_once.py", "object_storage.py"}
     assert {language for language, _ in BLOCKS} == {"python"}
     assert set(FILES) == policies | {"django_files.py"} | {f"{app}.py" for app in apps}
 
@@ -173,6 +177,71 @@ def test_the_application_answers_413_to_what_grows_too_large(small):
         assert client.receive(len(CONTINUE)) == CONTINUE
         client.send(IN_CHUNKS)
         check_refused_unread(client, 413)
+
+
+# The policy that sends clients to object storage.
+
+
+@pytest.fixture(scope="module")
+def storage():
+    with Storage() as storage:
+        yield storage
+
+
+@pytest.fixture(scope="module")
+def storing(folder, storage):
+    """An application that takes what the policy does not send to the storage."""
+    with Server(
+        *("-c", str(folder / "object_storage.py")), app="realworld.uploads:app", env=storage.account
+    ) as server:
+        yield server
+
+
+def test_curl_uploads_to_the_storage_and_sends_no_byte_here(storing, storage, big_file):
+    with Relay(storing) as relay:
+        url = f"http://localhost:{relay.address[1]}/accept/big.iso"
+        answer = curl("--location", "-H", TOKEN, "-T", big_file, url)
+        [sent] = relay.sent_by_clients()
+    assert re.findall(rb"(?m)^HTTP/1.1 (\d+)", answer) == [b"307", b"100", b"200"]
+    assert sent.partition(b"\r\n\r\n")[2] == b""
+    assert storage.stored("accept/big.iso") == whole(ASKED_SIZE)
+
+
+def test_the_storage_takes_this_length_method_and_path_and_no_other(storing, storage):
+    with Client(storing) as client:
+        client.send(waiting("PUT /accept/a.txt", TOKEN, SIZED))
+        head = check_refused_unread(client, 307)
+    path = re.search(rb"\r\nLocation: http://[^/]+(\S+)\r\n", head)[1].decode()
+    other = path.replace("a.txt", "b.txt")
+    attempts = [("PUT", path, SENT[:-1]), ("POST", path, SENT), ("PUT", other, SENT)]
+    statuses = []
+    for attempt in [*attempts, ("PUT", path, SENT)]:
+        with contextlib.closing(http.client.HTTPConnection(*storage.relay.address)) as connection:
+            connection.request(*attempt)
+            statuses.append(connection.getresponse().status)
+    assert statuses == [403, 403, 403, 200]
+    assert storage.stored("accept/b.txt") is None
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (request("PUT /accept/mine", TOKEN, SIZED), SENT),
+        (request("PUT /accept/mine", TOKEN, CHUNKED), IN_CHUNKS),
+    ],
+    ids=["length", "chunked"],
+)
+def test_an_upload_that_can_not_be_sent_to_the_storage_stays_here(storing, storage, head, body):
+    with Client(storing) as client:
+        client.send(head, body)
+        assert client.receive_head().startswith(b"HTTP/1.1 200 ")
+    assert storage.stored("accept/mine") is None
+
+
+def test_the_policy_sends_nobody_to_the_storage_who_has_no_token(storing):
+    with Client(storing) as client:
+        client.send(waiting("PUT /accept/a.txt", SIZED))
+        check_refused_unread(client, 401)
 
 
 # The form of the recipe for Django.

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,8 @@ import threading
 from pathlib import Path
 
 from realworld.counting import CountingRelay
-from support import ASKED_SIZE, PATIENCE
+from realworld.storage import Storage
+from support import ASKED_SIZE, CHECKOUT, PATIENCE
 from support.server import Server
 
 PROGRAMS = Path(__file__).parent / "clients"
@@ -30,6 +32,8 @@ PLAIN_SIZE = 32 * 1024**2
 #: wait at all, less than the second that those wait that do.
 HELD = 3
 HELD_ELSEWHERE = 0.5
+#: Seconds after the storage has refused it, when a client that says nothing counts as hanging.
+SILENT = 2
 
 WORKERS = {"thread": "gunicorn_expect.Worker", "gevent": "gunicorn_expect.GeventWorker"}
 REFUSALS = [401, 403, 413, 503]
@@ -49,6 +53,8 @@ class Program:
     impatient: bool = False
     #: Whether it goes where a 307 says.
     follows: bool = False
+    #: Whether it keeps the Authorization of a request that it repeats at another host.
+    keeps_authorization: bool = False
     #: Whether an answer stops it while it sends.
     stops: bool = False
     #: How often it tries, where that is not once.
@@ -93,7 +99,9 @@ CLIENTS = {
     "Go net/http": Program(
         "client.go", "go", "when told", impatient=True, follows=True, stops=True
     ),
-    "Java HttpClient": Program("Client.java", "java javac", "when told", follows=True),
+    "Java HttpClient": Program(
+        "Client.java", "java javac", "when told", follows=True, keeps_authorization=True
+    ),
     "Ruby Net::HTTP": Program("client.rb", "ruby", "when told", impatient=True),
     "http.client": Program("python.py", "http.client", "never"),
     "requests": Program("python.py", "requests", "never", follows=True),
@@ -121,12 +129,15 @@ class RunningClient:
         self._lines = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.version = self._answer()
+        self.version = self.answer()
 
     def upload(self, way, size, *urls):
         """Upload to these addresses, one after the other; give what the caller saw of each."""
+        self.begin(way, size, *urls)
+        return self.answer()
+
+    def begin(self, way, size, *urls):
         print(way, size, *urls, file=self.process.stdin, flush=True)
-        return self._answer()
 
     def close(self):
         with contextlib.suppress(ProcessLookupError):
@@ -141,9 +152,9 @@ class RunningClient:
             self._lines.put(line)
         self._lines.put("")
 
-    def _answer(self):
+    def answer(self, patience=2 * PATIENCE):
         try:
-            line = self._lines.get(timeout=2 * PATIENCE)
+            line = self._lines.get(timeout=patience)
         except queue.Empty:
             raise HangsError("the client says nothing") from None
         assert line, "the client has died"
@@ -158,6 +169,8 @@ class Outcome:
     connections: int
     #: What crossed to the other server, if it was sent there.
     elsewhere: list
+    #: What the storage has of it then: its length and digest.
+    stored: str | None = None
 
     @property
     def statuses(self):
@@ -201,6 +214,7 @@ class World(contextlib.ExitStack):
             for worker, place in WORKERS.items()
         }
         self._other = self.enter_context(Server(app="realworld.uploads:app"))
+        self._folder = folder
         self._running = {}
         self._outcomes = {}
 
@@ -224,7 +238,30 @@ class World(contextlib.ExitStack):
             raise self._outcomes[key]
         return self._outcomes[key]
 
+    @functools.cached_property
+    def storage(self):
+        return self.enter_context(Storage(hold=HELD_ELSEWHERE))
+
+    @functools.cached_property
+    def _redirecting(self):
+        """A server that sends everybody to the storage, by the function of docs/policies.md."""
+        page = CHECKOUT.joinpath("docs/policies.md").read_text("utf-8")
+        block = re.search(r"^# object_storage\.py$.*?(?=^```)", page, re.MULTILINE | re.DOTALL)[0]
+        self._folder.joinpath("object_storage.py").write_text(block, "utf-8")
+        server = self.enter_context(
+            Server(
+                *("--pythonpath", str(self._folder)),
+                app="realworld.uploads:app",
+                env=self.storage.account
+                | {"GUNICORN_EXPECT_POLICY": "object_storage:to_object_storage"},
+            )
+        )
+        server.get("/")  # a client that waits for a second does not wait until boto3 is imported
+        return server
+
     def _try(self, worker, name, scenario):
+        if scenario == "storage":
+            return self._try_storage(name)
         client = self.client(name)
         way = "plain" if CLIENTS[name].asks == "never" else "ask"
         size = SIZE
@@ -260,3 +297,30 @@ class World(contextlib.ExitStack):
             ]
             seen = client.upload(way, size, *urls)
             return Outcome(seen, relay.finish(), relay.connections, other.finish())
+
+    def _try_storage(self, name):
+        key = f"objects/{re.sub('[^a-z]', '-', name.lower())}"
+        way, size = ("plain", PLAIN_SIZE) if CLIENTS[name].asks == "never" else ("ask", SIZE)
+        before = len(self.storage.relay.exchanges)
+        client = self.client(name)
+        with CountingRelay(self._redirecting, answer_first=way == "plain") as relay:
+            # By another name than the storage has: to clients it is another host.
+            client.begin(way, size, f"http://localhost:{relay.address[1]}/{key}")
+            seen = self._seen_of_storage(name, client, before)
+            return Outcome(
+                seen,
+                relay.finish(),
+                relay.connections,
+                self.storage.relay.finish()[before:],
+                self.storage.stored(key),
+            )
+
+    def _seen_of_storage(self, name, client, number):
+        if not CLIENTS[name].keeps_authorization:
+            return client.answer()
+        assert self.storage.relay.exchange(number).answered.wait(PATIENCE)
+        try:
+            return client.answer(SILENT)
+        except HangsError:
+            self._running.pop(name).close()
+            return [{"status": "hangs"}]

@@ -73,6 +73,13 @@ class CountingRelay(Relay):
         self._hold = hold
         self._sockets = []
         self.exchanges = []
+        self._one_more = threading.Condition()
+
+    def exchange(self, number):
+        """Wait until an exchange has begun, counted from 0; return it."""
+        with self._one_more:
+            assert self._one_more.wait_for(lambda: len(self.exchanges) > number, PATIENCE)
+        return self.exchanges[number]
 
     def finish(self):
         """Wait until each exchange has its answer, and its body has come or never will."""
@@ -112,7 +119,9 @@ class CountingRelay(Relay):
             exchange = RelayedExchange(head, number)
             assert b"chunked" not in head.lower(), head
             ours.append(exchange)
-            self.exchanges.append(exchange)
+            with self._one_more:
+                self.exchanges.append(exchange)
+                self._one_more.notify_all()
             server.sendall(head)
             if self._answer_first and not re.search(rb" /(accept|inform)/", head):
                 exchange.answered.wait(PATIENCE)

@@ -1,10 +1,13 @@
 """docs/clients.md is true: real clients upload through a relay that counts what crosses.
 
-With ``--write-tables`` the page's table is written, and not compared.
+With ``--write-tables`` its table is written, and that of object storage in docs/policies.md, and
+they are not compared.
 """
 
+import dataclasses
 import functools
 import re
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +28,7 @@ from support import CHECKOUT
 from support.installed import missing
 
 PAGE = CHECKOUT / "docs/clients.md"
+STORAGE_PAGE = CHECKOUT / "docs/policies.md"
 WAITING = [name for name, program in CLIENTS.items() if program.waits]
 NOT_WAITING = [name for name in CLIENTS if name not in WAITING]
 
@@ -174,7 +178,25 @@ def test_a_client_that_does_not_wait_sees_why_it_was_refused(name, outcome):
     check_crossed(name, exchange)
 
 
-# The page.
+@every_client
+def test_a_client_that_is_sent_to_object_storage_stores_its_body_there(name, outcome):
+    outcome = outcome("storage")
+    program = CLIENTS[name]
+    assert outcome.uploads[0].status == 307
+    if program.waits:
+        assert outcome.bytes == 0
+    if not program.follows:
+        assert outcome.statuses == [307]
+        assert outcome.stored is None
+    elif program.keeps_authorization:
+        assert [exchange.status for exchange in outcome.elsewhere] == [400]
+        assert outcome.stored is None
+    else:
+        assert outcome.statuses == [200]
+        assert outcome.stored == whole(SIZE if program.waits else PLAIN_SIZE)
+
+
+# The pages.
 
 COLUMNS = [
     "client",
@@ -192,8 +214,40 @@ INFORM_COLUMNS = [
     "while the body is sent",
     "before the response",
 ]
-TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", re.DOTALL)
-INFORM_TABLE = re.compile(r"(?<=<!-- 104 -->\n).*?(?=<!-- /104 -->)", re.DOTALL)
+STORAGE_COLUMNS = ["client", "asks", "sent to you", "sent to the storage", "stored", "status"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of a page, with a row for each client."""
+
+    page: Path
+    mark: str
+    columns: list[str]
+
+    @property
+    def _pattern(self):
+        return re.compile(rf"(?<=<!-- {self.mark} -->\n).*?(?=<!-- /{self.mark} -->)", re.DOTALL)
+
+    def lines(self):
+        return self._pattern.search(self.page.read_text("utf-8"))[0].splitlines()
+
+    def row(self, name):
+        return next(line for line in self.lines() if line.startswith(f"| {name} |"))
+
+    def heading(self):
+        return [f"| {' | '.join(self.columns)} |", f"{'|---' * len(self.columns)}|"]
+
+    def write(self, rows):
+        text = "".join(f"{line}\n" for line in [*self.heading(), *rows])
+        self.page.write_text(
+            self._pattern.sub(lambda _: text, self.page.read_text("utf-8")), "utf-8"
+        )
+
+
+TABLE = Table(PAGE, "table", COLUMNS)
+INFORM_TABLE = Table(PAGE, "104", INFORM_COLUMNS)
+STORAGE_TABLE = Table(STORAGE_PAGE, "storage", STORAGE_COLUMNS)
 VERSIONS = re.compile(r"(?<=<!-- versions -->\n).*?(?=<!-- /versions -->)", re.DOTALL)
 
 
@@ -234,14 +288,31 @@ def of_redirection(outcome):
     return f"followed; here {here}, there {there}"
 
 
+def how_it_asks(outcome):
+    if outcome("default").exchanges[0].asks:
+        return "by itself"
+    return "when told" if outcome("twice").exchanges[0].asks else "never"
+
+
+def storage_row(name, outcome):
+    sent = outcome("storage")
+    cells = [
+        name,
+        how_it_asks(outcome),
+        amount(sent.uploads),
+        amount(sent.elsewhere),
+        "nothing" if sent.stored is None else "all",
+        "; ".join(map(str, sent.statuses)),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 def row(name, outcome):
     program = CLIENTS[name]
     patience = "sends" if outcome("late").exchanges[0].impatient else "waits on"
-    told = outcome("twice").exchanges[0].asks
-    by_itself = outcome("default").exchanges[0].asks
     cells = [
         name,
-        "by itself" if by_itself else "when told" if told else "never",
+        how_it_asks(outcome),
         patience if program.waits else "-",
         of_refusals({status: outcome(status) for status in REFUSALS}),
         of_refusal(outcome(417), 417),
@@ -272,14 +343,9 @@ def inform_row(name, outcome):
     return f"| {' | '.join([name, *(of_inform(outcome, when) for when in INFORMS)])} |"
 
 
-def written_row(table, name):
-    lines = table.search(PAGE.read_text("utf-8"))[0].splitlines()
-    return next(line for line in lines if line.startswith(f"| {name} |"))
-
-
 @pytest.fixture
 def comparable(name, world, request):
-    """Skip where the page can't be compared with what is seen."""
+    """Skip where a page can't be compared with what is seen."""
     if request.config.getoption("write_tables"):
         pytest.skip("the table is written instead")
     if world.client(name).version not in written_versions():
@@ -288,36 +354,33 @@ def comparable(name, world, request):
 
 @every_client
 def test_the_page_says_what_was_seen(name, outcome, comparable):
-    assert written_row(TABLE, name) == row(name, outcome)
+    assert TABLE.row(name) == row(name, outcome)
 
 
 @every_client
 def test_the_page_says_what_was_seen_of_a_104(name, outcome, comparable, request):
     if request.config.getoption("thorough"):
-        assert written_row(INFORM_TABLE, name) == inform_row(name, outcome)
+        assert INFORM_TABLE.row(name) == inform_row(name, outcome)
     else:  # the other two tell apart more clients, and take longer: one of them hangs
-        assert written_row(INFORM_TABLE, name).split(" | ")[2] == of_inform(outcome, "between")
+        assert INFORM_TABLE.row(name).split(" | ")[2] == of_inform(outcome, "between")
+
+
+@every_client
+def test_the_page_says_what_was_seen_of_object_storage(name, outcome, comparable):
+    assert STORAGE_TABLE.row(name) == storage_row(name, outcome)
 
 
 @pytest.mark.timeout(900)  # it tries everything
-def test_the_page_is_written_when_that_is_asked_for(world, request):
+def test_the_pages_are_written_when_that_is_asked_for(world, request):
     if not request.config.getoption("write_tables"):
         pytest.skip("no --write-tables")
-    lines, inform_lines = ([heading(columns)] for columns in (COLUMNS, INFORM_COLUMNS))
-    versions = []
-    for name, program in CLIENTS.items():
-        assert not program.missing(), "a table of some clients is none"
-        outcome = functools.partial(world.outcome, "thread", name)
-        lines.append(row(name, outcome))
-        inform_lines.append(inform_row(name, outcome))
-        versions.append(world.client(name).version)
-    text = TABLE.sub(lambda _: "\n".join([*lines, ""]), PAGE.read_text("utf-8"))
-    text = INFORM_TABLE.sub(lambda _: "\n".join([*inform_lines, ""]), text)
+    assert not any(program.missing() for program in CLIENTS.values()), "a table has all clients"
+    outcomes = {name: functools.partial(world.outcome, "thread", name) for name in CLIENTS}
+    versions = [world.client(name).version for name in CLIENTS]
+    for table, of in [(TABLE, row), (INFORM_TABLE, inform_row), (STORAGE_TABLE, storage_row)]:
+        table.write([of(*each) for each in outcomes.items()])
+    text = PAGE.read_text("utf-8")
     PAGE.write_text(VERSIONS.sub(lambda _: ", ".join(versions) + ".\n", text), "utf-8")
-
-
-def heading(columns):
-    return f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|"
 
 
 def written_versions():
@@ -325,9 +388,9 @@ def written_versions():
 
 
 @pytest.mark.parametrize(
-    ("table", "columns"), [(TABLE, COLUMNS), (INFORM_TABLE, INFORM_COLUMNS)], ids=["table", "104"]
+    "table", [TABLE, INFORM_TABLE, STORAGE_TABLE], ids=["table", "104", "storage"]
 )
-def test_the_page_has_every_client_and_no_other(table, columns):
-    lines = table.search(PAGE.read_text("utf-8"))[0].splitlines()
-    assert "\n".join(lines[:2]) == heading(columns)
+def test_the_pages_have_every_client_and_no_other(table):
+    lines = table.lines()
+    assert lines[:2] == table.heading()
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == list(CLIENTS)

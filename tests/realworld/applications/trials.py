@@ -340,7 +340,12 @@ def wagtail(environment, worker, folder):
     environment.run("python", site / "manage.py", *create, env=env | user)
     with environment.serve(worker, "ours.wsgi:application", **env) as server:
         file = random_file(folder / "file.pdf", 9 * MB)  # its limit is 10 MB
-        huge = random_file(folder / "huge.png", 20 * MB)
+        huge = folder / "huge.png"
+        environment.python(
+            "import os, sys; from PIL import Image;"
+            "Image.frombytes('RGB', (3000, 2000), os.urandom(18_000_000)).save(sys.argv[1])",
+            huge,
+        )
         # As a browser does it: the token of each form, in a session.
         environment.python(
             """\

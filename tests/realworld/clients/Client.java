@@ -9,6 +9,7 @@ import java.util.Scanner;
 class Client {
     static String upload(HttpClient client, String way, byte[] body, String url) throws Exception {
         HttpRequest request = HttpRequest.newBuilder(URI.create(url))
+            .header("Authorization", "Bearer letmein")
             .expectContinue(way.equals("ask"))
             .PUT(HttpRequest.BodyPublishers.ofByteArray(body))
             .build();

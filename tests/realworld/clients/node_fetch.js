@@ -3,7 +3,9 @@ const { setImmediate } = require('node:timers/promises');
 
 const upload = async (body, url) => {
   try {
-    const response = await fetch(url, { method: 'PUT', body });
+    const response = await fetch(url, {
+      method: 'PUT', body, headers: { Authorization: 'Bearer letmein' },
+    });
     await response.arrayBuffer();
     return { status: response.status, url: response.url };
   } catch (error) {

@@ -2,7 +2,7 @@ const http = require('node:http');
 const readline = require('node:readline');
 
 const upload = (agent, way, body, url) => new Promise((resolve) => {
-  const headers = { 'Content-Length': body.length };
+  const headers = { 'Content-Length': body.length, Authorization: 'Bearer letmein' };
   if (way === 'ask') headers.Expect = '100-continue';
   const request = http.request(url, { method: 'PUT', agent, headers });
   request.on('response', (response) => {

@@ -9,13 +9,16 @@ import platform
 import sys
 import urllib.parse
 
+#: What they are told to send; botocore has a signature in its place.
+AUTHORIZATION = {"Authorization": "Bearer letmein"}
+
 
 def with_http_client(way, body, urls):
     import http.client
 
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(urls[0]).netloc)
     for url in urls:
-        connection.request("PUT", urllib.parse.urlsplit(url).path, body)
+        connection.request("PUT", urllib.parse.urlsplit(url).path, body, AUTHORIZATION)
         with connection.getresponse() as response:
             response.read()
             yield response.status, url
@@ -26,7 +29,7 @@ def with_requests(way, body, urls):
 
     with requests.Session() as session:
         for url in urls:
-            response = session.put(url, data=body)
+            response = session.put(url, data=body, headers=AUTHORIZATION)
             yield response.status_code, response.url
 
 
@@ -35,7 +38,7 @@ def with_httpx(way, body, urls):
 
     with httpx.Client(follow_redirects=True) as client:
         for url in urls:
-            response = client.put(url, content=body)
+            response = client.put(url, content=body, headers=AUTHORIZATION)
             yield response.status_code, str(response.url)
 
 
@@ -45,7 +48,9 @@ def with_aiohttp(way, body, urls):
     async def upload():
         async with aiohttp.ClientSession() as session:
             for url in urls:
-                async with session.put(url, data=body, expect100=way == "ask") as response:
+                async with session.put(
+                    url, data=body, headers=AUTHORIZATION, expect100=way == "ask"
+                ) as response:
                     await response.read()
                     seen.append((response.status, str(response.url)))
 
@@ -66,8 +71,8 @@ def with_pycurl(way, body, urls):
         curl.setopt(pycurl.READDATA, io.BytesIO(body))
         curl.setopt(pycurl.INFILESIZE, len(body))
         curl.setopt(pycurl.FOLLOWLOCATION, True)
-        if way == "plain":
-            curl.setopt(pycurl.HTTPHEADER, ["Expect:"])
+        fields = [f"{name}: {value}" for name, value in AUTHORIZATION.items()]
+        curl.setopt(pycurl.HTTPHEADER, [*fields, *(["Expect:"] if way == "plain" else [])])
         curl.perform()
         yield curl.getinfo(pycurl.RESPONSE_CODE), curl.getinfo(pycurl.EFFECTIVE_URL)
     curl.close()
