@@ -30,7 +30,7 @@ SMALL: Final = 1024
 _SERVER: Final = "gunicorn_expect.answer"
 
 
-@dataclasses.dataclass(eq=False, repr=False)
+@dataclasses.dataclass(eq=False, repr=False, slots=True)
 class Body:
     """The body of one request, as PEP 3333 describes ``wsgi.input``, and with ``readinto``.
 
