@@ -1,10 +1,16 @@
-"""A proxy that asks a policy first: a refused upload ends at the proxy, whoever says 100."""
+"""A proxy that asks a policy first: a refused upload ends at the proxy, whoever says 100.
+
+With ``--write-tables`` the bytes that clients sent are written into docs/deploy.md.
+"""
 
 import contextlib
+import io
+import os
 import shutil
 import tempfile
 
 import pytest
+import requests
 
 from realworld.asking import ASKING, AskingProxy
 from realworld.daemon import PATH
@@ -17,8 +23,11 @@ from realworld.test_proxies import (
     put,
     waiting_put,
 )
+from support import CHECKOUT, PATIENCE
 from support.client import Client, request, waiting
+from support.curl import curl
 from support.server import Server
+from support.tables import Table
 
 MIB = 1 << 20
 TOO_LONG = f"Content-Length: {6 << 30}"
@@ -47,10 +56,16 @@ def upstream(servers):
 
 
 @pytest.fixture(params=ASKING)
-def proxy(request, servers, upstream):
+def name(request):
     proxy = ASKING[request.param]
     if proxy.brought_by and not shutil.which(proxy.program, path=PATH):
         pytest.skip(f"{proxy.program} is not installed, and CI has none: {proxy.brought_by}")
+    return request.param
+
+
+@pytest.fixture
+def proxy(name, servers, upstream):
+    proxy = ASKING[name]
     with AskingProxy(proxy, upstream.address, servers[1].address) as running:
         yield running
 
@@ -151,3 +166,102 @@ def test_where_nobody_answers_the_proxy_nobody_may_upload(servers, upstream, pro
     assert interim == []
     assert int(head.split()[1]) >= 403
     assert upstream.sent_by_clients() == []
+
+
+# What crosses when whole uploads are put through each: the table of the page.
+
+TABLE = Table(CHECKOUT / "docs/deploy.md", "uploaded", ["client", *ASKING])
+#: More than the systems and a proxy hold between client and gunicorn.
+FILE_SIZE = 32 * MIB
+VERDICTS = {"without the token": [], "with the token": [TOKEN]}
+
+
+def by_curl(url, *fields):
+    """Return the status that curl saw, and the bytes that it sent of a body."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.truncate(FILE_SIZE)
+        headers = [argument for field in fields for argument in ("--header", field)]
+        report = ("--output", os.devnull, "--write-out", "%{http_code} %{size_upload}")
+        return tuple(map(int, curl(*headers, "--upload-file", file.name, *report, url).split()))
+
+
+class Counted(io.BytesIO):
+    """A body that knows how many of its bytes were taken."""
+
+    taken = 0
+
+    def read(self, size=-1):
+        piece = super().read(size)
+        self.taken += len(piece)
+        return piece
+
+
+def by_requests(url, *fields):
+    """Return the status that requests saw, or its error, and the bytes that it sent of a body."""
+    body = Counted(bytes(FILE_SIZE))
+    headers = dict(field.split(": ", 1) for field in fields)
+    try:
+        status = requests.put(url, data=body, headers=headers, timeout=PATIENCE).status_code
+    except requests.ConnectionError:
+        status = "connection error"
+    return status, body.taken
+
+
+CURL = "`curl -T`"
+#: Each client, and how often it is tried: what one sends that never asks is not always the same.
+CLIENTS = {CURL: (1, by_curl), "Python's `requests`": (5, by_requests)}
+
+
+def uploaded(name, client, servers):
+    """Return the cells of a proxy for this client, and check what reached gunicorn."""
+    times, upload = CLIENTS[client]
+    with tempfile.TemporaryDirectory(prefix="upstream-") as folder:
+        upstream = Upstream(servers[0], f"{folder}/socket")
+        with upstream, AskingProxy(ASKING[name], upstream.address, servers[1].address) as proxy:
+            url = "http://{}:{}/files/big.iso".format(*proxy.address)
+            cells = [
+                cell([upload(url, *fields) for _ in range(times)]) for fields in VERDICTS.values()
+            ]
+            end(proxy)
+            sent = b"".join(upstream.sent_by_clients())
+    assert sent.count(b"PUT /files/") == times
+    assert len(sent) > times * FILE_SIZE
+    return cells
+
+
+def cell(outcomes):
+    """Say what was seen, with the least and the most that was sent."""
+    statuses = [status for status, _ in outcomes]
+    seen = [
+        str(status)
+        if len(outcomes) == 1
+        else f"{status} ({statuses.count(status)} of {len(statuses)})"
+        for status in dict.fromkeys(statuses)
+    ]
+    least, most = (amount(of(sent for _, sent in outcomes)) for of in (min, max))
+    sent = least if least == most else f"{least} to {most}"
+    return f"{', '.join(seen)}; {sent}"
+
+
+def amount(sent):
+    return {0: "0 bytes", FILE_SIZE: "all"}.get(sent, f"{sent / 1e6:.1f} MB")
+
+
+def test_the_page_says_what_curl_sends(name, servers, request):
+    if request.config.getoption("write_tables"):
+        pytest.skip("the table is written instead")
+    column = TABLE.columns.index(name)
+    written = [TABLE.row(f"{CURL}, {verdict}").split(" | ")[column] for verdict in VERDICTS]
+    assert [cell.removesuffix(" |") for cell in written] == uploaded(name, CURL, servers)
+
+
+@pytest.mark.timeout(900)  # it tries everything
+def test_the_page_is_written_when_that_is_asked_for(servers, request):
+    if not request.config.getoption("write_tables"):
+        pytest.skip("no --write-tables")
+    rows = []
+    for client in CLIENTS:
+        columns = [uploaded(name, client, servers) for name in ASKING]
+        for verdict, cells in zip(VERDICTS, zip(*columns, strict=True), strict=True):
+            rows.append(f"| {' | '.join([f'{client}, {verdict}', *cells])} |")
+    TABLE.write(rows)

@@ -4,10 +4,8 @@ With ``--write-tables`` its table is written, and that of object storage in docs
 they are not compared.
 """
 
-import dataclasses
 import functools
 import re
-from pathlib import Path
 
 import pytest
 
@@ -26,6 +24,7 @@ from realworld.clients import (
 )
 from support import CHECKOUT
 from support.installed import missing
+from support.tables import Table
 
 PAGE = CHECKOUT / "docs/clients.md"
 STORAGE_PAGE = CHECKOUT / "docs/policies.md"
@@ -215,36 +214,6 @@ INFORM_COLUMNS = [
     "before the response",
 ]
 STORAGE_COLUMNS = ["client", "asks", "sent to you", "sent to the storage", "stored", "status"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table of a page, with a row for each client."""
-
-    page: Path
-    mark: str
-    columns: list[str]
-
-    @property
-    def _pattern(self):
-        return re.compile(rf"(?<=<!-- {self.mark} -->\n).*?(?=<!-- /{self.mark} -->)", re.DOTALL)
-
-    def lines(self):
-        return self._pattern.search(self.page.read_text("utf-8"))[0].splitlines()
-
-    def row(self, name):
-        return next(line for line in self.lines() if line.startswith(f"| {name} |"))
-
-    def heading(self):
-        return [f"| {' | '.join(self.columns)} |", f"{'|---' * len(self.columns)}|"]
-
-    def write(self, rows):
-        text = "".join(f"{line}\n" for line in [*self.heading(), *rows])
-        self.page.write_text(
-            self._pattern.sub(lambda _: text, self.page.read_text("utf-8")), "utf-8"
-        )
-
-
 TABLE = Table(PAGE, "table", COLUMNS)
 INFORM_TABLE = Table(PAGE, "104", INFORM_COLUMNS)
 STORAGE_TABLE = Table(STORAGE_PAGE, "storage", STORAGE_COLUMNS)
