@@ -18,6 +18,7 @@ from gunicorn_expect import host
 from gunicorn_expect.states import State
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from _typeshed import OptExcInfo
@@ -229,28 +230,35 @@ class StreamResponse(_Settling, host.BaseStreamResponse):
         exchange: Exchange | None,
         on_start: Callable[[], object],
         http2: Any,
+        lock: threading.Lock,
     ) -> None:
-        """Begin without a status."""
+        """Begin without a status; the lock is held by who uses the HTTP/2 connection."""
         super().__init__(request, sock, cfg, http2, request.stream.stream_id)
         self.exchange = exchange
         self.on_start = on_start
+        self._lock = lock
 
     def send_headers(self) -> None:
         """Send the head."""
         if not self.headers_sent:
             self.settle()
-        super().send_headers()
+            with self._lock:
+                super().send_headers()
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body; the first one that is not empty starts the response."""
         check_item(data)
         if data or self.headers_sent:
-            super().write(data)
+            self.send_headers()
+            with self._lock:
+                super().write(data)
 
     def close(self) -> None:
         """End the stream."""
         self.say_that_it_is_empty()
-        super().close()
+        self.send_headers()
+        with self._lock:
+            super().close()
 
 
 def check_item(data: object) -> None:

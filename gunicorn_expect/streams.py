@@ -21,14 +21,13 @@ from gunicorn_expect.exchange import Exchange, Framing, UnknownExpectationError,
 from gunicorn_expect.receiver import FILL_SIZE, Allowance, Receiver
 from gunicorn_expect.response import StreamResponse
 from gunicorn_expect.states import Rest
-from gunicorn_expect.transport import Transport
+from gunicorn_expect.transport import Transport, closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gunicorn_expect.connection import Connection
     from gunicorn_expect.fields import Headers
-    from gunicorn_expect.settings import Settings
 
 #: How often a connection is received from to look for a frame that may be here. Over TLS a call
 #: gives one record, and other frames may come before it: a few acknowledgements, mostly.
@@ -49,6 +48,9 @@ def serve(conn: Connection, received: bytes, *, upgrade: tuple[bytes, Any] | Non
     try:
         http2 = host.http2_connection(worker.cfg, conn.transport.sock, conn.peer)
         served = 0
+        # Neither h2 nor OpenSSL can be used by two threads at once. One may read a body while
+        # another one sends a response, an interim or the final one.
+        lock = threading.Lock()
         requests: list[Any] = []
         if upgrade is None:
             http2.initiate_connection()
@@ -58,7 +60,7 @@ def serve(conn: Connection, received: bytes, *, upgrade: tuple[bytes, Any] | Non
             requests += http2.receive_data(received)
         while True:
             for request in requests:
-                Stream(conn, http2, request).answer()
+                Stream(conn, http2, request, lock).answer()
                 served = request.stream.stream_id
             if http2.is_closed:
                 return
@@ -70,7 +72,7 @@ def serve(conn: Connection, received: bytes, *, upgrade: tuple[bytes, Any] | Non
         # serves none of them, and sends no GOAWAY.)
         while http2.pending_requests:
             for request in http2.receive_data():
-                Stream(conn, http2, request).answer()
+                Stream(conn, http2, request, lock).answer()
                 served = request.stream.stream_id
         http2.close(last_stream_id=served)
     except (OSError, host.Http2Error, host.NoMoreData) as error:
@@ -80,13 +82,14 @@ def serve(conn: Connection, received: bytes, *, upgrade: tuple[bytes, Any] | Non
 class Stream:
     """One stream: what a connection is for a request of HTTP/1."""
 
-    def __init__(self, conn: Connection, http2: Any, request: Any) -> None:
-        """Answer this request."""
+    def __init__(self, conn: Connection, http2: Any, request: Any, lock: threading.Lock) -> None:
+        """Answer this request; the lock is held by who uses the connection."""
         self._conn = conn
         self._http2 = http2
+        self._lock = lock
         self._request = request
         self._stream = request.stream
-        self._frames = Frames(self._stream, http2, conn.transport, conn.service.settings)
+        self._frames = Frames(self._stream, http2, conn, lock)
 
     def answer(self) -> None:
         """Answer the request, whatever happens to its stream."""
@@ -94,7 +97,9 @@ class Stream:
             if not host.stream_is_closed(self._request):
                 self._answer()
         finally:
-            self._http2.cleanup_stream(self._stream.stream_id)
+            with self._lock:
+                self._frames.end()
+                self._http2.cleanup_stream(self._stream.stream_id)
 
     def _answer(self) -> None:
         request = self._request
@@ -130,7 +135,7 @@ class Stream:
             conn.server,
             conn.service.cfg,
             StreamResponse,
-            (exchange, on_start, self._http2),
+            (exchange, on_start, self._http2, self._lock),
         )
         environ["HTTP_VERSION"] = "2"
         environ["wsgi.multithread"] = conn.service.multithread
@@ -153,7 +158,8 @@ class Stream:
             response, environ = self.create(request, None, lambda: None)
             response.status = "500 Internal Server Error"
             log.access(response, request, environ, datetime.timedelta())
-            self._http2.send_error(self._stream.stream_id, 500, str(error))
+            with self._lock:
+                self._http2.send_error(self._stream.stream_id, 500, str(error))
         except Exception as failure:  # noqa: BLE001  nobody is there to be told
             log.debug("HTTP/2 error response failed: %s", failure)
 
@@ -166,19 +172,18 @@ class Frames:
     """
 
     def __init__(
-        self, stream: Any, connection: Any, transport: Transport, limits: Settings
+        self, stream: Any, connection: Any, conn: Connection, lock: threading.Lock
     ) -> None:
         """Receive for this stream; what comes for others waits for its turn, as in gunicorn."""
+        limits = conn.service.settings
         self._lost = host.http2_errors()
         self._stream = stream
         self._connection = connection
-        self._transport = transport
+        self._polled = _Polled(conn.transport.sock, lock)
         self._timeout = limits.expect_body_timeout or math.inf
         self._allowance = Allowance(limits.expect_body_timeout, limits.expect_min_rate)
         self._receiver: Receiver | None = None
-        # Neither h2 nor OpenSSL can be used by two threads at once. One may read the body while
-        # another one sends an interim response.
-        self._lock = threading.Lock()
+        self._lock = lock
 
     @property
     def have_come(self) -> bool:
@@ -218,12 +223,12 @@ class Frames:
             with contextlib.suppress(BodyTimeout):
                 self._receive(seconds)
         self._allowance.waited += time.monotonic() - since
-        with self._failing(), self._lock:
+        with self._turn():
             return bytes(self._stream.pop_chunk() or b"")
 
     def send_interim(self, status: int, headers: Headers) -> bool:
         """Send an informational HEADERS frame. ClientDisconnected: nobody is there."""
-        with self._failing(), self._lock:
+        with self._turn():
             self._connection.send_informational(self._stream.stream_id, status, list(headers))
         return True
 
@@ -248,10 +253,10 @@ class Frames:
         if self._receiver is None:
             # As gunicorn does when it waits for a body: it is for what is sent meanwhile, too.
             connection.sock.settimeout(connection.stream_timeout)
-            self._receiver = Receiver(_Polled(self._transport.sock, self._lock), ticks=False)
+            self._receiver = Receiver(self._polled, ticks=False)
         with self._failing():
             if host.holds_frames(connection):  # they came while the response waited
-                with self._lock:
+                with self._turn():
                     connection.pump(self._stream.stream_id)
             elif not self._is_gone():
                 self._receiver.patience = seconds
@@ -270,6 +275,18 @@ class Frames:
         if waited >= self._timeout:
             return BodyTimeout(f"no DATA came on the stream for {self._timeout:g} s")
         return self._allowance.used_up()
+
+    def end(self) -> None:
+        """Leave the connection to the next stream, when this one was answered (with the lock)."""
+        self._polled.ended = True
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Have the connection, while the stream is not answered. ClientDisconnected: it was."""
+        with self._failing(), self._lock:
+            if self._polled.ended:
+                raise ClientDisconnected("the request has ended, and its body with it")
+            yield
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -290,6 +307,8 @@ class _Polled(Transport):
     def receive(self, size: int) -> bytes | None:
         """Receive what is here, up to ``size`` bytes; ``b""`` at the end, None: nothing yet."""
         with self._lock:
+            if self.ended:
+                raise closed()
             timeout = self.sock.gettimeout()
             self.sock.settimeout(0)
             try:

@@ -5,15 +5,18 @@ import socket
 import threading
 
 import h2.events
+import h2.exceptions
+import h2.settings
+import pytest
 
-from gunicorn_expect import streams
+from gunicorn_expect import ClientDisconnected, streams
 from gunicorn_expect.answer import KEY
 from support.connections import connection, service
 from support.http2_client import head_of, new_connection
 from support.socket_pairs import connected
 
 HTTP2 = {"http_protocols": "h1,h2", "http2_cleartext": "prior-knowledge"}
-PIECES = [bytes([number]) * 4096 for number in range(10)]
+PIECES = [bytes([number]) * 4096 for number in range(1, 11)]
 
 
 class Watched(socket.socket):
@@ -54,10 +57,14 @@ def served(application, sock):
         streams.serve(connection(made, sock), b"")
 
 
-def uploaded(theirs):
-    """Upload the pieces, each when the server has received the one before; give the answer."""
+def uploaded(theirs, window):
+    """Upload the pieces, each when the server has received the one before; give the answer.
+
+    The client wants no more of it at once than the window.
+    """
     client, answer = new_connection(), b""
     client.initiate_connection()
+    client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window})
     client.send_headers(1, head_of("PUT /"))
     pieces = iter(PIECES)
     client.ping(b"received")
@@ -72,8 +79,11 @@ def uploaded(theirs):
                         continue
                     client.send_data(1, piece)
                     client.ping(b"received")
-                case h2.events.DataReceived(data=data):
+                case h2.events.DataReceived(data=data) if data:
                     answer += data
+                    client.increment_flow_control_window(len(data))
+                    with contextlib.suppress(h2.exceptions.StreamClosedError):
+                        client.increment_flow_control_window(len(data), 1)
                 case h2.events.StreamEnded():
                     return answer
 
@@ -95,12 +105,70 @@ def informing(environ, start_response):
     return body
 
 
-def test_a_thread_that_informs_and_one_that_reads_take_turns_on_the_connection(certificates):
+def answering(environ, start_response):
+    write = start_response("200 OK", [])
+    return while_it_is_read(environ, lambda: write(bytes(2500)))
+
+
+@pytest.mark.parametrize("window", [65535, 1000])
+@pytest.mark.parametrize("application", [informing, answering])
+def test_two_threads_of_a_stream_take_turns_on_its_connection(application, window, certificates):
     with connected("unix", certificates) as (ours, theirs), Watched(ours) as watched:
-        server = threading.Thread(target=served, args=(informing, watched))
+        server = threading.Thread(target=served, args=(application, watched))
         server.start()
-        answer = uploaded(theirs)
+        answer = uploaded(theirs, window)
         theirs.close()
         server.join()
-        assert answer == b"".join(PIECES)
+        assert answer.lstrip(b"\0") == b"".join(PIECES)
         assert not watched.have_met
+
+
+def test_a_thread_that_still_reads_when_its_request_was_answered_takes_no_frame_of_the_next(
+    certificates,
+):
+    reads, failures = threading.Event(), []
+
+    def read(body):
+        reads.set()
+        try:
+            body.read()
+        except ClientDisconnected as error:
+            failures.append(error)
+
+    def application(environ, start_response):
+        if environ["REQUEST_METHOD"] == "PUT":
+            readers.append(threading.Thread(target=read, args=(environ["wsgi.input"],)))
+            readers[0].start()
+            reads.wait()
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    readers = []
+    with connected("unix", certificates) as (ours, theirs), Watched(ours) as watched:
+        server = threading.Thread(target=served, args=(application, watched))
+        server.start()
+        client = new_connection()
+        client.initiate_connection()
+        client.send_headers(1, head_of("PUT /"))
+        assert answered(client, theirs) == b"ok"
+        for stream in range(3, 101, 2):
+            client.send_headers(stream, head_of("GET /"), end_stream=True)
+            assert answered(client, theirs) == b"ok"
+        theirs.close()
+        server.join()
+        readers[0].join()
+        assert len(failures) == 1
+
+
+def answered(client, theirs):
+    """Give the answer of the next stream that ends."""
+    answer, ended = b"", False
+    while not ended:
+        theirs.sendall(client.data_to_send())
+        for event in client.receive_data(theirs.recv(65536)):
+            match event:
+                case h2.events.DataReceived(data=data):
+                    answer += data
+                case h2.events.StreamEnded():
+                    ended = True
+    return answer
