@@ -1,6 +1,8 @@
 """docs/ is true: the site builds, the pictures are new, what is named exists, and its code runs."""
 
+import html
 import importlib.util
+import json
 import os
 import re
 import runpy
@@ -10,6 +12,7 @@ import sys
 import xml.etree.ElementTree
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from gunicorn.config import Config
@@ -43,14 +46,17 @@ def matches(pattern):
 # The site.
 
 
-def test_the_site_builds_without_a_warning(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages as a site, built without a warning: one folder of HTML."""
     for module in ("sphinx", "myst_parser", "furo"):
         if importlib.util.find_spec(module) is None:
             missing(module)
+    folder = tmp_path_factory.mktemp("site")
     built = subprocess.run(
         [
             *(sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"),
-            *("-d", tmp_path / "doctrees", DOCS, tmp_path / "site"),
+            *("-d", folder / "doctrees", DOCS, folder / "html"),
         ],
         capture_output=True,
         text=True,
@@ -58,16 +64,48 @@ def test_the_site_builds_without_a_warning(tmp_path):
         check=False,
     )
     assert (built.returncode, built.stderr) == (0, "")
-    site = {path.stem for path in tmp_path.joinpath("site").glob("*.html")}
-    assert site >= {Path(page).stem for page in PAGES}
+    return folder / "html"
+
+
+def test_the_site_has_every_page_and_every_public_name(site):
+    assert {path.stem for path in site.glob("*.html")} >= {Path(page).stem for page in PAGES}
     described = re.findall(
-        r'id="gunicorn_expect\.([\w.]+)"', tmp_path.joinpath("site/api.html").read_text("utf-8")
+        r'id="gunicorn_expect\.([\w.]+)"', site.joinpath("api.html").read_text("utf-8")
     )
     assert {*gunicorn_expect.__all__} - {"__version__"} <= {*described}
     assert {f"policies.{name}" for name in policies.__all__} <= {*described}
     assert {"Expectation.proceed", "body.Body.readinto", "workers.sync.ExpectSyncWorker"} <= {
         *described
     }
+    assert sorted(described) == sorted(set(described)), "a name is described twice"
+
+
+def test_every_link_of_the_site_leads_to_a_page_of_it_and_to_a_place_on_that_page(site):
+    """Nothing is downloaded, nothing lies outside the site, and every anchor exists."""
+    pages = {
+        path.resolve(): path.read_text("utf-8")
+        for path in site.rglob("*.html")
+        if "_static" not in path.parts
+    }
+    places = {path: {*re.findall(r'\bid="([^"]+)"', text)} for path, text in pages.items()}
+    broken = []
+    for path, text in pages.items():
+        for link in re.findall(r'<a\b[^>]*? href="([^"]+)"', text):
+            address, _, place = html.unescape(link).partition("#")
+            if re.match(r"(?:https?|mailto):", address):
+                continue
+            target = path.parent.joinpath(unquote(address)).resolve() if address else path
+            if target not in pages or (place and unquote(place) not in places[target]):
+                broken.append((path.name, link))
+    assert broken == []
+
+
+def test_the_search_of_the_site_finds_a_word_of_the_quickstart(site):
+    index = site.joinpath("searchindex.js").read_text("utf-8")
+    data = json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))
+    found = data["terms"]["quickstart"]
+    names = [data["docnames"][i] for i in (found if isinstance(found, list) else [found])]
+    assert "install" in names
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -213,13 +251,14 @@ ELSEWHERE = {
     "policies.md": "docs/test_policies_page.py",
     "testing.md": "docs/test_testing_page.py",
     "probe.md": "support/probe_page.py",
+    "quickstart.md": "docs/test_quickstart.py",
 }
 
 
 def blocks():
     """Give each block of code: its page, its language, its first line and itself."""
     for page, text in PAGES.items():
-        found = re.findall(r"^```(\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        found = re.findall(r"^```(\S+)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         assert 2 * len(found) == text.count("```"), f"{page} has a block without a language"
         for language, block in found:
             # What is in braces is the site's, and is built with it.
@@ -314,6 +353,13 @@ def stops(block, folder):
 
 #: How each block is run, or why it can't be.
 RUN = {
+    ("index.md", "$ gunicorn -k gunicorn_expect.Worker --threads 8 app:app"): serves,
+    ("install.md", "$ python -m pip install ../gunicorn_expect"): (
+        "it needs the network; see package/test_package.py"
+    ),
+    ("install.md", "$ python -m pip install '../gunicorn_expect[gevent,http2]'"): (
+        "it needs the network; docs/test_quickstart.py looks for the extras"
+    ),
     ("deploy.md", "# cp gunicorn-expect.service gunicorn-expect.socket /etc/systemd/system/"): (
         "it installs units into the systemd of this machine; see realworld/test_systemd.py"
     ),
