@@ -248,6 +248,12 @@ def test_gunicorns_settings_have_the_defaults_that_are_shown():
 #: Pages with a test of their own that runs all of their blocks.
 ELSEWHERE = {
     "frameworks.md": "frameworks/test_broken_uploads.py",
+    # and frameworks/test_broken_uploads.py
+    "flask.md": "docs/test_policies_page.py",
+    "django.md": "docs/test_policies_page.py",
+    "falcon.md": "docs/test_policies_page.py",
+    "bottle.md": "docs/test_policies_page.py",
+    "pyramid.md": "docs/test_policies_page.py",
     "policies.md": "docs/test_policies_page.py",
     "testing.md": "docs/test_testing_page.py",
     "probe.md": "support/probe_page.py",

@@ -1,4 +1,4 @@
-"""docs/frameworks.md is true: a broken upload is 400, 408 or 413, one line, and no alert."""
+"""docs/frameworks.md and the pages of the frameworks are true: a broken upload is 400, 408 or 413, one line, and no alert."""
 
 import contextlib
 import functools
@@ -14,8 +14,11 @@ from support.http2_client import connect
 from support.installed import INSTALLED, missing
 from support.server import Server
 
-PAGE = CHECKOUT.joinpath("docs/frameworks.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```python\n# (\w+)\.py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+GUIDES = "".join(
+    CHECKOUT.joinpath(f"docs/{name}.md").read_text("utf-8")
+    for name in ("flask", "django", "falcon", "bottle", "pyramid")
+)
+BLOCKS = re.findall(r"^```python\n# (with_\w+)\.py\n(.*?)^```$", GUIDES, re.MULTILINE | re.DOTALL)
 FRAMEWORKS = [name.removeprefix("with_") for name, _ in BLOCKS]
 
 #: The line that the page explains.
