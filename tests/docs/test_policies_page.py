@@ -1,4 +1,4 @@
-"""docs/policies.md and the pages of the frameworks are true: its code is served, and what it says of frameworks is seen."""
+"""docs/policies.md and the pages of the frameworks are true: code is served, claims are seen."""
 
 import contextlib
 import hashlib

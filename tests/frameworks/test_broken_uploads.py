@@ -1,4 +1,6 @@
-"""docs/frameworks.md and the pages of the frameworks are true: a broken upload is 400, 408 or 413, one line, and no alert."""
+"""The pages of the frameworks are true: a broken upload is 400, 408 or 413, one line, no alert."""
+
+# docs/frameworks.md has what they have in common.
 
 import contextlib
 import functools
