@@ -242,6 +242,59 @@ def test_gunicorns_settings_have_the_defaults_that_are_shown():
     assert rows == [(name, str(Config().settings[name].default)) for name, _ in rows]
 
 
+# The reference: each name is documented on one page, once.
+
+
+def rows_of(page):
+    """Give the names in the first cells of the tables of a page; `a.b`, `.c` is a.b and a.c."""
+    for row in re.findall(r"^\| (`.*?) \|", PAGES[page], re.MULTILINE):
+        names = re.findall(r"`([\w.]+)`", row)
+        for name in names:
+            yield names[0].rpartition(".")[0] + name if name.startswith(".") else name
+
+
+SOURCES = "".join(
+    path.read_text("utf-8") for path in sorted(Path(gunicorn_expect.__file__).parent.rglob("*.py"))
+)
+
+
+def test_every_environ_key_has_one_row():
+    keys = re.findall(r'^_?(?:\w+_)?KEY: Final = "(gunicorn_expect\.\w+)"', SOURCES, re.MULTILINE)
+    documented = [name for name in rows_of("environ.md") if name.startswith("gunicorn_expect.")]
+    assert len(keys) == 6
+    assert sorted(documented) == sorted(keys)
+
+
+def test_every_counter_has_one_row():
+    errors = {each.counter for each in gunicorn_expect.BodyError.__subclasses__()}
+    states = {state.name.lower() for state in State} - {"none", "pending"}
+    told = {*re.findall(r'\b_(?:count\(|measure\("\w+", )"(\w+)"', SOURCES)}
+    documented = [
+        name.removeprefix("gunicorn.expect.")
+        for name in rows_of("metrics.md")
+        if name.startswith("gunicorn.expect.") and not name.startswith("gunicorn.expect.linger.")
+    ]
+    connections = [name for name in documented if name.startswith("connections.")]
+    assert sorted(set(documented) - set(connections)) == sorted(errors | states | told)
+    assert len(documented) == len(set(documented))
+
+
+def test_every_error_has_one_row():
+    errors = [each.__name__ for each in gunicorn_expect.BodyError.__subclasses__()]
+    assert sorted(name for name in rows_of("errors.md") if name in errors) == sorted(errors)
+
+
+#: A heading is a sentence or a name, and stands on its own in the list of contents.
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_one_title_and_its_headings_differ(page):
+    text = re.sub(r"(?ms)^```.*?^```$", "", PAGES[page])
+    headings = re.findall(r"^(#+) (.*)$", text, re.MULTILINE)
+    assert [title for level, title in headings if level == "#"][1:] == []
+    titles = [title for _, title in headings]
+    assert len(titles) == len(set(titles))
+    assert [level for level, _ in headings if len(level) > 3] == []
+
+
 # The code.
 
 
@@ -357,8 +410,24 @@ def stops(block, folder):
         assert lines == output.splitlines()
 
 
+def prints(block, folder):
+    """Run this command: what it prints begins with what is shown."""
+    command, output = block.removeprefix("$ gunicorn-expect ").split("\n", 1)
+    printed = subprocess.run(
+        [sys.executable, "-m", "gunicorn_expect", *shlex.split(command)],
+        cwd=folder,
+        env={"PYTHONPATH": str(CHECKOUT), "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    ).stdout
+    assert printed.startswith(output)
+
+
 #: How each block is run, or why it can't be.
 RUN = {
+    ("command-line.md", "$ gunicorn-expect --help"): prints,
     ("index.md", "$ gunicorn -k gunicorn_expect.Worker --threads 8 app:app"): serves,
     ("install.md", "$ python -m pip install ../gunicorn_expect"): (
         "it needs the network; see package/test_package.py"
@@ -366,15 +435,15 @@ RUN = {
     ("install.md", "$ python -m pip install '../gunicorn_expect[gevent,http2]'"): (
         "it needs the network; docs/test_quickstart.py looks for the extras"
     ),
-    ("deploy.md", "# cp gunicorn-expect.service gunicorn-expect.socket /etc/systemd/system/"): (
+    ("systemd.md", "# cp gunicorn-expect.service gunicorn-expect.socket /etc/systemd/system/"): (
         "it installs units into the systemd of this machine; see realworld/test_systemd.py"
     ),
     (
-        "deploy.md",
+        "containers.md",
         "$ UPLOAD_TOKEN=letmein docker compose --file examples/deploy/containers/compose.yaml "
         "up --build",
     ): "it needs Docker; see realworld/test_containers.py",
-    ("deploy.md", "$ kubectl create secret generic uploads --from-literal=token=letmein"): (
+    ("containers.md", "$ kubectl create secret generic uploads --from-literal=token=letmein"): (
         "it needs a cluster; see realworld/test_containers.py"
     ),
     ("metrics.md", "# gunicorn.conf.py"): logs,
