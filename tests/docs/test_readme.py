@@ -119,6 +119,12 @@ def test_the_table_of_states_is_that_of_the_code():
     assert table == [(state.name, state.value) for state in State]
 
 
+def test_no_line_of_prose_is_longer_than_100_characters():
+    prose = re.sub(r"(?ms)^```.*?^```$", "", README)
+    lines = [line for line in prose.splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > 100] == []
+
+
 def test_links_lead_to_files():
     links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
     assert links
