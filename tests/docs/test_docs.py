@@ -108,6 +108,15 @@ def test_the_search_of_the_site_finds_a_word_of_the_quickstart(site):
     assert "install" in names
 
 
+def test_every_page_is_in_one_section_of_the_contents():
+    sections = re.findall(r"^:caption: ([^\n]*)\n\n(.*?)^```$", PAGES["index.md"], re.M | re.S)
+    assert [caption for caption, _ in sections] == [
+        *("Start", "How-to guides", "Reference", "Explanation", "Project")
+    ]
+    listed = re.findall(r"^(?:.* <)?([\w-]+)>?$", "".join(names for _, names in sections), re.M)
+    assert sorted(f"{name}.md" for name in listed) == sorted(PAGES.keys() - {"index.md"})
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", PAGES[page])
