@@ -40,6 +40,7 @@ from gunicorn_expect.contrib import flask as contrib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
 
     from _typeshed.wsgi import WSGIEnvironment
 
@@ -500,21 +501,24 @@ def append(upload: Upload, generation: int) -> Response:
 
 def receive(upload: Upload, generation: int) -> None:
     """Store the body as it comes, and report the offset now and then."""
-    start = reported = upload.offset()
     expected = digests("Content-Digest")
     seen = {algorithm: hashlib.new(algorithm) for algorithm in expected}
-    for piece in pieces():
-        with upload.locked(generation):
-            end = write(upload, piece)
-            # What Content-Digest may yet find wrong can't be acknowledged.
-            report = end - reported >= REPORT_EVERY and not expected
+    with upload.locked(generation):
+        start = reported = upload.offset()
+        part = upload.path("part").open("ab", buffering=0)
+    with part:
+        for piece in pieces():
+            with upload.locked(generation):
+                end = write(upload, part, piece)
+                # What Content-Digest may yet find wrong can't be acknowledged.
+                report = end - reported >= REPORT_EVERY and not expected
+                if report:
+                    os.fsync(part.fileno())
             if report:
-                upload.sync()
-        if report:
-            reported = end
-            inform(Upload_Offset=str(end))
-        for digest in seen.values():
-            digest.update(piece)
+                reported = end
+                inform(Upload_Offset=str(end))
+            for digest in seen.values():
+                digest.update(piece)
     found = {key: base64.b64encode(digest.digest()).decode() for key, digest in seen.items()}
     if found != expected:
         # Nobody was told of these bytes: who asks for the offset supersedes this request.
@@ -523,28 +527,28 @@ def receive(upload: Upload, generation: int) -> None:
         refuse(400, "The body does not match its Content-Digest.")
 
 
-def pieces() -> Iterator[bytes]:
+def pieces() -> Iterator[memoryview]:
     """Read the body in pieces. If it breaks off, give what came, and then raise."""
     body = request.environ["wsgi.input"]
+    buffer = memoryview(bytearray(PIECE))  # one for all: memory for each piece costs more than it
     try:
-        while piece := body.read(PIECE):
-            yield piece
+        while size := body.readinto(buffer):
+            yield buffer[:size]
     except BodyError as error:
         if error.partial:
-            yield error.partial
+            yield memoryview(error.partial)
         raise
 
 
-def write(upload: Upload, data: bytes) -> int:
+def write(upload: Upload, part: FileIO, data: memoryview) -> int:
     """Write to the end of the file, and return the new offset."""
-    with upload.path("part").open("ab", buffering=0) as part:
-        end = part.tell() + len(data)
-        if end > (LIMIT if upload.length is None else upload.length):
-            # The draft: once the offset exceeds the length, the upload is invalid.
-            upload.remove()
-            refuse(413 if upload.length is None else 400, "The body is longer than was announced.")
-        while data:
-            data = data[part.write(data) :]
+    end = part.tell() + len(data)
+    if end > (LIMIT if upload.length is None else upload.length):
+        # The draft: once the offset exceeds the length, the upload is invalid.
+        upload.remove()
+        refuse(413 if upload.length is None else 400, "The body is longer than was announced.")
+    while data:
+        data = data[part.write(data) :]
     return end
 
 
