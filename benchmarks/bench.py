@@ -16,6 +16,7 @@ import beside
 import growth
 import lines
 import report
+import storing
 from load import Load
 from noise import Effort
 from servers import CLIENT_CORE, CONNECTIONS, HERE
@@ -25,6 +26,7 @@ NAMES = (
     *(line.name for line in lines.LINES),
     *(company.name for company in beside.COMPANIES),
     *growth.GROWTHS,
+    storing.RESUMABLE,
 )
 FULL = Effort(0.8, 5)
 QUICK = Effort(0.2, 3)
@@ -84,6 +86,9 @@ def main() -> None:
         growths = [growth.measure(load, x, few) for x in growth.GROWTHS if x in wanted]
         if growths:
             parts["growth"] = _say(report.growth(growths))
+    if storing.RESUMABLE in wanted:
+        size = storing.SMALL_SIZE if given.quick else storing.SIZE
+        parts["stored"] = _say(report.stored(storing.measure(few, size)))
     if given.page:
         report.write(given.page, parts)
         report.draw_lines(results, given.page.with_name("speed.svg"))

@@ -13,6 +13,7 @@ from lines import OURS, PEERS, PYTHON, STOCK
 from matplotlib import pyplot
 from noise import NOISE
 from servers import CORES, GEVENT, SYNC
+from storing import AIM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from growth import Growth
     from lines import Result
     from noise import Effort, Spread
+    from storing import Stored
 
 #: What is lost without gunicorn_h1c may be a fifth.
 AIM_OF_PYTHON: Final = 0.8
@@ -168,6 +170,21 @@ def growth(growths: Sequence[Growth]) -> str:
             ],
         )
         for each in growths
+    )
+
+
+def stored(measured: Stored) -> str:
+    """Return the table of what it costs that an upload can be resumed."""
+    medians = [statistics.median(rates) for rates in measured.rates.values()]
+    return _table(
+        ["", *measured.rates, "ratio"],
+        [
+            [
+                _marked(measured.title, measured),
+                *(f"{rate:,.0f}" for rate in medians),
+                _aimed(measured.ratio(), AIM),
+            ]
+        ],
     )
 
 
