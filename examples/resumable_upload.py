@@ -71,6 +71,9 @@ GONE = "There is no such upload, or it has expired."
 
 # The files of an upload.
 
+#: The text of a generation.
+GENERATION = b"%020d"
+
 
 class NoUploadError(Exception):
     """There is no such upload, or it has expired."""
@@ -87,6 +90,11 @@ def fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_generation(lock: int) -> int:
+    """Return the number in a .lock file; a power failure may have left it empty, or zeros."""
+    return int(os.pread(lock, 20, 0).strip(b"\0") or 0)
 
 
 @dataclasses.dataclass
@@ -116,7 +124,7 @@ class Upload:
         STATES.mkdir(parents=True, exist_ok=True)
         upload = cls(uuid.uuid4().hex, name, length, digests=digests)
         upload.name = name or upload.id
-        upload.path("lock").touch()
+        upload.path("lock").write_bytes(GENERATION % 0)
         upload.path("part").touch()
         upload.save()
         return upload
@@ -136,14 +144,16 @@ class Upload:
         with upload.locked():
             try:
                 upload = cls(**json.loads(upload.path("json").read_text("utf-8")))
+                if upload.complete:
+                    with contextlib.suppress(OSError):
+                        upload.publish()  # the server may have been killed before it did
                 expired = upload.age() >= AGE
-            except FileNotFoundError:  # the server was killed while it created or removed it
+            # The server was killed while it created or removed it, or the disk lost a part of it.
+            except (FileNotFoundError, TypeError, ValueError):
                 expired = True
             if expired:
                 upload.remove()
                 raise NoUploadError
-            if upload.complete:
-                upload.publish()  # the server may have been killed before it did
             yield upload
 
     @contextlib.contextmanager
@@ -163,7 +173,7 @@ class Upload:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not os.fstat(lock).st_nlink:  # removed while this waited
                 raise NoUploadError
-            if generation is not None and generation != int(os.pread(lock, 20, 0) or 0):
+            if generation is not None and generation != read_generation(lock):
                 raise SupersededError
             yield lock
         finally:
@@ -172,8 +182,9 @@ class Upload:
     def supersede(self) -> int:
         """Stop older requests from writing, and return the generation of this one."""
         with self.path("lock").open("r+b", buffering=0) as lock:
-            generation = int(lock.read() or 0) + 1
-            os.pwrite(lock.fileno(), b"%020d" % generation, 0)  # one write: whole, or not at all
+            generation = read_generation(lock.fileno()) + 1
+            # One write of as many bytes as were there: it needs no room on a full disk.
+            lock.write(GENERATION % generation)
         return generation
 
     def offset(self) -> int:
@@ -183,8 +194,11 @@ class Upload:
         return self.path("part").stat().st_size
 
     def age(self) -> float:
-        """Return the seconds since something was sent to it."""
-        return time.time() - self.path("json" if self.complete else "part").stat().st_mtime
+        """Return the seconds since something was sent to it, or since it was complete."""
+        for kind in ("part", "json", "lock"):
+            with contextlib.suppress(FileNotFoundError):
+                return time.time() - self.path(kind).stat().st_mtime
+        raise NoUploadError
 
     def save(self) -> None:
         """Store what is known of the upload: after a crash, all of it is there or nothing."""
@@ -209,7 +223,10 @@ class Upload:
     def publish(self) -> None:
         """Give the file its name, if it does not have it."""
         with contextlib.suppress(FileNotFoundError):
-            self.path("part").replace(FOLDER / self.name)
+            try:
+                self.path("part").replace(FOLDER / self.name)
+            except IsADirectoryError:  # that name is a folder's
+                self.path("part").replace(FOLDER / self.id)
             fsync(FOLDER)
 
     def remove(self) -> None:
@@ -226,13 +243,17 @@ class Upload:
         return base64.b64encode(digest.digest()).decode()
 
 
-def sweep() -> None:
-    """Remove the uploads that have expired, and name those that were complete at a crash."""
+def sweep(*, at_start: bool = False) -> None:
+    """Remove the uploads that have expired; at the start, name those that were complete, too."""
     for lock in STATES.glob("*.lock"):
-        # An upload that is being created has no .json yet: leave it alone until it is old.
-        if lock.with_suffix(".json").exists() or time.time() - lock.stat().st_mtime >= AGE:
-            with contextlib.suppress(NoUploadError), Upload.find(lock.stem):
-                pass
+        # An upload that is being created has no .json yet.
+        wanted = at_start and lock.with_suffix(".json").exists()
+        # Another request may remove it meanwhile, and what is wrong with one upload concerns no
+        # other. Only what looks expired is locked: a lock may be held while a file is checked.
+        with contextlib.suppress(NoUploadError, OSError):
+            if wanted or Upload(lock.stem, "").age() >= AGE:
+                with Upload.find(lock.stem):
+                    pass
 
 
 class Running:
@@ -275,10 +296,15 @@ class Running:
 # The fields of requests and responses.
 
 
-def number(name: str) -> int | None:
-    """Return the value of an Integer field (RFC 9651); None: there is none, or it is invalid."""
-    found = re.fullmatch(r"([0-9]{1,15})(;.*)?", request.headers.get(name, ""))
+def integer(value: str) -> int | None:
+    """Return the number that an Integer field (RFC 9651) has; None: the value is invalid."""
+    found = re.fullmatch(r"([0-9]{1,15})(;.*)?", value)
     return int(found[1]) if found else None
+
+
+def number(name: str) -> int | None:
+    """Return the number that a field of the request has; None: there is none."""
+    return integer(request.headers.get(name, ""))
 
 
 def says_complete() -> bool | None:
@@ -367,7 +393,7 @@ def inform(**fields: str) -> None:
 
 uploads = Blueprint("uploads", __name__)
 running = Running()
-sweep()
+sweep(at_start=True)
 
 
 @inline
@@ -376,8 +402,8 @@ def policy(environ: WSGIEnvironment) -> Decision:
     if TOKEN and (decision := policies.bearer(policies.one_of(TOKEN))(environ)):
         return decision
     size = int(environ.get("CONTENT_LENGTH") or 0)
-    length = environ.get("HTTP_UPLOAD_LENGTH", "")
-    if size > min(LIMIT, APPEND_LIMIT) or (length.isdecimal() and int(length) > LIMIT):
+    length = integer(environ.get("HTTP_UPLOAD_LENGTH", "")) or 0
+    if size > min(LIMIT, APPEND_LIMIT) or length > LIMIT:
         # "MUST include the Upload-Limit header" (the draft, section 4.1.4)
         return Refuse(413, [*limits().items()])
     return None
@@ -503,11 +529,15 @@ def receive(upload: Upload, generation: int) -> None:
     """Store the body as it comes, and report the offset now and then."""
     expected = digests("Content-Digest")
     seen = {algorithm: hashlib.new(algorithm) for algorithm in expected}
+    taken = 0
     with upload.locked(generation):
         start = reported = upload.offset()
         part = upload.path("part").open("ab", buffering=0)
     with part:
         for piece in pieces():
+            taken += len(piece)
+            if taken > APPEND_LIMIT:  # a chunked body does not announce its length
+                refuse(413, "The body is longer than that of one request may be.")
             with upload.locked(generation):
                 end = write(upload, part, piece)
                 # What Content-Digest may yet find wrong can't be acknowledged.

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -161,6 +162,15 @@ def test_what_is_too_large_is_refused_before_its_first_byte(served, site, field)
     assert site.unfinished() == []
 
 
+@pytest.mark.parametrize("field", [f"{LIMIT + 1};a=1", f"{LIMIT + 1}; a"])
+def test_a_parameter_does_not_hide_how_long_an_upload_is(served, site, field):
+    assert ask(served, "POST /uploads", PART, f"Upload-Length: {field}").status == 413
+    path = create(served, PART)
+    length = f"Upload-Length: {field}"
+    assert append(served, path, 0, DATA[:10], PART, length).status == 413
+    assert "upload-length" not in state(served, path).fields
+
+
 def test_a_file_whose_digest_is_another_is_not_stored(served, site):
     path = create(served, PART, NAMED, digest_field("Repr-Digest", DATA))
     answer = append(served, path, 0, DATA[::-1])
@@ -193,6 +203,39 @@ def test_an_upload_to_which_nothing_is_sent_expires(served, site):
     [part] = site.folder.glob(".uploads/*.part")
     os.utime(part, (0, 0))
     assert state(served, path).status == 404
+    assert site.unfinished() == []
+
+
+def test_a_file_that_has_the_name_of_a_folder_gets_another_and_disturbs_nobody(served, site):
+    site.folder.joinpath("films").mkdir()
+    name = "Content-Disposition: inline; filename=films"
+    path = create(served, WHOLE, name, body=DATA)
+    assert state(served, path).is_complete
+    assert site.has(path.rpartition("/")[2], DATA)
+    assert create(served, PART)
+    assert ask(served, f"DELETE {path}").status == 204
+    site.folder.joinpath("films").rmdir()
+
+
+@pytest.mark.parametrize("state", ["", "{", "[]", '{"id": "x"}'])
+def test_an_upload_whose_state_is_lost_is_gone_and_disturbs_nobody(served, site, state):
+    path = create(served, PART, NAMED, body=DATA)
+    [file] = site.folder.glob(".uploads/*.json")
+    file.write_text(state, "ascii")
+    assert create(served, PART)
+    assert ask(served, f"HEAD {path}").status == 404
+    assert not file.exists()
+
+
+def test_uploads_that_come_and_go_at_once_do_not_disturb_each_other(served, site):
+    def come_and_go():
+        for _ in range(10):
+            path = create(served, PART)
+            assert ask(served, f"DELETE {path}").status == 204
+
+    with ThreadPoolExecutor(4) as pool:
+        for coming in [pool.submit(come_and_go) for _ in range(4)]:
+            coming.result()
     assert site.unfinished() == []
 
 
@@ -244,6 +287,19 @@ def test_a_file_stays_in_its_folder_whatever_its_name_says(served, site, name):
     create(served, WHOLE, f'Content-Disposition: inline; filename="{name}"', body=DATA)
     [stored] = site.stored()
     assert site.has(stored, DATA)
+
+
+def test_a_chunked_body_has_the_limit_of_one_request(tmp_path):
+    site = Site(tmp_path, processes=1, UPLOAD_APPEND_LIMIT="1000")
+    with site.serve() as server:
+        path = create(server, PART)
+        fields = (APPEND, PART, "Upload-Offset: 0", "Transfer-Encoding: chunked")
+        with Client(server) as client:
+            client.send(waiting(f"PATCH {path}", *fields))
+            assert client.receive_head() == CONTINUE
+            client.send(b"3e9\r\n", DATA[:1001], b"\r\n0\r\n\r\n")
+            assert receive_answer(client).status == 413
+        assert append(server, path, 0, DATA[:1000]).status == 200
 
 
 def test_a_token_is_asked_for_where_there_is_one(tmp_path):
