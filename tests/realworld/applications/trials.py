@@ -347,7 +347,7 @@ def wagtail(environment, worker, folder):
             huge,
         )
         # As a browser does it: the token of each form, in a session.
-        environment.python(
+        cookies = environment.python(
             """\
 import re, sys, requests
 address, document, huge = sys.argv[1:]
@@ -370,15 +370,24 @@ answer = upload("documents", document)
 assert answer["success"], str(answer)
 image = upload("images", huge)
 assert not image["success"] and "too big" in str(image), image
+print(browser.cookies["csrftoken"], browser.cookies["sessionid"])
 """,
             *(url(server), file, huge),
         )
         assert found(site / "media", file) == 1
         unknown = curl("--form", f"file=@{file}", url(server, "admin/documents/multiple/add/"))
-        short = cut_off(server, "POST", "/admin/documents/multiple/add/")
+        token, session = cookies.split()
+        short = cut_off(
+            *(server, "POST", "/admin/documents/multiple/add/"),
+            f"Cookie: csrftoken={token}; sessionid={session}",
+            f"X-CSRFToken: {token}",
+            "Content-Type: multipart/form-data; boundary=limit",
+        )
+        kept = [path for path in (site / "media").rglob("*") if path.is_file()]
+        assert len(kept) == 1, kept
     return (
         "stored; an image over its limit is refused when it has come. "
-        f"Without a session: {unknown}. Cut off: {short}"
+        f"Without a session: {unknown}. Cut off: {short}, nothing stored"
     )
 
 
