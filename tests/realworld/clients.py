@@ -277,7 +277,7 @@ class World(contextlib.ExitStack):
             way, paths = "plain", ["status/413"]
         elif scenario == "307":
             paths = ["elsewhere/{port}"]
-        elif scenario in INFORMS:
+        elif scenario in (*INFORMS, "unforced"):
             paths = [f"inform/{scenario}"]
         elif scenario != "late":
             paths = [f"status/{scenario}"]

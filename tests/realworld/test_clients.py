@@ -149,6 +149,14 @@ def test_a_100_that_comes_late_does_no_harm(name, outcome):
     assert exchange.impatient == CLIENTS[name].impatient
 
 
+@every_waiting_client
+def test_no_104_reaches_a_client_that_waits_unless_it_is_forced(outcome):
+    (exchange,) = outcome("unforced").exchanges
+    assert outcome("unforced").statuses == [200]
+    assert exchange.interim == [100]
+    assert received(exchange) == whole(SIZE)
+
+
 @every_client
 def test_a_client_that_is_sent_elsewhere_sends_its_body_there_once(name, outcome):
     outcome = outcome(307)

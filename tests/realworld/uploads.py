@@ -26,10 +26,11 @@ def inform(environ, answer, when):
     """Take the body, and send a 104 before it, in the middle of it, or behind it."""
 
     def send():
-        environ["gunicorn_expect.expectation"].inform(104, [("Upload-Offset", "0")], force=True)
+        expectation.inform(104, [("Upload-Offset", "0")], force=when != "unforced")
 
+    expectation = environ["gunicorn_expect.expectation"]
     body, parts = environ["wsgi.input"], int(environ["CONTENT_LENGTH"]) // 4
-    if when == "before":
+    if when in ("before", "unforced"):
         send()
     data = body.read(parts)
     for _ in range(2):
