@@ -35,6 +35,8 @@ class Proxy:
     asks_application: bool = True
     #: Whether an answer ends an upload; else it is heard when the upload has come whole.
     stops_upload: bool = True
+    #: Whether it knows other interim responses than 100; else it takes them for the response.
+    knows_interim: bool = True
 
 
 PROXIES = {
@@ -56,6 +58,7 @@ PROXIES = {
             ),
         ),
         asks_application=False,
+        knows_interim=False,
     ),
     "haproxy": Proxy(
         "haproxy.cfg",

@@ -173,3 +173,34 @@ def test_after_a_refusal_the_next_upload_through_the_proxy_works(proxy):
             client.send(b"hello")
             interim, head, _ = interim_and_final(client)
         assert (interim, head[:13]) == ([], b"HTTP/1.1 201 ")
+
+
+@pytest.fixture(scope="module")
+def informing():
+    with Server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_104_reaches_a_client_that_waits(informing, name):
+    with (
+        Upstream(informing, "") as upstream,
+        RunningProxy(PROXIES[name], upstream) as proxy,
+        Client(proxy) as client,
+    ):
+        client.send(waiting("PUT /inform?force=1", "Content-Length: 5"))
+        heads = []
+        while not heads or b" 100 " not in heads[-1]:
+            heads.append(client.receive_head())
+        client.send(b"hello")
+        interim, head, body = interim_and_final(client)
+    heads += [*interim, head]
+    statuses = [int(head.split()[1]) for head in heads]
+    created = heads[statuses.index(104)]
+    assert b"\r\nlocation: /uploads/7\r\n" in created.lower()
+    assert json.loads(body) == [True, True]
+    if proxy.proxy.knows_interim:
+        assert statuses == [104, 100, 104, 200]
+    else:  # it has made a response of it
+        assert statuses == [100, 104, 104, 200]
+        assert b"\r\nConnection: " in created
