@@ -133,11 +133,16 @@ def test_without_keep_alive_a_connection_is_closed_as_by_stock_gunicorn(worker):
 
 def test_no_more_connections_are_kept_than_by_stock_gunicorn():
     def kept(server):
-        with Client(server) as first, Client(server) as second:
-            heads = []
-            for client in (first, second):
-                client.send(request("GET /hello"))
-                heads.append(masked(client.receive_response()[0]))
+        with Client(server) as first:
+            first.send(request("GET /hello"))
+            heads = [masked(first.receive_response()[0])]
+            # Stock gunicorn's loop counts a connection as kept when its client has the response:
+            # it has done so before it accepts the one after the next.
+            for _ in range(2):
+                server.get("/hello")
+            with Client(server) as second:
+                second.send(request("GET /hello"))
+                heads.append(masked(second.receive_response()[0]))
             return heads
 
     with both("thread", "--worker-connections", "2", "--keep-alive", "20") as servers:

@@ -312,7 +312,8 @@ def test_streams_are_counted(start):
         stream = http2.open("PUT /read", WAITS, data=b"hello", end=True)
         assert http2.answer(stream) == ["200", b"hello", "end"]
         statsd.check(waived=1)
-        stream = http2.open("PUT /read-broken")
+        stream = http2.open("PUT /read-broken", WAITS)
+        assert http2.first(stream) == ["100"]  # or the application would not have begun
         http2.reset(stream)
         statsd.wait_for("disconnected")
         stream = http2.open("PUT /refuse-after-event?reset", WAITS)
