@@ -34,16 +34,19 @@ FRAMEWORKS := $(if $(OLD_PYTHON),$(VENV)/frameworks/oldest)
 # Most tests wait for a server, not for a core. Each process gets neighbours, which share servers.
 PARALLEL := --numprocesses 3 --dist worksteal
 
+# The client of resumable uploads that its tests run, in Node and in a browser.
+TUS := tus-js-client@4.3.1
+
 .PHONY: serve test test-all matrix fresh realworld soak check release-check docs bench clean
 
 serve: $(VENV)/examples
 	$(BIN)/gunicorn -k gunicorn_expect.Worker --threads 8 $(if $(PORT),--bind 127.0.0.1:$(PORT)) \
 	    examples.flask_upload:app
 
-test: $(VENV)/dev $(VENV)/fast $(GUNICORNS) $(CORPUS) $(FRAMEWORKS)
+test: $(VENV)/dev $(VENV)/fast $(VENV)/node $(GUNICORNS) $(CORPUS) $(FRAMEWORKS)
 	$(BIN)/pytest $(PARALLEL)
 
-test-all: $(VENV)/dev $(VENV)/fast $(GUNICORNS) $(CORPUS) $(FRAMEWORKS)
+test-all: $(VENV)/dev $(VENV)/fast $(VENV)/node $(GUNICORNS) $(CORPUS) $(FRAMEWORKS)
 	$(BIN)/pytest $(PARALLEL) --matrix all
 
 matrix: $(VENV)/dev $(GUNICORNS)
@@ -56,6 +59,7 @@ fresh:
 
 realworld: $(VENV)/dev
 	tests/realworld/install
+	$(MAKE) $(VENV)/node
 	$(BIN)/pytest tests/realworld
 
 soak: $(VENV)/dev
@@ -100,6 +104,12 @@ $(VENV)/fast: | $(VENV)/dev
 	@if command -v cc >/dev/null && $(PIP) install gunicorn_h1c >$@.log 2>&1; then touch $@; else \
 	    echo "Tests of gunicorn's fast parser will be skipped." \
 	        "They need a compiler; on Debian or Ubuntu: apt-get install gcc python3-dev"; fi
+
+$(VENV)/node: | $(VENV)/dev
+	@if command -v npm >/dev/null && npm install --silent --no-audit --no-fund --ignore-scripts \
+	    --prefix $@.part $(TUS) >$@.log 2>&1; then rm -rf $@; mv $@.part $@; else \
+	    echo "Tests of tus-js-client will be skipped." \
+	        "They need npm; on Debian or Ubuntu: apt-get install nodejs npm"; fi
 
 $(VENV)/bench: $(VENV)/examples
 	$(PIP) install --editable '.[bench]'

@@ -10,6 +10,9 @@ from support import CHECKOUT
 #: Where `make` puts other gunicorns.
 INSTALLED = CHECKOUT / ".venv"
 
+#: And what npm has installed.
+NODE_MODULES = INSTALLED / "node" / "node_modules"
+
 
 def missing(what, means="make test"):
     """Skip a test that this machine has no means for; CI must not go without it."""

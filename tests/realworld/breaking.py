@@ -1,0 +1,114 @@
+"""What breaks an upload in its middle: a relay that resets connections, a server that is killed."""
+
+import contextlib
+import select
+import shlex
+import socket
+import struct
+import sys
+import threading
+
+from support import CHECKOUT
+from support.matrix import WORKERS
+from support.relay import Relay
+from support.server import Server
+
+RESET = struct.pack("ii", 1, 0)
+
+#: Bytes that may lie before a server that does not read. What its own system takes comes to that,
+#: which begins with 128 KiB and grows as the server reads.
+BETWEEN = 256 * 1024
+
+
+class Site(contextlib.ExitStack):
+    """An application on a server that can be killed and started again."""
+
+    def __init__(self, app, folder, worker="thread", **env):
+        super().__init__()
+        self.folder = folder
+        threads = "--threads 8" if worker == "thread" else ""
+        self._command = f"-m gunicorn -k {WORKERS[worker][0]} {threads} {app}"
+        self._env = {"UPLOAD_FOLDER": str(folder), **env}
+        self.start()
+
+    def start(self):
+        self.server = self.enter_context(
+            Server.of([sys.executable, *shlex.split(self._command)], env=self._env, cwd=CHECKOUT)
+        )
+        return self.server
+
+    def kill(self):
+        self.server.kill()
+
+
+class BreakingRelay(Relay):
+    """Stands between a client and a server, and breaks off when ``at`` bytes came of clients.
+
+    It resets both connections; or it kills the server and starts it again, if it is given how; or
+    it passes on no more until the client leaves.
+    """
+
+    def __init__(self, server, at, *, kill=None, start=None, stall=False):
+        super().__init__(server)
+        self._left = at
+        self._kill = kill
+        self._start_again = start
+        self._stall = stall
+        self._clients = []
+        self.broken = threading.Event()
+        #: The server has been started again.
+        self.mended = threading.Event()
+
+    def __exit__(self, *exception):
+        # A browser leaves connections open.
+        for client in self._clients:
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+        super().__exit__(*exception)
+
+    def _relay(self, client, *kept):
+        self._clients.append(client)
+        broken = False
+        with client, contextlib.suppress(OSError), self._connect() as server:
+            broken = self._carry(client, server)
+        if broken and self._start_again:
+            self._server = self._start_again()
+            self.mended.set()
+
+    def _connect(self):
+        server = super()._connect()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BETWEEN)
+        return server
+
+    def _carry(self, client, server):
+        """Carry until both have ended, or break; return whether it broke."""
+        # One thread for both ways: to close a socket that another one reads does not reset it.
+        target = {client: server, server: client}
+        while target:
+            readable, _, _ = select.select([*target], [], [])
+            for source in readable:
+                data = source.recv(65536)
+                if not data:
+                    target.pop(source).shutdown(socket.SHUT_WR)
+                    continue
+                target[source].sendall(data)
+                if source is client and self._is_time(len(data)):
+                    self._break(client, server)
+                    return True
+        return False
+
+    def _is_time(self, size):
+        self._left -= size
+        return self._left <= 0 and not self.broken.is_set()
+
+    def _break(self, client, server):
+        self.broken.set()
+        if self._kill:
+            self._kill()
+            return
+        if self._stall:
+            while client.recv(65536):
+                pass
+            return
+        for end in (client, server):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
