@@ -1,17 +1,21 @@
-"""The page of examples/upload_page in a real browser: a refusal is shown with its reason."""
+"""The page of examples/upload_page in a real browser.
 
-import shlex
-import sys
+A refusal is shown with its reason, and what breaks off is resumed.
+"""
+
+import os
+import threading
 
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from support import CHECKOUT, PATIENCE
-from support.server import Server
+from realworld.breaking import BreakingRelay, Site
+from support import PATIENCE
 
-COMMAND = "-m gunicorn -k gunicorn_expect.Worker --threads 8 examples.upload_page.app:app"
+APP = "examples.upload_page.app:app"
 LIMIT = 30_000_000
+HALF = LIMIT // 2
 
 DROP = """
 const files = new DataTransfer();
@@ -19,32 +23,31 @@ files.items.add(new File(["dropped"], "dropped.png", { type: "image/png" }));
 document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: files }));
 """
 
-#: As if the answer to the question had changed since it was asked.
-SEND_UNASKED = """
-const file = new File([new Uint8Array(arguments[0])], "late.png", { type: "image/png" });
-send(file, show(file));
+#: Keep all that is said of the uploads.
+LISTEN = """
+window.said = [];
+new MutationObserver(() => {
+    for (const words of document.querySelectorAll("#files p"))
+        if (words.textContent && said.at(-1) !== words.textContent) said.push(words.textContent);
+}).observe(document.getElementById("files"), { childList: true, subtree: true });
 """
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("uploads")
-
-
-@pytest.fixture(scope="module")
-def server(folder):
-    with Server.of(
-        [sys.executable, *shlex.split(COMMAND)],
-        env={"UPLOAD_FOLDER": str(folder), "UPLOAD_LIMIT": str(LIMIT)},
-        cwd=CHECKOUT,
-    ) as server:
-        yield server
+def site(tmp_path_factory):
+    with Site(APP, tmp_path_factory.mktemp("uploads"), UPLOAD_LIMIT=str(LIMIT)) as site:
+        yield site
 
 
 @pytest.fixture
-def page(browser, server):
-    browser.get("http://{}:{}/".format(*server.address))
+def page(browser, site):
+    show(browser, site.server)
     return browser
+
+
+def show(browser, server):
+    browser.get("http://{}:{}/".format(*server.address))
+    browser.execute_script(LISTEN)
 
 
 def choose(page, path):
@@ -53,29 +56,48 @@ def choose(page, path):
 
 def outcome(page):
     """Wait for what became of the file; give the kind of it, and the words that are shown."""
-    row = WebDriverWait(page, PATIENCE).until(
+    row = WebDriverWait(page, 2 * PATIENCE).until(  # the page itself waits for longer each time
         lambda page: page.find_element(By.CSS_SELECTOR, "#files li[class]"), "nothing came of it"
     )
     return row.get_attribute("class"), row.find_element(By.TAG_NAME, "p").text
 
 
-def puts(server):
-    return [line for line in server.lines if "PUT" in line]
+def said(page):
+    return page.execute_script("return said")
+
+
+def appends(site):
+    return [line for line in site.server.lines if "PATCH" in line]
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(os.urandom(LIMIT))
+    return path
 
 
 @pytest.mark.parametrize("size", [0, 5, LIMIT])
-def test_a_picture_is_stored(page, folder, tmp_path, size):
+def test_a_picture_is_stored(page, site, tmp_path, size):
     picture = tmp_path / f"picture-{size}.png"
     picture.write_bytes(bytes(size))
     choose(page, picture)
     assert outcome(page) == ("stored", f"picture-{size}.png is stored.")
-    assert folder.joinpath(picture.name).read_bytes() == bytes(size)
+    assert site.folder.joinpath(picture.name).read_bytes() == bytes(size)
 
 
-def test_a_file_can_be_dropped(page, folder):
+def test_a_name_of_which_not_all_can_be_a_name_there_is_stored_as_its_rest(page, site, tmp_path):
+    picture = tmp_path / "d'été (1).png"
+    picture.write_bytes(b"summer")
+    choose(page, picture)
+    assert outcome(page) == ("stored", "d'été (1).png is stored.")
+    assert site.folder.joinpath("dete_1.png").read_bytes() == b"summer"
+
+
+def test_a_file_can_be_dropped(page, site):
     page.execute_script(DROP)
     assert outcome(page) == ("stored", "dropped.png is stored.")
-    assert folder.joinpath("dropped.png").read_bytes() == b"dropped"
+    assert site.folder.joinpath("dropped.png").read_bytes() == b"dropped"
 
 
 @pytest.mark.parametrize(
@@ -83,20 +105,68 @@ def test_a_file_can_be_dropped(page, folder):
     [
         ("large.png", LIMIT + 1, "This file is too large: 30 MB is the most."),
         ("letter.txt", 5, "Only pictures and films are taken here."),
-        ("a name.png", 5, "Please give the file a plainer name."),
     ],
 )
 def test_what_is_refused_is_refused_with_its_reason_and_not_sent(
-    page, server, tmp_path, name, size, reason
+    page, site, tmp_path, name, size, reason
 ):
-    before = puts(server)
+    before = appends(site)
     file = tmp_path / name
     file.write_bytes(bytes(size))
     choose(page, file)
     assert outcome(page) == ("refused", reason)
-    assert puts(server) == before
+    assert appends(site) == before
 
 
-def test_the_reason_is_shown_even_where_the_file_was_sent(page):
-    page.execute_script(SEND_UNASKED, LIMIT + 20_000_000)
-    assert outcome(page) == ("refused", "This file is too large: 30 MB is the most.")
+def check_resumed(page, site, picture):
+    assert outcome(page) == ("stored", "picture.png is stored.")
+    assert any(words.startswith("Resumed at ") for words in said(page)), said(page)
+    assert site.folder.joinpath(picture.name).read_bytes() == picture.read_bytes()
+
+
+def test_an_upload_is_resumed_when_the_server_was_killed_and_started_again(browser, site, picture):
+    with BreakingRelay(site.server, HALF, kill=site.kill, start=site.start) as relay:
+        show(browser, relay)
+        choose(browser, picture)
+        check_resumed(browser, site, picture)
+        assert said(browser)[0] == "The connection was lost. Trying again in 1 s."
+
+
+def test_a_file_that_is_chosen_again_after_the_page_was_closed_is_resumed(browser, site, picture):
+    closed = threading.Event()
+
+    def start():
+        assert closed.wait(PATIENCE)
+        return site.start()
+
+    with BreakingRelay(site.server, HALF, kill=site.kill, start=start) as relay:
+        show(browser, relay)
+        choose(browser, picture)
+        assert relay.broken.wait(PATIENCE)
+        browser.get("about:blank")
+        closed.set()
+        assert relay.mended.wait(PATIENCE)
+        show(browser, relay)
+        choose(browser, picture)
+        check_resumed(browser, site, picture)
+
+
+def test_a_file_is_sent_in_pieces_where_the_server_limits_them(browser, tmp_path):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(os.urandom(2_500_000))
+    with Site(APP, tmp_path / "uploads", UPLOAD_APPEND_LIMIT="1000000") as site:
+        show(browser, site.server)
+        choose(browser, picture)
+        assert outcome(browser) == ("stored", "picture.png is stored.")
+        assert len(appends(site)) == 3
+    assert site.folder.joinpath(picture.name).read_bytes() == picture.read_bytes()
+
+
+def test_an_upload_that_is_cancelled_is_deleted(browser, site, picture):
+    with BreakingRelay(site.server, HALF, stall=True) as relay:
+        show(browser, relay)
+        choose(browser, picture)
+        assert relay.broken.wait(PATIENCE)
+        browser.find_element(By.TAG_NAME, "button").click()
+        assert outcome(browser) == ("refused", "Cancelled.")
+        site.server.wait_for_log(r"^DELETE /uploads/\S+ HTTP/1.1 -> 204")
