@@ -5,7 +5,7 @@
 # make fresh         make serve and make test on new systems of Debian: it takes an hour, and root
 # make realworld     install the clients, proxies and the browser that are missing, and try them
 # make soak          a crowd of clients, good and bad, reloads and kills, ten minutes a worker
-# make check         lint and types
+# make check         lint, types, and the links of the pages
 # make release-check build dist/, and test what is in it on each Python
 # make docs          build the pages as a site, in docs/_build
 # make bench         measure beside stock gunicorn and other servers: 20 minutes, Linux only
@@ -69,6 +69,7 @@ check: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/sphinx-build -q -W --keep-going -E -b html docs docs/_build
 
 release-check: $(VENV)/dev
 	rm -rf dist
