@@ -293,7 +293,23 @@ def test_every_error_has_one_row():
     assert sorted(name for name in rows_of("errors.md") if name in errors) == sorted(errors)
 
 
-#: A heading is a sentence or a name, and stands on its own in the list of contents.
+#: Pages of one kind, and the headings that each of them has in this order.
+ALIKE = {
+    ("flask.md", "django.md", "falcon.md", "bottle.md", "pyramid.md"): [
+        *("Refuse by user", "What reads the body", "Broken uploads")
+    ],
+    ("nginx.md",): ["What to know", "What you still gain"],
+    ("haproxy.md", "httpd.md", "caddy.md"): ["What to know"],
+}
+
+
+@pytest.mark.parametrize("pages", ALIKE, ids=lambda pages: pages[0])
+def test_pages_of_one_kind_have_the_same_headings(pages):
+    for page in pages:
+        text = re.sub(r"(?ms)^```.*?^```$", "", PAGES[page])
+        assert re.findall(r"^##+ (.*)$", text, re.MULTILINE) == ALIKE[pages]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_has_one_title_and_its_headings_differ(page):
     text = re.sub(r"(?ms)^```.*?^```$", "", PAGES[page])
