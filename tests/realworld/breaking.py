@@ -76,6 +76,8 @@ class BreakingRelay(Relay):
             self.mended.set()
 
     def _connect(self):
+        if self._server is None:  # its port may be another server's by now
+            raise ConnectionRefusedError
         server = super()._connect()
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BETWEEN)
         return server
@@ -104,6 +106,7 @@ class BreakingRelay(Relay):
     def _break(self, client, server):
         self.broken.set()
         if self._kill:
+            self._server = None
             self._kill()
             return
         if self._stall:
