@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from gunicorn_expect import ContentTooLarge, Refuse, State, inline
+from gunicorn_expect.answer import SENT_AT_ONCE
 from gunicorn_expect.connection import Wants
 from gunicorn_expect.decision import EXITS_KEY
 from gunicorn_expect.settings import Settings
@@ -264,6 +265,41 @@ def test_the_loop_refuses_the_first_request_of_a_connection_that_is_not_a_worker
         theirs.sendall(waiting("PUT /", LENGTH))
         conn.advance()
         assert conn.answer_inline() is refused
+        conn.transport.close()
+
+
+@pytest.mark.parametrize(("more", "refused"), [(0, True), (1, False)])
+def test_the_loop_sends_no_refusal_for_which_it_may_have_to_wait(certificates, more, refused):
+    policy = inline(lambda environ: Refuse(401, body=bytes(SENT_AT_ONCE + more)))
+    with (
+        connected("unix", certificates) as (ours, theirs),
+        service(policy=policy, inline=policy) as made,
+    ):
+        theirs.sendall(waiting("PUT /", LENGTH))
+        conn = connection(made, ours)
+        conn.advance()
+        assert conn.answer_inline() is refused
+        conn.transport.close()
+
+
+def test_an_inline_policy_that_reads_is_asked_again_on_a_thread(certificates):
+    def reads(environ):
+        return Refuse(401, body=environ["wsgi.input"].read())
+
+    policy = inline(reads)
+    with (
+        connected("unix", certificates) as (ours, theirs),
+        service(policy=policy, inline=policy) as made,
+    ):
+        theirs.sendall(waiting("PUT /", LENGTH))
+        conn = connection(made, ours)
+        conn.advance()
+        theirs.sendall(b"hello")
+        assert not conn.answer_inline()
+        assert conn.exchange.received == 0
+        conn.answer()
+        conn.transport.half_close()
+        assert what_is_left(theirs).endswith(b"\r\n\r\nhello")
         conn.transport.close()
 
 

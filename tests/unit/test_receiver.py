@@ -9,7 +9,7 @@ import pytest
 
 from gunicorn_expect import BodyTimeout, ClientDisconnected
 from gunicorn_expect import receiver as receiver_module
-from gunicorn_expect.receiver import BRIEF, MOST, TICK, Receiver
+from gunicorn_expect.receiver import BRIEF, FILL_SIZE, LARGE, MOST, TICK, Receiver
 from gunicorn_expect.transport import READ
 from support import PATIENCE
 from support.socket_pairs import (
@@ -121,6 +121,24 @@ def test_a_large_piece_comes_whole(ours, theirs):
         filled += receiver.receive_into(memoryview(buffer)[filled:])
     assert buffer == data[MOST:]
     sending.join()
+
+
+def test_what_a_call_had_taken_of_a_large_body_before_its_client_stalled_is_in_the_error(
+    ours, theirs
+):
+    data = bytes(2 * LARGE)
+    sending = threading.Thread(target=theirs.sendall, args=[data])
+    sending.start()
+    receiver = Receiver(transport_of(ours), timeout=PATIENCE)
+    left = len(data)
+    while left:
+        left -= len(receiver.receive(min(left, FILL_SIZE), whole=True))
+    sending.join()
+    receiver.patience = 0.05
+    theirs.sendall(b"begun")
+    with pytest.raises(BodyTimeout) as late:
+        receiver.receive_into(memoryview(bytearray(1000)))
+    assert late.value.partial == b"begun"
 
 
 # Lines.
