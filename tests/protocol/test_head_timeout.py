@@ -84,3 +84,22 @@ def test_clients_that_stall_before_their_head_keep_nobody_waiting(worker, transp
         for _ in range(20):
             stack.enter_context(raw(server)).sendall(b"\x16\x03" if transport == "tls" else b"PRO")
         assert server.get("/hello") == b"hello"
+
+
+@pytest.mark.parametrize("worker", ["thread", "gevent"])
+def test_a_kept_tls_connection_has_the_time_of_keepalive_and_not_that_of_a_head(
+    worker, certificates
+):
+    with (
+        Server(
+            *("--keep-alive", "1"),
+            worker=WORKERS[worker][0],
+            transport="tls",
+            certificates=certificates,
+            env={"GUNICORN_EXPECT_HEAD_TIMEOUT": str(3 * PATIENCE)},
+        ) as server,
+        Client(server) as client,
+    ):
+        client.send(request("GET /hello"))
+        assert client.receive_response()[1] == b"hello"
+        assert client.receive_all() == b""  # the client's own patience would end before
