@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        # argparse quotes what it does not understand, and that may be a secret.
+        # argparse quotes what it does not know, and that may be a secret.
         message = re.split(r":? ['\"]", message)[0]
         if message == "argument COMMAND: invalid choice":
-            message += ": there are check and probe"
+            message += ": the commands are check and probe"
         super().error(message)
 
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its arguments; None: those of the process.
 
     Raises:
-        SystemExit: with 2 if they are no command, with 0 after ``--help`` and ``--version``.
+        SystemExit: with 2 if they are wrong, with 0 after ``--help`` and ``--version``.
 
     """
     argv = sys.argv[1:] if argv is None else argv
@@ -39,16 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return check.run(argv[1:])
     parser = _Parser(
         prog="gunicorn-expect",
-        description="Tools for applications on gunicorn_expect.",
+        description="Tools for users of gunicorn_expect.",
         epilog="gunicorn-expect COMMAND --help lists the options of a command.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gunicorn-expect {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    commands.add_parser("check", help="check a configuration before gunicorn is started with it")
+    commands.add_parser("check", help="check a configuration of gunicorn")
     probe = commands.add_parser(
         "probe",
-        help="ask a server with Expect: 100-continue, and tell who answers, and when",
+        help="send Expect: 100-continue to a server, and show what it answers, and when",
         epilog=probe_command.EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     probe_command.add_arguments(probe)
     arguments, more = parser.parse_known_args(argv)
     if more:
-        # They may be an unquoted secret.
-        probe.error(f"{len(more)} of its words not understood; a field is one: -H NAME:VALUE")
+        # Don't print them: they may be an unquoted secret.
+        probe.error(f"{len(more)} unknown arguments; a header is one argument: -H 'NAME: VALUE'")
     return probe_command.run(probe, arguments)
 
 

@@ -1,4 +1,4 @@
-"""How many uploads at once, and how often: a policy that counts them, here or for a fleet."""
+"""A policy that limits the number of uploads, in this process or in a whole fleet."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 MEMORY: Final = "memory://"
 
-#: Seconds until who was refused a place may ask again. Uploads take seconds to minutes, and asking
-#: costs no more than a head.
+#: Seconds in the Retry-After of a refusal. Uploads take seconds to minutes, and another try costs
+#: only request headers.
 RETRY_AFTER: Final = 5
 
-#: Seconds after which a place that nobody freed is free: 4.5 GB at 10 Mbit/s.
+#: Seconds after which a slot is free if nobody released it: time for 4.5 GB at 10 Mbit/s.
 LEASE: Final = 3600
 
-#: Seconds for which a process believes that all places are taken, when it has tried each: so a
-#: crowd of refused clients costs the storage as much as one. No client should ask again sooner.
+#: Seconds for which a process remembers that all slots are taken, so that many refused clients cost
+#: the storage no more than one. No client should try again sooner.
 FULL_FOR: Final = 1.0
 
-#: How many groups it remembers that of: to forget costs no more than to try again.
+#: For how many groups it remembers that. Forgetting one costs no more than another try.
 FULL_GROUPS: Final = 1000
 
-#: Seconds that a storage has for a word, as long as curl waits for a 100: after that its body is on
-#: the way, and it helps nobody to wait on.
+#: Seconds that a storage has to answer. curl waits as long for a 100; after that it sends its body,
+#: and waiting longer helps nobody.
 PATIENCE: Final = 1.0
 
-#: Seconds for which a storage that failed is not asked.
+#: Seconds for which a storage is not used after it has failed.
 PAUSE: Final = 5.0
 
-#: gunicorn's, as it is there that who runs a server looks.
+#: gunicorn's logger, because its log is the one that is read.
 _log: Final = logging.getLogger("gunicorn.error")
 
 
@@ -62,36 +62,36 @@ def admission(
     lease: int = LEASE,
     name: str = "uploads",
 ) -> Policy:
-    """Refuse uploads that are too many at once, 503, or too many in a time, 429.
+    """Refuse uploads with 503 if too many run at once, or with 429 if too many come in a time.
 
-    Both with Retry-After. The place of an upload is free when it is over, however it ends. In a
-    storage that is shared it is also free when its lease is up: so the places of a worker that was
-    killed come back, and an upload that takes longer is no longer counted.
+    Both responses have Retry-After. The slot of an upload is free when the upload is over, however
+    it ends. In a shared storage it is also free when its lease ends: so the slots of a worker that
+    was killed come back, and an upload that takes longer is not counted any more.
 
-    A storage that fails stops nobody: uploads are admitted uncounted for `PAUSE` seconds, with a
-    warning in the log, and then it is asked again. A limit guards the service from its clients;
-    that all of them are refused because a cache is down would be the worse failure.
+    If the storage fails, uploads are admitted uncounted for `PAUSE` seconds, with a warning in the
+    log, and then it is used again. The limit protects the service from too many uploads; refusing
+    everybody because a cache is down would be worse.
 
     Args:
-        limit: so many uploads under way, or "100/minute" and whatever else `limits.parse` reads:
-            then no minute, wherever it begins, sees more of them.
-        storage: where they are counted. In memory each worker process counts for itself: with 4
-            workers, 4 times as many are admitted. "redis://host:6379", or another URL that
-            `limits` knows, is one count for all who name it.
-        key: tells of a request by what it is counted, such as its user; without one all
+        limit: the maximum number of running uploads, or a rate such as "100/minute", as
+            `limits.parse` reads it. No minute, wherever it begins, has more uploads than that.
+        storage: where they are counted. In memory each worker process counts for itself: 4
+            workers admit 4 times as many. "redis://host:6379", or another URL that
+            `limits` knows, is one count for all processes that use it.
+        key: returns the group in which a request is counted, such as its user. Without it, all
             are counted together.
-        status: another one than 503 or 429.
-        retry_after: seconds. By default `RETRY_AFTER` for a place, and for a rate those until it
-            admits another.
-        lease: seconds after which a place in a shared storage is free at the latest. Take it
-            longer than the longest upload.
-        name: tells limits apart that are in one storage. Those with the same name, limit and
-            storage are one.
+        status: the status code, in place of 503 or 429.
+        retry_after: seconds. The default is `RETRY_AFTER` for a number of uploads, and for a rate
+            the time until the next is admitted.
+        lease: seconds after which a slot in a shared storage is free at the latest. Choose more
+            than the longest upload takes.
+        name: keeps several limits in one storage apart. Limits with the same name, limit and
+            storage share their count.
 
     Raises:
-        ImportError: the extra ``gunicorn-expect[limits]`` is missing. A number of uploads in
-            memory does without.
-        ValueError: one of the arguments is not what it may be.
+        ImportError: ``gunicorn-expect[limits]`` is not installed, and the limit is a rate or the
+            storage is not memory.
+        ValueError: one of the arguments is bad.
 
     Source: RFC 9110 sections 10.2.3 and 15.6.4, RFC 6585 section 4.
 

@@ -1,6 +1,6 @@
-"""What a worker's log advises those who have written the application: ``expect_warn``.
+"""The warnings of ``expect_warn``, for the authors of the application.
 
-Each of these says what happened, where in the application, and what to do; once for each place.
+Each says what happened, where in the application, and what to do. It is logged once for each place.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from gunicorn_expect.errors import BodyError
     from gunicorn_expect.exchange import Exchange
 
-#: Statuses that could have been answered before the body was read.
+#: Status codes that the application can choose before it reads the body.
 LATE: Final = frozenset({"401", "403", "413", "415"})
 
-#: Warnings of uploads that were read for nothing, in each worker. After so many the reader knows,
-#: and code that is made at run time has lines without end.
+#: The most warnings of uploads that were read for nothing, in each worker. More of them tell nobody
+#: anything new, and an application that makes code at run time would have new places without end.
 MOST_WARNINGS: Final = 100
 
-#: Seconds after which an inline policy is slow. To look at a head takes a thousandth of this;
-#: one that takes longer waits for something.
+#: Seconds after which an inline policy is slow. Looking at request headers takes a thousandth of
+#: this; a policy that takes longer waits for something.
 SLOW: Final = 0.05
 
 
 class Advice:
-    """The warnings of one worker, and which of them were given."""
+    """The warnings of one worker, and which of them it has logged."""
 
     def __init__(self, log: logging.Logger | Any, application: str, *, wanted: bool) -> None:
-        """Begin with none.
+        """Create it, with nothing logged yet.
 
         Args:
-            log: gunicorn's.
+            log: gunicorn's logger.
             application: its module, as it was given to gunicorn.
-            wanted: whether ``expect_warn`` is on. A slow policy is always warned of.
+            wanted: whether ``expect_warn`` is on. The warning of a slow policy is always logged.
 
         """
         self._log = log
@@ -51,7 +51,7 @@ class Advice:
         self._told_of_a_slow_policy = False
 
     def slow_policy(self, policy: Policy | None, seconds: float) -> None:
-        """Warn, once, of an inline policy that took so long (loop)."""
+        """Warn, once, if an inline policy took too long (loop)."""
         if seconds > SLOW and not self._told_of_a_slow_policy:
             self._told_of_a_slow_policy = True
             self._log.warning(
@@ -65,38 +65,38 @@ class Advice:
         """Warn of an upload that was read for nothing.
 
         Args:
-            request: its body has noted who has read it first.
-            status: one of `LATE`, of a response of which nothing is sent yet.
-            length: bytes of the body, as the head told; None: it did not.
+            request: its body has noted what read it first.
+            status: one of `LATE`; nothing of the response has been sent yet.
+            length: the ``Content-Length``, or None.
 
         """
         if not self._wanted:
             return
         if length is None and status.startswith("413"):
-            return  # only who reads such a body can know
+            return  # the application has to read such a body to know its size
         if length is not None and int(length) <= DRAIN_SIZE:
-            return  # a form, perhaps: so much is read anyway, for the connection to be kept
+            return  # perhaps a form; so much is drained anyway, to keep the connection
         reading = self._reading(request)
         if reading.key in self._given or len(self._given) >= MOST_WARNINGS:
             return
         self._given.add(reading.key)
         self._log.warning(
-            "%s %r was answered with %r when its body had been read: it was sent for nothing. It "
-            "was read first %s. %s; expect_warn = False turns this warning off",
+            "%s %r was answered with %r after its body had been read: the client sent it for "
+            "nothing. It was first read %s. %s; expect_warn = False turns this warning off",
             request.method,
             request.path,
             status,
             reading,
-            "Sentry's SDK did that: set its max_request_body_size to 'never', or refuse in "
+            "Sentry's SDK read it: set its max_request_body_size to 'never', or refuse in "
             "expect_policy"
             if reading.is_sentry
-            else "Decide before that, or in expect_policy",
+            else "Refuse before that, or in expect_policy",
         )
 
     def lost_body(self, request: Any, exchange: Exchange, status: str, length: str | None) -> None:
-        """Warn, once, of a response that says success though nobody has read the body.
+        """Warn, once, of a 2xx response to a body that the application has not read.
 
-        A short one that comes unasked may be a form that nobody needs.
+        A short body that came without ``Expect`` may be a form that nobody needs.
         """
         lost = exchange.state is State.DECLINED or (
             int(length) > DRAIN_SIZE if length else exchange.received > 0
@@ -105,7 +105,7 @@ class Advice:
             self._told_of_a_lost_body = True
             self._log.warning(
                 "The application answered %s %r with %r and did not read the body, which is lost. "
-                "Django, for one, takes a chunked body for an empty one: add "
+                "Django, for example, takes a chunked body for an empty one: add "
                 "gunicorn_expect.contrib.django.UploadMiddleware, or refuse such bodies with 411. "
                 "This is logged once; expect_warn = False turns it off",
                 request.method,
@@ -114,16 +114,16 @@ class Advice:
             )
 
     def swallowed(self, request: Any, failure: BodyError) -> None:
-        """Warn of an application that caught what its read raised, and answered nothing."""
+        """Warn of an application that caught the error of a read and sent no response."""
         if self._wanted:
             self._log.warning(
-                "The application caught %s and did not answer: the client got %r. The body was "
-                "read first %s. Answer there, or let the error pass",
+                "The application caught %s and sent no response: the client got %r. The body was "
+                "first read %s. Return a response where you catch the error, or don't catch it",
                 type(failure).__name__,
                 failure.status,
                 self._reading(request),
             )
 
     def _reading(self, request: Any) -> Reading:
-        """Return who has read the body of a request first."""
+        """Return what has read the body of a request first."""
         return Reading(request.body.first_reader, self._application)

@@ -1,4 +1,4 @@
-"""Who has read a body, by the calls that led to the read, and how a warning names it."""
+"""Which code has read a body, found in the calls that led to the read, for the warnings."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     #: The innermost call first.
     Calls = tuple[Call, ...]
 
-#: Packages that are no application, whatever folder they are in.
+#: Packages that never belong to the application, whatever folder they are in.
 _LIBRARIES: Final = frozenset({"gunicorn", "gunicorn_expect"}) | sys.stdlib_module_names
 
-#: Folders into which packages are installed; the second is Debian's.
+#: Names of folders with installed packages; the second is that of Debian.
 _INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 
-#: Modules that a message lists at most: a framework's request and an extension that asks for it.
+#: The most modules in a message: enough for a framework's request and an extension that uses it.
 _LISTED: Final = 6
 
 
 class Reading:
-    """Who has read a body."""
+    """Which code has read a body."""
 
     def __init__(self, calls: Calls, application: str) -> None:
-        """Look at the calls that led to it.
+        """Find it in the calls that led to the read.
 
         Args:
-            calls: those between the server and the body.
+            calls: the calls between the server and the body.
             application: the module of the application, as it was given to gunicorn. What is in the
                 same package is its own code, even if that package is installed.
 
@@ -39,17 +39,17 @@ class Reading:
         package = application.partition(".")[0]
         self._own = tuple(call for call in calls if _is_own(call, package))
         before = calls.index(self._own[0]) if self._own else None
-        #: The modules by which the application has read, or which have read by themselves.
+        #: The modules through which the application has read, or which have read by themselves.
         self._through = tuple(dict.fromkeys(call[0] for call in calls[:before]))
 
-        #: Equal for two readings to which the same lines of the application led. Two views that
-        #: read by way of one function differ.
+        #: Equal for two reads that the same lines of the application led to. Two views that
+        #: read through the same function differ.
         self.key: tuple[object, ...] = self._own or self._through
         #: Whether Sentry's SDK has read it.
         self.is_sentry = any(module.startswith("sentry_sdk.") for module in self._through)
 
     def __str__(self) -> str:
-        """Return the application's own line; or the libraries, where there is none."""
+        """Return the application's own line, or the libraries if none of its lines did it."""
         through = ", called by ".join(self._through[:_LISTED])
         if not self._own:
             return f"by {through}"

@@ -1,6 +1,6 @@
-"""The command ``gunicorn-expect check``: all that is wrong with a configuration, a line each.
+"""The command ``gunicorn-expect check``: print a line for every problem of a configuration.
 
-It takes gunicorn's arguments. ``gunicorn --check-config`` never asks a worker, so it can't know.
+It takes gunicorn's arguments. ``gunicorn --check-config`` does not ask the worker class.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def run(argv: Sequence[str]) -> int:
         argv: gunicorn's arguments.
 
     Raises:
-        SystemExit: with 2 if gunicorn does not know them, with 0 after ``--help``.
+        SystemExit: with 2 if gunicorn does not accept them, with 0 after ``--help``.
 
     """
-    sys.argv = ["gunicorn-expect check", *argv]  # gunicorn reads no others
+    sys.argv = ["gunicorn-expect check", *argv]  # gunicorn reads only these
     noise = io.StringIO()
     try:
         with contextlib.redirect_stderr(noise):
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 class _Configuration(WSGIApplication):
-    """gunicorn's configuration, loaded as gunicorn loads it, and what is wrong with that."""
+    """gunicorn's configuration, loaded as gunicorn does it, and the error of that, if any."""
 
     cfg: Config
     app_uri: str | None
@@ -57,7 +57,7 @@ class _Configuration(WSGIApplication):
     error: BaseException | None = None
 
     def do_load_config(self) -> None:
-        """Load all that can be loaded. gunicorn prints the first error, and exits."""
+        """Load it and keep the first error, at which gunicorn itself would exit."""
         try:
             super().do_load_config()
         except SystemExit as left:
@@ -119,7 +119,7 @@ def _of_the_worker(cfg: Config) -> Iterator[str]:
         yield f"worker_class is {worker!r}, and there is no such worker"
     elif not issubclass(worker, BaseWorker):
         yield (
-            f"worker_class is {cfg.worker_class_str!r}, which knows no expect_ settings: "
+            f"worker_class is {cfg.worker_class_str!r}, which ignores expect_ settings: "
             "use gunicorn_expect.Worker"
         )
     else:

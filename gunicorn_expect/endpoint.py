@@ -1,7 +1,7 @@
-"""A policy served to a proxy that asks before it reads a body: `gunicorn_expect.policies.endpoint`.
+"""An application that answers a proxy which asks before it reads a body: `policies.endpoint`.
 
-The proxy sends a request without a body, whose header fields say which upload it is about. The
-environ of that upload is made from them, for the policy.
+The proxy sends a request without a body. Its header fields describe the upload, and from them
+the application makes the environ of the upload, for the policy.
 """
 
 from __future__ import annotations
@@ -57,19 +57,20 @@ _TEXT: Final = (("Content-Type", "text/plain"),)
 def endpoint(policy: Policy) -> WSGIApplication:
     """Make a WSGI application of a policy, for a proxy that asks before it reads the body.
 
-    It answers 200 if the policy does not refuse, or the refusal. It serves a proxy that
-    ``forwarded_allow_ips`` names, or one on a unix socket; anybody else gets 403.
+    It answers with 200, or with the policy's refusal. It serves only a proxy that
+    ``forwarded_allow_ips`` names, or one on a unix socket. Anybody else gets 403.
 
     The policy finds the method, the URI, the host, the length and the address of the upload in the
     environ, as far as the proxy forwards them, and all other header fields of its client. It can't
-    read the body, which is still with the proxy, or limit it. What it puts into the exits is done
-    when it has answered: `admission` can't count uploads under way here.
+    read or limit the body, which the proxy has not read yet. Its exits are closed as soon as it has
+    answered, so `admission` can't count running uploads here.
 
     Args:
-        policy: what ``expect_policy`` names, too: the proxy asks early, and does not enforce.
+        policy: the same as in ``expect_policy``, which you should keep: the proxy's question is
+            only an early one.
 
     Raises:
-        TypeError: it can't be called.
+        TypeError: it is not callable.
 
     """
     if not callable(policy):
@@ -117,10 +118,10 @@ def _decide(policy: Policy, upload: WSGIEnvironment) -> Refuse | None:
 
 
 def _upload(environ: WSGIEnvironment) -> WSGIEnvironment | None:
-    """Return the environ of the upload that the proxy asks about; None: it has no body.
+    """Return the environ of the upload that the proxy asks about, or None if it has no body.
 
     Raises:
-        ValueError: the proxy does not say what it asks about.
+        ValueError: a header field that describes the upload is missing or bad.
 
     """
     method, uri = environ.get(_METHOD_KEY), environ.get(_URI_KEY, "")
@@ -131,7 +132,7 @@ def _upload(environ: WSGIEnvironment) -> WSGIEnvironment | None:
         )
     length, coding = environ.get(_LENGTH_KEY, ""), environ.get(_CODING_KEY)
     if length and not _LENGTH.fullmatch(length):
-        raise ValueError("X-Forwarded-Content-Length is no number of bytes")
+        raise ValueError("X-Forwarded-Content-Length is not a number of bytes")
     if not coding and (int(length) == 0 if length else method in _BODILESS):
         return None
     path, _, query = uri.partition("?")
@@ -162,7 +163,7 @@ def _put(environ: WSGIEnvironment, key: str, value: str | None) -> None:
 
 
 class _BodyAtTheProxy:
-    """``wsgi.input`` of an upload whose body the proxy has: there is nothing to read."""
+    """``wsgi.input`` of an upload whose body the proxy has not read yet."""
 
     def limit(self, size: int) -> None:
-        """Leave it to the policy that is asked when the body comes."""
+        """Do nothing: ``expect_policy`` limits the body when it comes."""

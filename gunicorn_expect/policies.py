@@ -1,7 +1,7 @@
-"""Ready policies: what a server says to an upload by its head, each with the true status.
+"""Ready policies: each refuses uploads by their request headers, with the right status code.
 
-A policy is asked of requests that have a body, and only of those. These are put together by
-`first`, and by `route` for a part of the paths; a configuration file may say::
+The worker calls a policy only for requests that have a body. `first` combines several policies, and
+`route` limits them to some paths. A configuration file may say::
 
     from gunicorn_expect import policies
 
@@ -12,8 +12,8 @@ A policy is asked of requests that have a body, and only of those. These are put
         policies.admission(8),
     )
 
-Their order is that of the answers: who may not upload need not hear how long an upload may be, and
-what is refused for its head alone takes no place of those that `admission` counts.
+They are called in this order. Put those that only look at the headers first and `admission` last,
+so that refused requests don't use a slot.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ __all__ = [
     "route",
 ]
 
-#: What the check of `bearer` or `basic` returned: the application need not check again.
+#: The environ key of what the check of `bearer` or `basic` returned.
 IDENTITY_KEY: Final = "gunicorn_expect.identity"
 
 #: "restricted-name" (RFC 6838 section 4.2)
@@ -83,16 +83,16 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 @factory
 def max_length(size: int) -> Policy:
-    """Refuse a body of more bytes, 413. One whose length the head does not tell is cut off.
+    """Refuse a body of more bytes with 413, and limit a body without a ``Content-Length``.
 
-    Its reads raise `ContentTooLarge` as soon as more bytes are announced, which is a 413 if the
-    application lets it pass. Where several policies say how long it may be, the least counts.
+    Reading such a body raises `ContentTooLarge` before it exceeds the limit, which is a 413 if the
+    application does not catch it. If several policies set a limit, the smallest counts.
 
     Args:
-        size: the bytes that a body may have.
+        size: the maximum number of bytes.
 
     Raises:
-        ValueError: it is no number of bytes.
+        ValueError: it is not a number of bytes.
 
     Source: RFC 9110 section 15.5.14.
 
@@ -114,7 +114,7 @@ def max_length(size: int) -> Policy:
 
 @factory
 def length_required() -> Policy:
-    """Refuse a body whose length the head does not tell, 411.
+    """Refuse a body without a ``Content-Length`` with 411.
 
     Source: RFC 9110 section 15.5.12.
     """
@@ -129,14 +129,14 @@ def length_required() -> Policy:
 
 @factory
 def content_types(*ranges: str) -> Policy:
-    """Refuse a body of another media type, or of none, 415.
+    """Refuse a body of another media type, or without one, with 415.
 
     Args:
-        ranges: such as `image/*` and `application/pdf`: what an Accept field may say, without
-            parameters. Those of the request are not looked at, and case makes no difference.
+        ranges: media ranges as in an Accept field, such as `image/*` and `application/pdf`, without
+            parameters. Parameters of the request are ignored, and so is case.
 
     Raises:
-        ValueError: one that Accept can't say, or none at all.
+        ValueError: one of them is not a media range, or there is none.
 
     Source: RFC 9110 sections 8.3.1, 12.5.1 and 15.5.16.
 
@@ -166,16 +166,16 @@ def content_types(*ranges: str) -> Policy:
 
 @factory
 def methods(*names: str) -> Policy:
-    """Refuse a body with another method, 405.
+    """Refuse a body with another method with 405.
 
-    Requests without a body are not asked. So name all methods that there are for these paths, GET
-    and HEAD too, as it is they that Allow tells.
+    The worker does not call this for requests without a body. Name all methods of these paths
+    nevertheless, GET and HEAD too, because the Allow field of the response lists them.
 
     Args:
         names: such as "PUT".
 
     Raises:
-        ValueError: a name that no client sends, or none at all.
+        ValueError: one of them is not a method, or there is none.
 
     Source: RFC 9110 sections 9.1 and 15.5.6.
 
@@ -199,18 +199,18 @@ def methods(*names: str) -> Policy:
 
 @factory
 def bearer(check: Callable[[str], object], realm: str = "uploads") -> Policy:
-    """Refuse who has no good token, 401.
+    """Refuse a request without a valid bearer token with 401.
 
-    Of one that is good the environ tells ``AUTH_TYPE``, `IDENTITY_KEY` with what the check
+    For a valid one it sets ``AUTH_TYPE`` in the environ, `IDENTITY_KEY` to what the check
     returned, and ``REMOTE_USER`` if that is a str.
 
     Args:
-        check: called with the token; what it returns is true for a good one. `one_of` makes one.
+        check: called with the token; returns a true value if it is valid. `one_of` makes a check.
         realm: what the token is for.
 
     Raises:
-        TypeError: the check can't be called.
-        ValueError: the realm can't be sent as it is.
+        TypeError: the check is not callable.
+        ValueError: the realm has quotes, backslashes, controls, or characters outside ASCII.
 
     Source: RFC 6750.
 
@@ -237,19 +237,20 @@ def bearer(check: Callable[[str], object], realm: str = "uploads") -> Policy:
 
 @factory
 def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy:
-    """Refuse who has no good name and password, 401.
+    """Refuse a request without a valid name and password with 401.
 
-    Of one who has the environ tells ``AUTH_TYPE``, and ``REMOTE_USER`` and `IDENTITY_KEY`: the
-    name, or what the check returned instead of True. Passwords are in the clear without TLS.
+    For a valid pair it sets ``AUTH_TYPE`` in the environ, and ``REMOTE_USER`` and `IDENTITY_KEY` to
+    the name, or to what the check returned instead of True. Without TLS, passwords are sent in
+    clear text.
 
     Args:
-        check: called with name and password; what it returns is true for a good pair.
-            `passwords` makes one.
+        check: called with name and password; returns a true value if they are valid.
+            `passwords` makes a check.
         realm: what the password is for.
 
     Raises:
-        TypeError: the check can't be called.
-        ValueError: the realm can't be sent as it is.
+        TypeError: the check is not callable.
+        ValueError: the realm has quotes, backslashes, controls, or characters outside ASCII.
 
     Source: RFC 7617.
 
@@ -272,14 +273,14 @@ def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy
 def one_of(*secrets: str) -> Callable[[str], bool]:
     """Make a check for `bearer`: whether a token is one of these.
 
-    Each is compared, in a time that does not tell how much of it was right or which it was. For
-    secrets that are long and random.
+    The check takes constant time: it compares the token with each of them. Use secrets that are
+    long and random.
 
     Args:
-        secrets: the tokens. They are not kept; their SHA-256 is.
+        secrets: the tokens. Only their SHA-256 is kept.
 
     Raises:
-        ValueError: an empty one, as of a variable that is not set, or none at all.
+        ValueError: one is empty, such as an environment variable that is not set, or there is none.
 
     """
     _check_some("one_of", secrets, "secrets")
@@ -298,16 +299,16 @@ def one_of(*secrets: str) -> Callable[[str], bool]:
 
 @factory
 def passwords(users: Mapping[str, str]) -> Callable[[str, str], bool]:
-    """Make a check for `basic`: whether name and password are a pair of these.
+    """Make a check for `basic`: whether name and password are one of these pairs.
 
-    It compares as `one_of`; an unknown name takes as long as a known one. For the few passwords of
-    machines, long and random ones; those of people are kept by `hashlib.scrypt` or the like.
+    Like `one_of` it takes constant time, also for an unknown name. Use it for a few passwords of
+    machines, which are long and random. Store those of people with `hashlib.scrypt` or the like.
 
     Args:
-        users: their passwords by their names.
+        users: the password of each name.
 
     Raises:
-        ValueError: a name that can't be sent, an empty password, or none at all.
+        ValueError: a name that can't be sent, an empty password, or no users.
 
     """
     _check_some("passwords", users, "users")
@@ -324,15 +325,15 @@ def passwords(users: Mapping[str, str]) -> Callable[[str, str], bool]:
 
 @factory
 def first(*policies: Policy) -> Policy:
-    """Ask them one after the other: the first that decides, Proceed or Refuse, ends it.
+    """Call policies one after the other until one returns Proceed or Refuse.
 
-    A Proceed lets the client send at once, and what stands behind it is not asked.
+    After a Proceed the client sends its body at once, and the policies after it are not called.
 
     Args:
         policies: at least one.
 
     Raises:
-        TypeError: one can't be called.
+        TypeError: one is not callable.
         ValueError: there is none.
 
     """
@@ -350,7 +351,7 @@ def first(*policies: Policy) -> Policy:
         if part is not None:
             parts.append(part)
         if part is not policy:
-            break  # what is behind it is not to answer before it
+            break  # a later policy must not refuse before this one is called
     else:
         return inline(ask)
     return having_inline(ask, _in_turn(parts) if parts else None)
@@ -369,19 +370,19 @@ def _in_turn(policies: Sequence[Policy]) -> Policy:
 
 @factory
 def route(pattern: str, *policies: Policy) -> Policy:
-    """Ask them, as `first` does, for the paths of this pattern; others it leaves alone.
+    """Call policies like `first`, but only for paths that match this pattern.
 
-    The path is ``PATH_INFO``, percent-decoded and else as it was sent: "/files//a" and
-    "/files/../a" are what they are. A policy that must not be got around is not in a route.
+    The path is ``PATH_INFO``, which is percent-decoded but not normalized: "/files//a" and
+    "/files/../a" stay as they are. Don't put a policy into a route if nobody may get around it.
 
     Args:
-        pattern: such as `/files/*`, as of `fnmatch.fnmatchcase`: ``*`` is any characters,
-            ``/`` among them.
+        pattern: such as `/files/*`, for `fnmatch.fnmatchcase`: ``*`` matches any characters,
+            also ``/``.
         policies: at least one.
 
     Raises:
-        TypeError: a policy can't be called.
-        ValueError: the pattern is of no path, or there is no policy.
+        TypeError: a policy is not callable.
+        ValueError: the pattern does not begin with ``/`` or ``*``, or there is no policy.
 
     """
     if not isinstance(pattern, str) or pattern[:1] not in ("/", "*"):
@@ -410,7 +411,7 @@ def _check_some(maker: str, found: object, what: str) -> None:
 
 def _checked_realm(maker: str, check: object, realm: str) -> str:
     if not callable(check):
-        # It may be the token itself.
+        # Don't show it: it may be the token itself.
         raise TypeError(f"{maker} takes a check that can be called, not {kind_of(check)}")
     if (call := forgotten_call(check)) is not None:
         raise TypeError(f"{name_of(check)} is not a check itself: write {call}")

@@ -1,8 +1,8 @@
 """The ``expect_*`` settings: from gunicorn's configuration file and from the environment.
 
-gunicorn reads its configuration file as a Python module, and ignores the names that it does not
-know: ``expect_linger = 10`` there is for us. ``GUNICORN_EXPECT_LINGER=10`` in the environment is
-for those who have no file; it wins, as gunicorn's own GUNICORN_CMD_ARGS does.
+gunicorn reads its configuration file as a Python module, and ignores names that it does not
+know, such as ``expect_linger = 10``. ``GUNICORN_EXPECT_LINGER=10`` in the environment does the same
+without a file. The environment wins, as gunicorn's own GUNICORN_CMD_ARGS does.
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ _IN_THE_ENVIRONMENT: Final = "GUNICORN_EXPECT_"
 
 
 class BadSettingError(ValueError, RuntimeError):
-    """Settings are not what they may be. gunicorn prints a RuntimeError, and stops."""
+    """Some settings are bad. A RuntimeError, because gunicorn prints its message and stops."""
 
     def __init__(self, *problems: str) -> None:
-        """Say what is wrong, each in a line of its own: gunicorn prints "Error: " before it."""
+        """Make the message: a line for each problem. gunicorn prints "Error: " before the first."""
         super().__init__("\nError: ".join(problems))
         self.problems: Final = problems
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What may be set, with its default."""
+    """The settings with their defaults."""
 
     expect_policy: Policy | str | None = None
-    """Asked before the application, of every request that has a body: a callable, or where it is
-    as "module:callable"."""
+    """Called before the application, for every request that has a body: a callable, or its import
+    path "module:callable"."""
     expect_head_timeout: float = 10.0
-    """Seconds that a request head may take, the TLS handshake included; 0: any."""
+    """Maximum seconds to receive the request headers, the TLS handshake included; 0: no limit."""
     expect_body_timeout: float = 30.0
-    """Seconds to wait for the next bytes of a body; 0: no limit, of the total neither."""
+    """Maximum seconds to wait for the next bytes of a body; 0: no limit, and no minimum rate."""
     expect_min_rate: float = 240.0
-    """So many bytes of a body buy one more second of waiting for it, beside the first
-    `expect_body_timeout`; 0: no limit of the total. The rule of Apache's RequestReadTimeout, the
-    number of Kestrel's MinRequestBodyDataRate."""
+    """Minimum average bytes per second of a body, after the first `expect_body_timeout` seconds of
+    waiting; 0: no limit. The rule is that of Apache's RequestReadTimeout, the number that of
+    Kestrel's MinRequestBodyDataRate."""
     expect_linger: float = 30.0
-    """Seconds that a closing connection is read on, in all. nginx's lingering_time."""
+    """Maximum seconds to drain a closing connection, like nginx's lingering_time."""
     expect_linger_idle: float = 2.0
-    """Seconds without a byte after which it is closed. nginx's lingering_timeout is 5."""
+    """Seconds without a byte after which draining ends. nginx's lingering_timeout is 5."""
     expect_lend_threads: bool = True
-    """Whether an application that waits for its client lets another one start; False: as many
-    applications as ``threads`` are under way, as in gunicorn's own worker."""
+    """Whether another request may start while one waits for its client's body. False: ``threads``
+    limits all requests, as in gunicorn's own worker."""
     expect_warn: bool = True
-    """Whether to warn of an application that refuses uploads when it has read them."""
+    """Whether to warn of uploads that are read and then refused, lost, or broken and unanswered."""
 
 
 def load(cfg: Config, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -73,7 +73,7 @@ def load(cfg: Config, environ: Mapping[str, str] = os.environ) -> Settings:
         environ: the environment.
 
     Raises:
-        BadSettingError: bad values and unknown names, all of them. Each message names the setting,
+        BadSettingError: with a line for each bad value and unknown name, which names the setting,
             the value and what is allowed.
 
     """
@@ -86,9 +86,9 @@ def load(cfg: Config, environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def check(configured: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
-    """Make the settings of the names in a configuration file.
+    """Make the settings from the names of a configuration file.
 
-    Raises as `load`; but where a policy is to be found may not be known yet, and is not looked at.
+    Raises the same as `load`, but does not look for the policy, which may not be importable yet.
     """
     settings, problems = _read(configured, environ)
     if problems:
@@ -97,7 +97,7 @@ def check(configured: Mapping[str, Any], environ: Mapping[str, str] = os.environ
 
 
 def _read(configured: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """Return the settings that are good, and what is wrong with the others."""
+    """Return the good settings, and the problems of the others."""
     variables = {
         field.name: f"GUNICORN_{field.name.upper()}" for field in dataclasses.fields(Settings)
     }
@@ -116,7 +116,7 @@ def _read(configured: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Se
 
 
 def problems(cfg: Config, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return all that is wrong, as `load` and then `policy_of` find it, each in one line."""
+    """Return all problems that `load` and then `policy_of` find, each in one line."""
     settings, found = _read(_configured(cfg), environ)
     if isinstance(settings.expect_policy, str):
         missing = [*_look_for(settings.expect_policy)]
@@ -130,10 +130,10 @@ def problems(cfg: Config, environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def policy_of(settings: Settings) -> Policy | None:
-    """Give the policy; import it if its place is set.
+    """Return the policy; import it if the setting is an import path.
 
     Raises:
-        BadSettingError: it can't be imported, or called.
+        BadSettingError: it can't be imported, or is not callable.
 
     """
     policy = settings.expect_policy
@@ -152,7 +152,7 @@ def policy_of(settings: Settings) -> Policy | None:
 
 
 def _configured(cfg: Config) -> Mapping[str, Any]:
-    """Give the names of gunicorn's configuration file, or of its ``python:`` module."""
+    """Return the names of gunicorn's configuration file, or of its ``python:`` module."""
     location = str(cfg.settings["config"].get() or "")
     name = location.removeprefix("python:") if location.startswith("python:") else "__config__"
     return vars(sys.modules[name]) if name in sys.modules else {}
@@ -162,7 +162,7 @@ def _unknown(values: Mapping[str, Any], known: set[str], prefix: str) -> Iterato
     for name in values:
         if name.startswith(prefix) and name not in known:
             [nearest] = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
-            yield f"{name}: there is no such setting; the nearest is {nearest}"
+            yield f"{name}: unknown setting; the nearest is {nearest}"
 
 
 def _number(name: str, value: object) -> float:
@@ -176,7 +176,7 @@ def _number(name: str, value: object) -> float:
 
 
 def _switch(name: str, value: object) -> bool:
-    # gunicorn's own words for it in the environment and on the command line.
+    # What gunicorn itself accepts in the environment and on the command line.
     switched = {"true": True, "1": True, "false": False, "0": False}.get(str(value).strip().lower())
     if switched is None:
         raise BadSettingError(f"{name} is {shown(value)}; it takes True or False")
@@ -195,12 +195,12 @@ def _policy(name: str, value: object) -> Policy | str | None:
 
 
 def _look_for(policy: str) -> Iterator[str]:
-    # It is imported by each worker when it boots, so that a reload finds what is new. Before that
-    # it is only looked for: for its package, as to look inside of that is to import it.
+    # Each worker imports it when it boots, so that a reload finds new code. Before that we only
+    # check that its package exists: looking inside a package would import it.
     package = policy.partition(":")[0].partition(".")[0]
     try:
         missing = importlib.util.find_spec(package) is None
-    except ValueError:  # it is loaded, and does not tell from where
+    except ValueError:  # it is loaded, and has no __spec__
         missing = False
     if missing:
         yield f"expect_policy is {policy!r}, and there is no module {package!r}"
@@ -208,7 +208,7 @@ def _look_for(policy: str) -> Iterator[str]:
 
 def _callable(name: str, value: object, told: str) -> Policy:
     if not callable(value):
-        raise BadSettingError(f"{name} is {told}, which can't be called")
+        raise BadSettingError(f"{name} is {told}, which is not callable")
     if (call := forgotten_call(value)) is not None:
         raise BadSettingError(f"{name} is {told}, which is not a policy itself: write {call}")
     if inspect.iscoroutinefunction(value):
@@ -217,14 +217,14 @@ def _callable(name: str, value: object, told: str) -> Policy:
         inspect.signature(value).bind({})
     except TypeError as error:
         raise BadSettingError(
-            f"{name} is {told}, which can't be called with an environ: {error}"
+            f"{name} is {told}, which does not accept an environ: {error}"
         ) from None
     except ValueError:
-        pass  # it does not tell its signature
+        pass  # it has no signature that can be inspected
     return value
 
 
-#: How values become settings; most are numbers.
+#: How to check a value; without an entry here it is a number.
 _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "expect_policy": _policy,
     "expect_lend_threads": _switch,

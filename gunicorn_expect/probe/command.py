@@ -12,18 +12,18 @@ from gunicorn_expect.probe.question import Manner, about
 from gunicorn_expect.probe.rendering import as_json, as_text
 from gunicorn_expect.probe.verdict import judge
 
-#: Bytes of a body that nobody sends. nginx refuses one byte more by itself (client_max_body_size).
+#: The default Content-Length. nginx refuses one byte more by default (client_max_body_size).
 LENGTH: Final = 1024 * 1024
-#: Seconds: longer than all clients wait that send at last (the AWS SDK for JavaScript: 6 s).
+#: Seconds. Clients that send without a 100 in the end wait less (the AWS SDK for JavaScript: 6 s).
 TIMEOUT: Final = 10.0
 
 EXIT_STATUS: Final = """\
-exit status: 0 as expected; 1 not as expected; 2 it could not be asked, or no connection.
-What is expected is a 100, or, with --refusal, this status and no 100 before it."""
+exit status: 0 as expected; 1 not as expected; 2 a wrong option, or no connection.
+Without --refusal a 100 is expected; with it, this status code and no 100 before it."""
 
 
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    """Ask the server that the arguments name, and print what was seen; return the exit status."""
+    """Send the request that the arguments describe, print the result; return the exit status."""
     try:
         from gunicorn_expect.probe.exchange import ask
     except ModuleNotFoundError as error:
@@ -59,33 +59,33 @@ def add_arguments(probe: argparse.ArgumentParser) -> None:
     _add_request(probe)
     _add_manners(probe)
     _add_connection(probe)
-    probe.add_argument("--json", action="store_true", help="all of it as one JSON object")
+    probe.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_request(probe: argparse.ArgumentParser) -> None:
     option = probe.add_argument
     option("URL", help="http://… or https://…")
-    option("--method", default="PUT", help="of the request (default: PUT)")
+    option("--method", default="PUT", help="the request's method (default: PUT)")
     option(
         "-H",
         "--header",
         action="append",
         default=[],
         metavar="'NAME: VALUE'",
-        help="a field of the request; its value is never printed. As often as needed",
+        help="a header of the request; its value is never printed. May be repeated",
     )
     option(
         "--length",
         type=_length,
         default=LENGTH,
         metavar="BYTES",
-        help="of the body that is announced (default: 1 MiB, which nginx lets pass)",
+        help="the Content-Length (default: 1 MiB; nginx refuses more by default)",
     )
     option(
         "--refusal",
         type=_status,
         metavar="STATUS",
-        help="the answer that you expect: 401 for a request with a wrong token",
+        help="the status code that you expect, such as 401 for a wrong token",
     )
 
 
@@ -97,14 +97,14 @@ def _add_manners(probe: argparse.ArgumentParser) -> None:
         action="store_const",
         const=Manner.SENDS,
         default=Manner.WAITS,
-        help="send the body, zeros, when a 100 asks for it; otherwise it is never sent",
+        help="send the body (zeros) after a 100; by default it is never sent",
     )
     bodies.add_argument(
         "--impatient",
         dest="manner",
         action="store_const",
         const=Manner.IMPATIENT,
-        help="send it at once, whatever comes: does the answer arrive whole?",
+        help="send the body at once, to see whether the response arrives completely",
     )
 
 
@@ -115,11 +115,13 @@ def _add_connection(probe: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=TIMEOUT,
         metavar="SECONDS",
-        help="to connect in, and again for all that follows the head (default: 10)",
+        help="maximum time to connect, and again for all responses (default: 10)",
     )
-    option("--unix-socket", metavar="PATH", help="connect to this, not to the URL's host")
+    option("--unix-socket", metavar="PATH", help="connect to this socket instead of the URL's host")
     trust = probe.add_mutually_exclusive_group()
-    trust.add_argument("--cacert", metavar="FILE", help="who signs the certificates, in PEM")
+    trust.add_argument(
+        "--cacert", metavar="FILE", help="certificates of the authorities to trust, in PEM"
+    )
     trust.add_argument("--insecure", action="store_true", help="trust every certificate")
 
 

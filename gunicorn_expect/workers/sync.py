@@ -31,7 +31,7 @@ class ExpectSyncWorker(base.BaseWorker):
         if cfg.threads > 1:
             found.append(
                 f"gunicorn_expect.Sync serves one request at a time, and threads is {cfg.threads}: "
-                "use -k gunicorn_expect.Worker, or threads 1"
+                "set threads to 1, or use gunicorn_expect.Worker if the application is thread-safe"
             )
         return found
 

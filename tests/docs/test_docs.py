@@ -192,7 +192,7 @@ NUMBERS = {
     ("security.md", "30 s plus one second for every 240 that came"): (
         (settings.Settings.expect_body_timeout, settings.Settings.expect_min_rate) == (30, 240)
     ),
-    ("security.md", "It has 1 s for a word; then uploads are admitted uncounted for 5 s"): (
+    ("security.md", "It has 1 s to answer; then uploads are admitted uncounted for 5 s"): (
         (admission.PATIENCE, admission.PAUSE) == (1, 5)
     ),
     ("security.md", "for an hour at most (`lease`)"): admission.LEASE == 3600,
@@ -404,7 +404,7 @@ def warns(block, folder):
         line = server.wait_for_log(r"\[WARNING\] .*$")[0]
 
     def without_modules_of_werkzeug(text):
-        return re.sub(r" by werkzeug\S+(, called by \S+)* Decide", " Decide", text)
+        return re.sub(r" by werkzeug\S+(, called by \S+)* Refuse", " Refuse", text)
 
     line = line.replace(str(folder), "/srv")
     assert without_modules_of_werkzeug(line) == without_modules_of_werkzeug(" ".join(block.split()))
@@ -498,7 +498,7 @@ RUN = {
     ("settings.md", "# refuses_late.py"): "it is served to see the warning that is shown next",
     (
         "settings.md",
-        "[WARNING] PUT '/files/big.iso' was answered with '401 UNAUTHORIZED' when its",
+        "[WARNING] PUT '/files/big.iso' was answered with '401 UNAUTHORIZED' after its",
     ): warns,
     (
         "settings.md",

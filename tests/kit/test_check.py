@@ -65,7 +65,7 @@ def test_all_errors_are_found_at_once_however_the_worker_is_named(tmp_path, work
     patterns = [
         "ConfigError: http_protocols includes h2 but the h2 package is not installed",
         "expect_linger is 'soon'; it takes a number, 0 or more$",
-        "expect_lingers: there is no such setting; the nearest is expect_linger$",
+        "expect_lingers: unknown setting; the nearest is expect_linger$",
         "expect_policy is 'nomod:nope', and there is no module 'nomod'$",
         "gunicorn_h1c not installed but http_parser='fast'",
         "the application 'apps.router:nope' can't be loaded: .*nope",
@@ -86,7 +86,7 @@ def test_the_worker_may_be_named_on_the_command_line(tmp_path):
     [
         ("apps.router:nope", "which can't be loaded: AttributeError: .*'nope'"),
         ("gunicorn_expect.policies:max_length", r"write max_length\(...\)$"),
-        ("gunicorn_expect:__version__", "which can't be called$"),
+        ("gunicorn_expect:__version__", "which is not callable$"),
         ("apps.deciding:policy", None),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_policy_is_found_where_gunicorn_would_find_it(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "worker_class is 'sync', which knows no expect_ settings: use gunicorn_expect.Worker"),
+        ((), "worker_class is 'sync', which ignores expect_ settings: use gunicorn_expect.Worker"),
         (("-k", "gunicorn_expect.Wrker"), "worker_class is 'gunicorn_expect.Wrker', and there is "),
         (("-k", "nomod.Worker"), "class uri 'nomod.Worker' invalid or not found: ModuleNotFoundE"),
         (("-k", "gunicorn_expect.GeventWorker"), "gunicorn_expect.GeventWorker needs the extra gu"),
@@ -142,7 +142,7 @@ def test_gunicorns_own_check_finds_all_settings_of_a_file_with_the_checked_worke
     assert status == 1
     assert lines == [
         "Error: expect_linger is 'soon'; it takes a number, 0 or more",
-        "Error: expect_lingers: there is no such setting; the nearest is expect_linger",
+        "Error: expect_lingers: unknown setting; the nearest is expect_linger",
     ]
 
 
@@ -199,7 +199,7 @@ def test_it_helps(tmp_path, arguments):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["prob"], "argument COMMAND: invalid choice: there are check and probe"),
+        (["prob"], "argument COMMAND: invalid choice: the commands are check and probe"),
         (["check", "--nope"], "unrecognized arguments: --nope"),
         (["check", "--workers", "x"], "argument -w/--workers: invalid int value: 'x'"),
     ],

@@ -210,9 +210,9 @@ def check_swallowed(server, start, name, status, kind_of_error):
     server.wait_for_log(rf"PUT /swallow\?{name}\S* HTTP/1.1 -> {status} none", start)
     [line] = [line for line in server.lines[start:] if " HTTP/1.1 -> " not in line]
     said = (
-        rf"\[WARNING\] The application caught {kind_of_error} and did not answer: the client got "
+        rf"\[WARNING\] The application caught {kind_of_error} and sent no response: the client got "
         rf"'{status} [A-Za-z ]+'\. "
-        r"The body was read first in apps\.broken_bodies\.swallow \(.*, line \d+\)\. "
+        r"The body was first read in apps\.broken_bodies\.swallow \(.*, line \d+\)\. "
     )
     assert re.search(said, line)
 

@@ -435,7 +435,7 @@ def test_the_warnings_of_a_worker_come_to_an_end(caplog, monkeypatch, certificat
                 assert conn.wait_for_head(5)
                 answered(conn, theirs)
                 conn.transport.close()
-    assert [re.search(r"read first in (\w)", text)[1] for text in warnings(caplog)] == ["a", "b"]
+    assert [re.search(r"first read in (\w)", text)[1] for text in warnings(caplog)] == ["a", "b"]
 
 
 def test_the_calls_of_the_application_are_noted_and_no_others(ask):

@@ -183,8 +183,8 @@ def test_the_place_of_a_policy_is_looked_for_and_not_imported(configured, tmp_pa
         ("apps.deciding:", "it takes a callable, or 'module:callable'"),
         (":policy", "it takes a callable, or 'module:callable'"),
         ("apps.deciding:policy()", "it takes a callable, or 'module:callable'"),
-        (3, "which can't be called"),
-        (lambda: None, "which can't be called with an environ: too many positional arguments"),
+        (3, "which is not callable"),
+        (lambda: None, "which does not accept an environ: too many positional arguments"),
         (an_async_policy, "an async function"),
     ],
 )
@@ -261,8 +261,8 @@ def test_the_checked_worker_leaves_it_to_the_start_to_look_for_the_policy(tmp_pa
     ("value", "why"),
     [
         ("apps.deciding:polcy", "AttributeError: module 'apps.deciding' has no attribute 'polcy'"),
-        ("apps.deciding:ASKED", "which can't be called"),
-        ("apps.deciding:with_one_too_many", "which can't be called with an environ"),
+        ("apps.deciding:ASKED", "which is not callable"),
+        ("apps.deciding:with_one_too_many", "which does not accept an environ"),
     ],
 )
 def test_a_place_without_a_policy_is_refused_by_the_worker(value, why):
@@ -292,18 +292,18 @@ def test_a_switch_that_is_neither_is_refused(value):
         (
             {"expect_liner": 3},
             {},
-            "expect_liner: there is no such setting; the nearest is expect_linger",
+            "expect_liner: unknown setting; the nearest is expect_linger",
         ),
         (
             {},
             {"GUNICORN_EXPECT_BODYTIMEOUT": "3"},
-            "GUNICORN_EXPECT_BODYTIMEOUT: there is no such setting; "
+            "GUNICORN_EXPECT_BODYTIMEOUT: unknown setting; "
             "the nearest is GUNICORN_EXPECT_BODY_TIMEOUT",
         ),
         (
             {"expect_": None},
             {},
-            "expect_: there is no such setting; the nearest is expect_warn",
+            "expect_: unknown setting; the nearest is expect_warn",
         ),
     ],
 )

@@ -10,7 +10,7 @@ from support.client import Client, request, waiting
 from support.matrix import WORKERS
 from support.server import Server
 
-PLACE = r"It was read first in apps\.reading\.read_then_refuse \(.*/apps/reading\.py, line \d+\)\."
+PLACE = r"It was first read in apps\.reading\.read_then_refuse \(.*/apps/reading\.py, line \d+\)\."
 
 
 def test_the_log_names_the_place_once_for_all_requests(worker):
@@ -87,7 +87,7 @@ def test_each_view_is_named_once_by_the_applications_own_line(tmp_path):
     assert "PUT '/one/a' was answered with '401 UNAUTHORIZED'" in one
     assert "PUT '/two/c' was answered with '403 FORBIDDEN'" in two
     line = VIEWS[: VIEWS.index("return flask.request")].count("\n") + 1
-    place = f"It was read first in views.read ({tmp_path}/views.py, line {line}) by werkzeug."
+    place = f"It was first read in views.read ({tmp_path}/views.py, line {line}) by werkzeug."
     assert place in one
     assert place in two
 
@@ -105,7 +105,7 @@ def test_sentrys_sdk_is_named_if_it_reads_what_a_view_has_refused(tmp_path, opti
     assert len(found) == count
     for line in found:
         assert "sentry_sdk.integrations.flask" in line
-        assert "Sentry's SDK did that: set its max_request_body_size to 'never'" in line
+        assert "Sentry's SDK read it: set its max_request_body_size to 'never'" in line
 
 
 def test_a_refusal_without_reading_is_no_reason_to_warn():
