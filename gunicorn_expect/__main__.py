@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, more = parser.parse_known_args(argv)
     if more:
         # Don't print them: they may be an unquoted secret.
-        probe.error(f"{len(more)} unknown arguments; a header is one argument: -H 'NAME: VALUE'")
+        probe.error(f"unknown arguments: {len(more)}. A header is one argument: -H NAME:VALUE")
     return probe_command.run(probe, arguments)
 
 

@@ -553,9 +553,9 @@ ERRORS = {
     ),
     "not quoted": (
         ["probe", "-H", "Authorization:", "Bearer", "s3cret", HERE],
-        "2 of its words",
+        "unknown arguments: 2.",
     ),
-    "misspelt": (["probe", "--heder=A: s3cret", HERE], "1 of its words"),
+    "misspelt": (["probe", "--heder=A: s3cret", HERE], "unknown arguments: 1."),
     "too early": (["-H", "A: s3cret", "probe", HERE], "invalid choice"),
     "no switch": (["probe", "--json=s3cret", HERE], "ignored explicit"),
     "no body": (["probe", "--length", "0", HERE], "1 or more"),
