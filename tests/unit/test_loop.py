@@ -14,6 +14,7 @@ import pytest
 from gunicorn_expect import Refuse
 from gunicorn_expect.connection import Connection
 from gunicorn_expect.settings import Settings
+from gunicorn_expect.transport import Transport
 from gunicorn_expect.workers import loop as loop_module
 from gunicorn_expect.workers.loop import Deadlines, Loop
 from support import PATIENCE
@@ -515,6 +516,22 @@ def test_a_stopping_loop_waits_for_a_head_that_has_begun_and_not_for_others(driv
     begun.sendall(GET[5:])
     assert driven.until_started().request.path == "/hello"
     assert not readable(late)
+
+
+def test_an_idle_connection_is_closed_as_soon_as_its_answer_is_acknowledged(
+    driven, clock, monkeypatch
+):
+    acknowledged = iter([False, False, True])
+    monkeypatch.setattr(Transport, "is_acknowledged", lambda _: next(acknowledged))
+    client = driven.client(b"NONSENSE\r\n\r\n")
+    driven.turn()
+    assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
+    left = []
+    for _ in range(3):
+        clock.now += driven.service.settings.expect_linger_idle
+        driven.turn()
+        left.append(driven.loop.lingering)
+    assert left == [1, 1, 0]
 
 
 def test_a_loop_that_ends_closes_all_there_is(driven, clock):
