@@ -179,7 +179,7 @@ class Frames:
         self._lost = host.http2_errors()
         self._stream = stream
         self._connection = connection
-        self._polled = _Polled(conn.transport.sock, lock)
+        self._polled = _Polled(conn.transport.sock, lock, self._feed)
         self._timeout = limits.expect_body_timeout or math.inf
         self._allowance = Allowance(limits.expect_body_timeout, limits.expect_min_rate)
         self._receiver: Receiver | None = None
@@ -260,9 +260,7 @@ class Frames:
                     connection.pump(self._stream.stream_id)
             elif not self._is_gone():
                 self._receiver.patience = seconds
-                data = self._receiver.receive(FILL_SIZE)
-                with self._lock:
-                    connection.pending_requests.extend(connection.receive_data(data))
+                self._receiver.receive(FILL_SIZE)
         if self._is_gone() and not self._is_here():
             raise ClientDisconnected("the stream or its connection was closed before the end")
 
@@ -275,6 +273,10 @@ class Frames:
         if waited >= self._timeout:
             return BodyTimeout(f"no DATA came on the stream for {self._timeout:g} s")
         return self._allowance.used_up()
+
+    def _feed(self, data: bytes) -> None:
+        """Give gunicorn what came, b"" at the end (with the lock)."""
+        self._connection.pending_requests.extend(self._connection.receive_data(data))
 
     def end(self) -> None:
         """Leave the connection to the next stream, when this one was answered (with the lock)."""
@@ -299,10 +301,11 @@ class Frames:
 class _Polled(Transport):
     """A connection whose socket has a timeout, gunicorn's, while it is looked at."""
 
-    def __init__(self, sock: Any, lock: threading.Lock) -> None:
-        """Look at this one, with the lock of who sends on it."""
+    def __init__(self, sock: Any, lock: threading.Lock, feed: Callable[[bytes], object]) -> None:
+        """Look at this one, with the lock of who sends on it; what came goes where it is fed."""
         super().__init__(sock)
         self._lock = lock
+        self._feed = feed
 
     def receive(self, size: int) -> bytes | None:
         """Receive what is here, up to ``size`` bytes; ``b""`` at the end, None: nothing yet."""
@@ -312,11 +315,13 @@ class _Polled(Transport):
             timeout = self.sock.gettimeout()
             self.sock.settimeout(0)
             try:
-                return self.sock.recv(size)
+                data = self.sock.recv(size)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return None
             finally:
                 self.sock.settimeout(timeout)
+            self._feed(data)  # in the same turn: who sends may wait for what it says
+            return data
 
 
 class StreamFraming(Framing):
