@@ -98,7 +98,7 @@ class Service:
     """What ends the worker, or the greenlet, whoever has raised it."""
     advice: Advice = dataclasses.field(init=False)
     scrap: bytearray = dataclasses.field(default_factory=lambda: bytearray(DISCARD_SIZE))
-    """Takes what is thrown away, of any connection: nobody reads it."""
+    """Takes what is discarded, of any connection: nobody reads it."""
     _plain: dict[Any, PlainHeads | None] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

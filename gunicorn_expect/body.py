@@ -49,7 +49,7 @@ class Body:
     """It sends 100 before the first byte is wanted, holds the turn of the reader, and knows whether
     a read failed."""
     _notes_reader: bool = False
-    """Whether to note who reads, for a warning."""
+    """Whether to note which code reads the body, for a warning."""
     _ahead: io.BytesIO = dataclasses.field(default_factory=io.BytesIO)
     """What was read and not given."""
     first_reader: Calls | None = None
@@ -145,11 +145,11 @@ class Body:
                 return filled
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give the lines that are left."""
+        """Return the lines that are left."""
         return self
 
     def __next__(self) -> bytes:
-        """Give the next line."""
+        """Return the next line."""
         line = self.readline()
         if not line:
             raise StopIteration
@@ -162,7 +162,7 @@ class Body:
         headers: Iterable[tuple[str, str]],
         capitalize_response_headers: bool = True,  # noqa: ARG002  as in eventlet
     ) -> None:
-        """Give the header fields of every ``100 Continue``; their names are sent as they are.
+        """Set the header fields of every ``100 Continue``; their names are sent as they are.
 
         Raises:
             ValueError: a name or a value that can't be sent.

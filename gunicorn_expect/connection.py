@@ -226,7 +226,7 @@ class Connection:
             # that expectation" (RFC 9110 section 10.1.1).
             expected = [value for name, value in request.headers if name == "EXPECT"]
             waits = bool(expected) and expects_continue(expected) and request.version >= (1, 1)
-            waits = waits and self._cfg.protocol == "http"  # uwsgi's has no word for it
+            waits = waits and self._cfg.protocol == "http"  # the uwsgi protocol has no 100
         except UnknownExpectationError as error:
             raise host.expectation_failed(str(error)) from None
         # "A server MAY omit sending a 100 (Continue) response [...] if the framing indicates that

@@ -120,7 +120,7 @@ class Framing:
         raise NotImplementedError
 
     def drain(self, deadline: float) -> None:
-        """Read to the end and throw it away; raises as `read`. The clock is `time.monotonic`."""
+        """Read to the end and discard it; raises as `read`. The clock is `time.monotonic`."""
 
     def follow_up(self) -> None:
         """Expect another body behind this one, if it is of chunks."""
@@ -142,7 +142,7 @@ class Responses:
     state: State = State.NONE
     """What the client expects; without a body, nothing."""
     decided_after: float | None = None
-    """Seconds from the request's head to the decision; None: not yet, or nobody waits."""
+    """Seconds from the request's head to the decision; None: not yet, or it did not wait."""
 
     def inform(self, status: int, headers: Headers, *, force: bool) -> bool:
         """Send an interim response other than 100; return whether it was sent.
@@ -365,7 +365,7 @@ class Exchange(Responses):
         return True
 
     def drain(self) -> bool:
-        """Throw away the rest of the body within `DRAIN_TIMEOUT`; return whether that worked."""
+        """Discard the rest of the body within `DRAIN_TIMEOUT`; return whether that worked."""
         deadline = time.monotonic() + DRAIN_TIMEOUT
         # A thread of the application may still be reading.
         if not self.reading.acquire(timeout=DRAIN_TIMEOUT):
@@ -453,7 +453,7 @@ class Expectation:
 
     @property
     def decided_after(self) -> float | None:
-        """Seconds from the request's head to the decision; None: not yet, or nobody waits."""
+        """Seconds from the request's head to the decision; None: not yet, or it did not wait."""
         return self._responses.decided_after
 
     def proceed(self, headers: Headers = ()) -> None:

@@ -43,19 +43,19 @@ class _OnAConnection(Framing):
         self.receiver = receiver
 
     def drain(self, deadline: float) -> None:
-        """Read to the end and throw it away; raises as `read`. The clock is `time.monotonic`."""
+        """Read to the end and discard it; raises as `read`. The clock is `time.monotonic`."""
         while (left := deadline - time.monotonic()) > 0:
             self.receiver.patience = left
             if not self.read(DRAIN_SIZE):
                 return
-        raise BodyTimeout("the rest of the body did not come in time to be thrown away")
+        raise BodyTimeout("the rest of the body did not arrive in time to be discarded")
 
 
 class Sized(_OnAConnection):
     """A body of a length that the head tells."""
 
     def __init__(self, receiver: Receiver, length: int) -> None:
-        """Be so many bytes long."""
+        """Begin with a body of so many bytes."""
         super().__init__(receiver)
         self._length = length
         self._left = length

@@ -243,7 +243,7 @@ def _empty(cfg: Config, peer: Any) -> Any:
 def request_class(cfg: Config) -> Any:
     """Return a class of requests that has what is the same in all of them, gunicorn's limits first.
 
-    A request that waits for its client has no room of its own for that.
+    A request whose client is waited for holds no attributes of its own for that.
     """
     same = {**vars(_empty(cfg, ("", 0))), "unreader": None, "body": None, "fragment": ""}
     return type("PlainRequest", (Request,), same)

@@ -98,7 +98,7 @@ class _Settling:
         self.on_start()
 
     def discard(self) -> None:
-        """Let what is left of the body be thrown away, if the response can't be sent else."""
+        """Allow the rest of the body to be discarded, if the response can't be sent otherwise."""
 
     def say_that_it_is_empty(self) -> None:
         """Announce an empty body, if nothing of the response was sent yet."""
@@ -208,7 +208,7 @@ class Response(_Settling, host.BaseResponse):
             self._send(b"")
 
     def discard(self) -> None:
-        """Let what is left of the body be thrown away, if the response can't be sent else."""
+        """Allow the rest of the body to be discarded, if the response can't be sent otherwise."""
         if self.exchange is not None:
             self.sock.discard_when_stuck(self.exchange.give_up_body, complete=self.complete)
 

@@ -73,16 +73,16 @@ class Rest(enum.Enum):
 
     NOTHING = "all of it was read, or there was none"
     LITTLE = "little, and most likely here already"
-    MUCH = "much, or nobody knows how much"
+    MUCH = "much, or of unknown size"
     UNASKED = "the client may send it or leave it out: it was declined"
-    BROKEN = "reading it failed, so nobody knows where it ends"
+    BROKEN = "reading it failed, so its end is unknown"
 
 
 class End(enum.Enum):
     """What becomes of a connection after a response."""
 
     KEEP = "the next request may follow"
-    DRAIN = "the rest of the body is read and thrown away, then the next request may follow"
+    DRAIN = "the rest of the body is read and discarded, then the next request may follow"
     LINGER = "half-close, then discard what still arrives until the client closes"
 
 

@@ -70,11 +70,11 @@ class Transport:
         """Take over a socket; it may be a blocking one. It is waited for by this function."""
         self.sock = sock
         self._wait = wait
-        #: Whether nothing more is read but to be thrown away: a thread that still reads gets an
+        #: Whether all that still arrives is discarded: a thread that still reads gets an
         #: error, and never bytes of the connection that has this one's file number next.
         self.ended = False
-        #: Whether the client was told that nothing follows.
-        self.told = False
+        #: Whether the client was told that nothing follows: `half_close` has succeeded.
+        self.half_closed = False
         #: Tells whether the body that comes may be thrown away, to send a response that can't be
         #: sent else; None: it may not.
         self.give_up_body: Callable[[], bool] | None = None
@@ -147,7 +147,7 @@ class Transport:
             left -= len(piece)
 
     def discard_when_stuck(self, give_up_body: Callable[[], bool], *, complete: bool) -> None:
-        """Throw away the body that comes, while the response can't be sent.
+        """Discard the body that arrives, while the response can't be sent.
 
         A client that will read its response when it has sent its body would otherwise wait for us
         to read, and we for it.
@@ -188,18 +188,18 @@ class Transport:
     # The end.
 
     def half_close(self) -> bool:
-        """Say that nothing follows. False: there is no room for that yet.
+        """Half-close. Return False if the send buffer has no room for that yet.
 
         Raises:
             OSError: the client has gone.
 
         """
-        self.ended = self.told = True
+        self.ended = self.half_closed = True
         self.sock.shutdown(socket.SHUT_WR)
         return True
 
     def discard(self, buffer: bytearray) -> int | None:
-        """Throw away what is here; return how much it was, 0 at the end, None: nothing yet."""
+        """Discard what is here; return how many bytes, 0 at the end, None: nothing yet."""
         try:
             return self.sock.recv_into(buffer, 0, _DISCARD)
         except (BlockingIOError, InterruptedError):
@@ -309,7 +309,7 @@ class TLSTransport(Transport):
                 raise
 
     def half_close(self) -> bool:
-        """Send close_notify and say that nothing follows. False: there is no room for that yet.
+        """Send close_notify and half-close. Return False if there is no room for that yet.
 
         "Servers MUST attempt to initiate an exchange of closure alerts with the client before
         closing the connection" (RFC 9112 section 9.8): without it, the client can't tell the end of

@@ -149,7 +149,7 @@ class BaseWorker(base.Worker):
         super().handle_abort(sig, frame)
 
     def notify(self) -> None:
-        """Tell the master that we live, and the metrics of how many connections (main thread)."""
+        """Notify the master, and send the gauges of connections (main thread)."""
         super().notify()
         if self.service.counters.heard:
             self.service.counters.connections(**self.connections())

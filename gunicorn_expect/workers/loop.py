@@ -137,7 +137,7 @@ class Deadlines(OrderedDict["Connection", float]):
     """
 
     def __init__(self, seconds: float) -> None:
-        """Let each wait so long; 0: for ever."""
+        """Let each wait for so many seconds; 0: for ever."""
         super().__init__()
         self.seconds = seconds or math.inf
 
@@ -287,7 +287,7 @@ class Loop:
         try:
             self._pool.run(partial(self._serve, conn), conn.place)
         except RuntimeError as error:  # not one thread can be had
-            self._service.worker.log.error("A client gets no answer but 503: %s", error)
+            self._service.worker.log.error("No thread can start, so a client gets 503: %s", error)
             conn.send_page(503, "Service Unavailable")
             self.linger(conn)
 
@@ -374,7 +374,7 @@ class Loop:
         now = time.monotonic()
         if now - self._pause_ends > 1:  # one line for each time that it is so, not for each try
             self._service.worker.log.warning(
-                "Connections have to wait until the system has room: %s", error
+                "New connections wait until the system has room: %s", error
             )
         self._pause_ends = now + PAUSE
         self._due = min(self._due, self._pause_ends)
@@ -472,7 +472,7 @@ class Loop:
     def _discard(self, conn: Connection) -> None:
         if not conn.transport.ended:
             raise AssertionError("a lingering connection has not said that it ends")
-        told = conn.transport.told or conn.transport.half_close()
+        told = conn.transport.half_closed or conn.transport.half_close()
         size = conn.transport.discard(self._service.scrap) if told else None
         if size == 0:
             self.close(conn, "closed")

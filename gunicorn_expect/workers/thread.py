@@ -53,7 +53,7 @@ class ExpectWorker(base.BaseWorker):
         super().load_wsgi()
 
     def run(self) -> None:
-        """Be the loop until the worker ends (main thread)."""
+        """Run the loop until the worker ends (main thread)."""
         self.begin()
         for listener in self.sockets:
             listener.setblocking(False)

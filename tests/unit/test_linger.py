@@ -271,7 +271,7 @@ def test_the_end_of_a_tls_connection_that_has_no_room_is_sent_later(ours, theirs
         size += sent
     linger.loop.adopt(conn)
     linger.pass_time(1)
-    assert not conn.transport.told
+    assert not conn.transport.half_closed
     received = []
     receiver = threading.Thread(target=lambda: received.append(len(receive_all(theirs))))
     receiver.start()

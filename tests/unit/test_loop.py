@@ -376,7 +376,7 @@ def test_without_one_thread_a_client_is_told_to_come_later(driven, caplog):
     assert client.recv(1000).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert driven.loop.lingering == 1
     [record] = caplog.records
-    assert record.message == "A client gets no answer but 503: can't start new thread"
+    assert record.message == "No thread can start, so a client gets 503: can't start new thread"
 
 
 # Room.

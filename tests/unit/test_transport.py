@@ -170,13 +170,13 @@ def test_the_end_of_a_tls_connection_waits_for_room(transport, theirs):
     while transport.send(b"x" * 65536):
         pass
     assert not transport.half_close()
-    assert not transport.told
+    assert not transport.half_closed
     receiver = threading.Thread(target=what_is_left, args=(theirs,))
     receiver.start()
     while not transport.half_close():
         assert transport.wait(WRITE, PATIENCE)
     receiver.join()  # it has met the end
-    assert transport.told
+    assert transport.half_closed
 
 
 @of_tcp
