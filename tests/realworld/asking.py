@@ -1,13 +1,9 @@
 """The proxies of examples/deploy/asking_first, which ask a policy before they read a body."""
 
-import contextlib
 import dataclasses
-import select
 
 from realworld.daemon import Daemon
 from realworld.proxies import DEPLOY, PROXIES
-from support import PATIENCE
-from support.client import Client, request
 
 #: What all files say, and what is another here.
 PUBLIC, APPLICATION, ENDPOINT = "127.0.0.1:8080", "127.0.0.1:8000", "127.0.0.1:8001"
@@ -75,16 +71,8 @@ class AskingProxy(Daemon):
 
     def _wait_until_it_listens(self):
         super()._wait_until_it_listens()
-        # Traefik listens before it has read its routes, and answers 404 until then.
-        if self.proxy.program != "traefik":
-            return
-        for _ in range(PATIENCE * 20):
-            with contextlib.suppress(OSError), Client(self) as client:
-                client.send(request("PUT /", "Content-Length: 1", "Connection: close"), b"x")
-                if not client.receive_head().startswith(b"HTTP/1.1 404 "):
-                    return
-            select.select([], [], [], 0.05)  # until it is tried again
-        raise AssertionError(f"{self.proxy.program} has no routes")
+        if self.proxy.program == "traefik":
+            self._wait_for_routes()
 
     def _arguments(self, folder):
         for name in self.proxy.files:

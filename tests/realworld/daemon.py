@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from support import PATIENCE
+from support.client import Client, request
 from support.installed import missing
 
 #: Where programs are: Debian's servers, and those that a Python package brings.
@@ -72,6 +73,16 @@ class Daemon:
             select.select([], [], [], 0.05)  # until it is tried again
         self._log.seek(0)
         raise AssertionError(f"{self._program}: {self._log.read()}")
+
+    def _wait_for_routes(self):
+        """Wait for Traefik, which listens before it has read its routes, and answers 404."""
+        for _ in range(PATIENCE * 20):
+            with contextlib.suppress(OSError), Client(self) as client:
+                client.send(request("PUT /", "Content-Length: 1", "Connection: close"), b"x")
+                if not client.receive_head().startswith(b"HTTP/1.1 404 "):
+                    return
+            select.select([], [], [], 0.05)  # until it is tried again
+        raise AssertionError(f"{self._program} has no routes")
 
 
 def free_address():
