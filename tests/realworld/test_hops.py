@@ -48,7 +48,7 @@ def before(gunicorn, hop, program):
     ):
 
         def reached():
-            proxy.process.kill()
+            proxy.process.terminate()
             return b"".join(upstream.sent_by_clients())
 
         yield proxy, reached
