@@ -131,7 +131,7 @@ def refused_while_it_sends(proxy):
 
 def answered(client):
     """Return the interim responses, and the final status or what came in its place."""
-    client.socket.settimeout(10)  # as long as the probe
+    client.socket.settimeout(15)  # longer than the probe
     try:
         interim, head, _ = interim_and_final(client)
     except TimeoutError:
