@@ -2,7 +2,7 @@
 
 ``gunicorn -k gunicorn_expect.Worker app:app``. To accept, read ``wsgi.input``; to refuse, answer.
 
-The way of a request::
+How a request passes through the modules::
 
     workers/       accepts a connection, and waits for heads
       connection.py  bytes -> head.py -> a request; its exchange opens
@@ -13,9 +13,8 @@ The way of a request::
       connection.py  keep, drain, or linger: the second table of states.py
     workers/       waits for the next head, or discards until the client closes
 
-What gunicorn does not document is in host.py alone. What was decided, and how it ended, is counted
-by counters.py. ``testing/`` is for the tests of applications: an upload without a server, and with
-one.
+What gunicorn does not document is in host.py alone. counters.py counts decisions and outcomes.
+``testing/`` is for the tests of applications: an upload without a server, and with one.
 """
 
 from typing import TYPE_CHECKING

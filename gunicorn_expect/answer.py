@@ -50,7 +50,7 @@ DECIDED_KEY: Final = "gunicorn_expect.decided_after"
 #: with a send buffer of 16 KiB (tcp(7), tcp_wmem), and the head needs some of it.
 SENT_AT_ONCE: Final = 8192
 
-#: The client has gone, as clients do: nothing to report.
+#: The errors of a client that has left: nothing to report.
 _GONE: Final = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 
 #: Of a request whose client knows 104 (draft-ietf-httpbis-resumable-upload), and so takes no other
@@ -197,7 +197,7 @@ class Answer:
         refusal = self._ask_inline(service.inline, exchange)
         if refusal is None:
             self._request.environ = for_the_thread
-            self._response, self._environ = None, {}  # both lead back here: that would be garbage
+            self._response, self._environ = None, {}  # they would be a cycle of references
             return False
         self.run(refusal)
         return True
@@ -254,7 +254,7 @@ class Answer:
         try:
             end = self._respond(None, begun, exits)
         except BaseException:
-            # What it returns is ignored: nothing that the policy has put there hides an error.
+            # What it returns is ignored: nothing that the policy has put there hides the error.
             exits.__exit__(*sys.exc_info())
             raise
         exits.close()
@@ -342,7 +342,7 @@ class Answer:
         raise copy.copy(failure)
 
     def _answer_broken(self, error: BodyError) -> None:
-        """Answer for an application that let pass what a read of its body raised."""
+        """Answer for an application that did not catch the error of a read of its body."""
         if self._response.headers_sent:
             raise error
         self._service.worker.log.debug("The body of a request was not received: %s", error)
@@ -423,7 +423,7 @@ class Answer:
     def _finish(self) -> None:
         worker = self._service.worker
         response, environ = self._response, self._environ
-        self._response, self._environ = None, {}  # both lead back here: that would be garbage
+        self._response, self._environ = None, {}  # they would be a cycle of references
         if self._exchange is not None:
             if self._service.counters.heard:
                 self._service.counters.received(self._exchange.received)
@@ -456,10 +456,10 @@ class _NoDecisionError(Exception):
 
 
 class _Withheld:
-    """``wsgi.input`` for an inline policy: to read it would be to wait."""
+    """``wsgi.input`` for an inline policy: without a method to read, as it must not wait."""
 
     def limit(self, size: int) -> None:
-        """Leave it: on the thread it is asked for again."""
+        """Do nothing: the thread asks again."""
 
 
 def _send_early_hints(expectation: Expectation, headers: Any) -> None:

@@ -1,4 +1,4 @@
-"""``wsgi.input``: the whole body or an error, and every way to read it asks for it first."""
+"""``wsgi.input``: the whole body or an error. To read it asks the client for it first."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Body:
     _notes_reader: bool = False
     """Whether to note which code reads the body, for a warning."""
     _ahead: io.BytesIO = dataclasses.field(default_factory=io.BytesIO)
-    """What was read and not given."""
+    """What was read ahead, and not returned yet."""
     first_reader: Calls | None = None
     """The application's calls that led to the first read, if they are noted; None: nobody has
     read."""

@@ -85,7 +85,7 @@ class Connection:
         self._waiting = waiting
         self._wait = wait
         self._cfg = service.cfg
-        # Functions, not methods of this connection: it must not be garbage that leads to itself.
+        # Functions, not methods of this connection: those would make a cycle of references.
         self._step = Connection._begin_tls if self._cfg.is_ssl else Connection._receive
         self._head: Head[Any] = Head(service.head_limits)
         self._parser = host.Parser(self._cfg, peer)
@@ -97,7 +97,7 @@ class Connection:
         self._plain = service.plain_heads(server)
         self._proxy_info: Any = None
         self._receiver: Receiver | None = None
-        self._is_lent = False  # the socket, to the application, as one that waits
+        self._is_lent = False  # the socket, to the application, in blocking mode
         #: What is to be answered: a request with its exchange, if it has a body; or an error; or
         #: the first bytes of HTTP/2.
         self.request: Any = None
@@ -160,7 +160,7 @@ class Connection:
                 return wants
 
     def _end_head(self) -> Wants:
-        """Let go of a client that sends no more, or answer that its head is malformed."""
+        """Close if the client sends no more, or answer that its head is malformed."""
         try:
             self._head.end(self._parser)
         except Exception as error:  # noqa: BLE001  it is for the client
@@ -240,7 +240,7 @@ class Connection:
         self.exchange = Exchange(self, waits=waits, **told)
         request.body = Body(self.exchange, self.service.settings.expect_warn)
         if waits and self._parser.behind:
-            self.exchange.look()  # it has not waited
+            self.exchange.look()  # body bytes came with the head: it has not waited
 
     # Waiting in place: by a worker that has no loop.
 
@@ -321,7 +321,7 @@ class Connection:
         may_follow = self.answer_once()
         behind = self._parser.behind
         if self._receiver is not None:
-            behind = self._receiver.close() + behind  # it is of the next request
+            behind = self._receiver.close() + behind  # these bytes are of the next request
         self._forget_exchange()
         if not may_follow:
             return Wants.END
@@ -331,7 +331,7 @@ class Connection:
         return Wants.REQUEST if wants is Wants.READ and not self.has_begun else wants
 
     def _forget_exchange(self) -> None:
-        # All of these lead back here: kept, they would be garbage.
+        # They refer to this connection: kept, they would be a cycle of references.
         self.request = self.exchange = self._receiver = self.transport.give_up_body = None
         self._parser.behind = b""
 
@@ -359,7 +359,7 @@ class Connection:
         """Serve HTTP/2 if the request asks for it; return whether it did.
 
         "A server MAY ignore a received Upgrade header field" (RFC 9110 section 7.8), and does if
-        there is a body, which is for the application to ask for.
+        there is a body: only the application may ask for that.
         """
         settings = host.upgrade_settings(self.request)
         if settings is None or self.exchange is not None:
@@ -372,7 +372,7 @@ class Connection:
         streams.serve(self, behind, upgrade=(settings, self.request))
         return True
 
-    # What an answer asks of its connection.
+    # Called by the answer and by the exchange.
 
     def create(
         self, request: Any, exchange: Exchange | None, on_start: Callable[[], object]

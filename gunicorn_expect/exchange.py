@@ -1,8 +1,9 @@
 """One upload: what its client expects, what is left of its body, and how both end.
 
-An `Exchange` is opened for each request that has a body. Whatever happens to it happens here, once,
-by the two tables of ``states.py``: READ when the application wants body bytes, RESPOND at the first
-byte of the response, failure, and the end. `Expectation` is the face that the application sees.
+An `Exchange` is opened for each request that has a body. All that happens to the upload goes
+through it, by the two tables of ``states.py``: READ when the application wants body bytes, RESPOND
+at the first byte of the response, failure, and the end. `Expectation` is the face that the
+application sees.
 
 A change and its bytes on the wire are one step, under one lock. One thread may read the body while
 another one writes the response; whichever is first decides, and the other one finds it decided.
@@ -116,7 +117,7 @@ class Framing:
         return len(data)
 
     def rest(self) -> Rest:
-        """Return, without waiting, what is left to read. What breaks it, the next `read` raises."""
+        """Return, without waiting, what is left; if it is malformed, the next `read` raises."""
         raise NotImplementedError
 
     def drain(self, deadline: float) -> None:
@@ -135,14 +136,14 @@ class Responses:
 
     _wire: Sender | None = None
     """Sends interim responses; without it, none is sent."""
-    # Not bound when this is imported: gevent patches it later.
+    # Looked up when it is called: gevent patches threading after the import.
     _lock: threading.Lock = dataclasses.field(default_factory=lambda: threading.Lock())
     _started: bool = False
     """Whether the final response has started."""
     state: State = State.NONE
     """What the client expects; without a body, nothing."""
     decided_after: float | None = None
-    """Seconds from the request's head to the decision; None: not yet, or it did not wait."""
+    """Seconds from the request's head to the decision; None: not yet, or no client waited."""
 
     def inform(self, status: int, headers: Headers, *, force: bool) -> bool:
         """Send an interim response other than 100; return whether it was sent.
@@ -221,7 +222,7 @@ class Exchange(Responses):
 
         """
         super().__init__(wire)
-        self._headers: Headers = ()  # of a 100 for which none are given
+        self._headers: Headers = ()  # of a 100 by default
         self._most = math.inf  # bytes of the body
         self._on_decided = on_decided
         self._on_failed = on_failed
@@ -244,7 +245,7 @@ class Exchange(Responses):
 
     def look(self) -> bool:
         """Return whether the client still waits; a look at the connection may show that not."""
-        with contextlib.suppress(OSError), self._lock:  # gone: the next read raises it
+        with contextlib.suppress(OSError), self._lock:  # gone: the next read raises
             self._look()
         return self.state is State.PENDING
 
@@ -417,7 +418,7 @@ class Exchange(Responses):
         if framing.ended:
             return Rest.NOTHING
         if not self.reading.acquire(blocking=False):
-            return Rest.MUCH  # a thread waits for the client
+            return Rest.MUCH  # another thread reads the body
         try:
             return Rest.BROKEN if self.failure else framing.rest()
         finally:
@@ -453,7 +454,7 @@ class Expectation:
 
     @property
     def decided_after(self) -> float | None:
-        """Seconds from the request's head to the decision; None: not yet, or it did not wait."""
+        """Seconds from the request's head to the decision; None: not yet, or no client waited."""
         return self._responses.decided_after
 
     def proceed(self, headers: Headers = ()) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gunicorn_expect.exchange import Exchange
 
 #: Reason phrases of interim responses: IANA's registry, and draft-ietf-httpbis-resumable-upload.
-#: Each has one, as boto3 fails without.
+#: boto3 fails on a response without one.
 REASONS: Final = {
     100: "Continue",
     102: "Processing",
@@ -102,7 +102,7 @@ class _Settling:
 
     def say_that_it_is_empty(self) -> None:
         """Announce an empty body, if nothing of the response was sent yet."""
-        # Else gunicorn would send an empty chunked body, and Java 17's HttpClient waits for ever
+        # Otherwise gunicorn sends an empty chunked body, and Java 17's HttpClient waits for ever
         # when the response to its expectation has a body that is not of length 0.
         if not (
             self.headers_sent

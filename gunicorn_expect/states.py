@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class State(enum.Enum):
-    """What is true of a request's expectation."""
+    """The state of a request's expectation."""
 
     NONE = "nobody waits: no Expect, or HTTP/1.0, or no body to send"
     PENDING = "the client is waiting; nothing has been sent yet"
@@ -31,7 +31,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What can happen to it."""
+    """What can change it."""
 
     READ = "the application wants body bytes"
     ARRIVED = "body bytes are already here"
