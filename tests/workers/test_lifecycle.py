@@ -218,7 +218,7 @@ def test_the_sync_worker_refuses_threads_and_names_the_worker_that_has_them(tmp_
     line = refusal_of("-k", WORKERS["sync"][0], *threads)
     assert line.startswith("Error: gunicorn_expect.Sync ")
     assert "threads is 2" in line
-    assert "use -k gunicorn_expect.Worker" in line
+    assert "use gunicorn_expect.Worker" in line
 
 
 # Closing.
