@@ -163,14 +163,17 @@ class Answer:
     _response: Any = dataclasses.field(init=False, default=None)
     _environ: WSGIEnvironment = dataclasses.field(init=False, default_factory=dict)
 
-    def _put_ours(self, environ: WSGIEnvironment) -> None:
-        """Put into an environ what is there whoever has parsed the head, and whoever asks."""
+    def _create(self) -> tuple[Any, WSGIEnvironment]:
+        """Return the response of the request, and its environ with our keys."""
+        on_start = self._responses.respond if self._exchange is None else self._started
+        response, environ = self._way.create(self._request, self._exchange, on_start)
         environ[TRUSTS_KEY] = self._service.trusts
         environ[KEY] = expectation = Expectation(
             self._responses, _RESUMES[0] in environ or _RESUMES[1] in environ
         )
-        # gunicorn's own knows nothing of a client that waits.
+        # gunicorn's own would send them to a client that waits for a 100, too.
         environ["wsgi.early_hints"] = partial(_send_early_hints, expectation)
+        return response, environ
 
     # By the loop.
 
@@ -207,8 +210,7 @@ class Answer:
         self._responses = exchange
         try:
             is_plain = self._request.environ is not None
-            response, environ = self._way.create(self._request, exchange, self._started)
-            self._put_ours(environ)
+            response, environ = self._create()
             if is_plain:  # else a hook may change the request first
                 self._response, self._environ = response, environ
             body, environ["wsgi.input"] = environ["wsgi.input"], _Withheld()
@@ -231,13 +233,10 @@ class Answer:
             service.cfg.pre_request(service.worker, self._request)
             begun = datetime.datetime.now()  # noqa: DTZ005  gunicorn's own, for its access log
             if self._response is None:
-                on_start = self._responses.respond if exchange is None else self._started
-                self._response, self._environ = self._way.create(self._request, exchange, on_start)
-            environ = self._environ
+                self._response, self._environ = self._create()
             may_keep = service.may_keep()
             if not may_keep or refusal is not None:  # the loop drains no body
                 self._response.force_close()
-            self._put_ours(environ)
             if exchange is None or service.policy is None or refusal is not None:
                 end = self._respond(refusal, begun, None)
             else:
