@@ -199,18 +199,24 @@ def test_a_connection_of_a_refusal_of_any_length_is_closed_in_order_once(certifi
 # The policy.
 
 
+@contextlib.contextmanager
+def asked(certificates, method="PUT", **given):
+    """Give a connection on which a client waits for 100 Continue, and the client's end of it."""
+    with connected("unix", certificates) as (ours, theirs), service(**given) as made:
+        theirs.sendall(waiting(f"{method} /", LENGTH))
+        conn = connection(made, ours)
+        conn.advance()
+        yield conn, theirs
+        conn.transport.close()
+
+
 @pytest.mark.parametrize("method", ["PUT", "HEAD"])
 def test_a_refusal_is_the_same_by_whom_it_is_asked(certificates, method):
     policy = inline(lambda environ: Refuse(401, [("WWW-Authenticate", "Bearer")], b"why"))
     answers = []
     for by_the_loop in (True, False):
-        with (
-            connected("unix", certificates) as (ours, theirs),
-            service(policy=policy, inline=policy if by_the_loop else None) as made,
-        ):
-            theirs.sendall(waiting(f"{method} /", LENGTH))
-            conn = connection(made, ours)
-            conn.advance()
+        part = policy if by_the_loop else None
+        with asked(certificates, method, policy=policy, inline=part) as (conn, theirs):
             exchange = conn.exchange
             assert conn.answer_inline() is by_the_loop
             if not by_the_loop:
@@ -218,7 +224,6 @@ def test_a_refusal_is_the_same_by_whom_it_is_asked(certificates, method):
             assert exchange.state is State.DECLINED
             conn.transport.half_close()
             answers.append(re.sub(rb"\r\nDate: .*", b"", theirs.recv(10_000)))
-            conn.transport.close()
     assert answers[0] == answers[1]
     assert answers[0].startswith(b"HTTP/1.1 401 Unauthorized\r\n")
     assert b"\r\nWWW-Authenticate: Bearer\r\nContent-Length: 3\r\n" in answers[0]
@@ -229,19 +234,12 @@ def test_a_refusal_in_the_loop_closes_the_connection_though_the_body_came_in_the
     certificates,
 ):
     policy = inline(lambda environ: Refuse(401))
-    with (
-        connected("unix", certificates) as (ours, theirs),
-        service(policy=policy, inline=policy) as made,
-    ):
-        theirs.sendall(waiting("PUT /", LENGTH))
-        conn = connection(made, ours)
-        conn.advance()
+    with asked(certificates, policy=policy, inline=policy) as (conn, theirs):
         exchange = conn.exchange
         theirs.sendall(b"hello")
         assert conn.answer_inline()
         assert exchange.state is State.WAIVED
         assert b"\r\nConnection: close\r\n" in theirs.recv(10_000)
-        conn.transport.close()
 
 
 @pytest.mark.parametrize(
@@ -271,15 +269,8 @@ def test_the_loop_refuses_the_first_request_of_a_connection_that_is_not_a_worker
 @pytest.mark.parametrize(("more", "refused"), [(0, True), (1, False)])
 def test_the_loop_sends_no_refusal_for_which_it_may_have_to_wait(certificates, more, refused):
     policy = inline(lambda environ: Refuse(401, body=bytes(SENT_AT_ONCE + more)))
-    with (
-        connected("unix", certificates) as (ours, theirs),
-        service(policy=policy, inline=policy) as made,
-    ):
-        theirs.sendall(waiting("PUT /", LENGTH))
-        conn = connection(made, ours)
-        conn.advance()
+    with asked(certificates, policy=policy, inline=policy) as (conn, _):
         assert conn.answer_inline() is refused
-        conn.transport.close()
 
 
 def test_an_inline_policy_that_reads_is_asked_again_on_a_thread(certificates):
@@ -287,20 +278,13 @@ def test_an_inline_policy_that_reads_is_asked_again_on_a_thread(certificates):
         return Refuse(401, body=environ["wsgi.input"].read())
 
     policy = inline(reads)
-    with (
-        connected("unix", certificates) as (ours, theirs),
-        service(policy=policy, inline=policy) as made,
-    ):
-        theirs.sendall(waiting("PUT /", LENGTH))
-        conn = connection(made, ours)
-        conn.advance()
+    with asked(certificates, policy=policy, inline=policy) as (conn, theirs):
         theirs.sendall(b"hello")
         assert not conn.answer_inline()
         assert conn.exchange.received == 0
         conn.answer()
         conn.transport.half_close()
         assert what_is_left(theirs).endswith(b"\r\n\r\nhello")
-        conn.transport.close()
 
 
 class HiddenError(Exception):
