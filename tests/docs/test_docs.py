@@ -353,20 +353,10 @@ def blocks():
 BLOCKS = {(page, line): block for page, line, block in blocks()}
 
 
-def gunicorn(folder, command="gunicorn app:app"):
-    """Start gunicorn by a command of a page."""
-    _, *arguments = shlex.split(command)
-    return Server.of(
-        [sys.executable, "-m", "gunicorn", *arguments],
-        cwd=folder,
-        env={"PYTHONPATH": str(CHECKOUT)},
-    )
-
-
 def serves(block, folder):
     """Start gunicorn by this command, and see the rule."""
     [command] = re.findall(r"^\$ (.*)\n\Z", block)
-    with gunicorn(folder, command) as server, Client(server) as client:
+    with Server.typed(command, folder) as server, Client(server) as client:
         client.send(waiting("PUT /", "Content-Length: 5"))
         answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 401 ")
@@ -376,7 +366,7 @@ def serves(block, folder):
 def configures(block, folder):
     """Start gunicorn with this configuration, and see its policy."""
     folder.joinpath("gunicorn.conf.py").write_text(block, "utf-8")
-    with gunicorn(folder) as server, Client(server) as client:
+    with Server.typed("gunicorn app:app", folder) as server, Client(server) as client:
         client.send(waiting("PUT /", "Content-Length: 5000000001"))
         assert client.receive_all().startswith(b"HTTP/1.1 413 ")
 
@@ -386,7 +376,8 @@ def logs(block, folder):
     folder.joinpath("gunicorn.conf.py").write_text(block, "utf-8")
     line = runpy.run_path(str(folder / "gunicorn.conf.py"))["access_log_format"]
     # The environment of the tests has another one, and the command line wins.
-    with gunicorn(folder, f"gunicorn --access-logformat {shlex.quote(line)} app:app") as server:
+    command = f"gunicorn --access-logformat {shlex.quote(line)} app:app"
+    with Server.typed(command, folder) as server:
         with Client(server) as client:
             client.send(waiting("PUT /", "Content-Length: 5"))
             client.receive_all()
@@ -398,7 +389,7 @@ def warns(block, folder):
     shown = BLOCKS["settings.md", "# refuses_late.py"]
     folder.joinpath("refuses_late.py").write_text(shown, "utf-8")
     command = "gunicorn -k gunicorn_expect.Worker refuses_late:app"
-    with gunicorn(folder, command) as server, Client(server) as client:
+    with Server.typed(command, folder) as server, Client(server) as client:
         client.send(request("PUT /files/big.iso", "Content-Length: 65537"), bytes(65537))
         assert client.receive_head().startswith(b"HTTP/1.1 401 ")
         line = server.wait_for_log(r"\[WARNING\] .*$")[0]

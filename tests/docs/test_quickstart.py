@@ -27,15 +27,6 @@ TRIED = [(command, output) for command, output in TRANSCRIPT if command not in G
 LOG = "".join(text for kind, text in BLOCKS if kind == "text").splitlines()
 
 
-def serve(folder, command):
-    _, *arguments = shlex.split(command)
-    return Server.of(
-        [sys.executable, "-m", "gunicorn", *arguments],
-        cwd=folder,
-        env={"PYTHONPATH": str(CHECKOUT)},
-    )
-
-
 def check_the_uploads(server, folder):
     """Run the page's commands against this server: they print what the page shows."""
     for command, output in TRIED:
@@ -60,7 +51,7 @@ def test_every_block_is_run_or_compared():
 
 def test_the_flask_application_refuses_and_accepts_as_the_page_shows(tmp_path):
     tmp_path.joinpath("app.py").write_text(FILES["app.py"], "utf-8")
-    with serve(tmp_path, GUNICORN[0]) as server:
+    with Server.typed(GUNICORN[0], tmp_path) as server:
         check_the_uploads(server, tmp_path)
 
 
@@ -70,7 +61,7 @@ def test_the_log_shows_what_the_page_shows(tmp_path):
     # The environment of the tests has a format of its own, and the command line wins.
     [line] = re.findall(r"^access_log_format = '(.*)'$", FILES["gunicorn.conf.py"], re.MULTILINE)
     command = f"gunicorn --access-logformat {shlex.quote(line)} app:app"
-    with serve(tmp_path, command) as server:
+    with Server.typed(command, tmp_path) as server:
         check_the_uploads(server, tmp_path)
         for expected in LOG:
             server.wait_for_log(re.escape(expected) + "$")
@@ -84,7 +75,7 @@ def test_the_django_project_refuses_and_accepts_as_the_page_shows(tmp_path):
             mode = "a" if name == "mysite/settings.py" else "w"
             with tmp_path.joinpath(name).open(mode, encoding="utf-8") as file:
                 file.write(FILES[name])
-    with serve(tmp_path, GUNICORN[1]) as server:
+    with Server.typed(GUNICORN[1], tmp_path) as server:
         check_the_uploads(server, tmp_path)
 
 

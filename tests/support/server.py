@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import re
+import shlex
 import signal
 import socket
 import struct
@@ -64,6 +65,16 @@ class Server:
         server = cls.__new__(cls)
         server._start(command, dict(env), cwd)  # noqa: SLF001  its own
         return server
+
+    @classmethod
+    def typed(cls, command, folder):
+        """Start a gunicorn by a command as a page shows it, in this folder."""
+        _, *arguments = shlex.split(command)
+        return cls.of(
+            [sys.executable, "-m", "gunicorn", *arguments],
+            cwd=folder,
+            env={"PYTHONPATH": str(CHECKOUT)},
+        )
 
     def _start(self, command, env, cwd=None, transport="tcp", certificates=None):
         self._transport = transport
