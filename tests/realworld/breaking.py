@@ -2,13 +2,10 @@
 
 import contextlib
 import select
-import shlex
 import socket
 import struct
-import sys
 import threading
 
-from support import CHECKOUT
 from support.matrix import WORKERS
 from support.relay import Relay
 from support.server import Server
@@ -26,15 +23,13 @@ class Site(contextlib.ExitStack):
     def __init__(self, app, folder, worker="thread", **env):
         super().__init__()
         self.folder = folder
-        threads = "--threads 8" if worker == "thread" else ""
-        self._command = f"-m gunicorn -k {WORKERS[worker][0]} {threads} {app}"
+        self._app = app
+        self._worker = WORKERS[worker][0]
         self._env = {"UPLOAD_FOLDER": str(folder), **env}
         self.start()
 
     def start(self):
-        self.server = self.enter_context(
-            Server.of([sys.executable, *shlex.split(self._command)], env=self._env, cwd=CHECKOUT)
-        )
+        self.server = self.enter_context(Server(app=self._app, worker=self._worker, env=self._env))
         return self.server
 
     def kill(self):
@@ -48,26 +43,19 @@ class BreakingRelay(Relay):
     it passes on no more until the client leaves.
     """
 
+    hangs_up = True
+
     def __init__(self, server, at, *, kill=None, start=None, stall=False):
         super().__init__(server)
         self._left = at
         self._kill = kill
         self._start_again = start
         self._stall = stall
-        self._clients = []
         self.broken = threading.Event()
         #: The server has been started again.
         self.mended = threading.Event()
 
-    def __exit__(self, *exception):
-        # A browser leaves connections open.
-        for client in self._clients:
-            with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
-        super().__exit__(*exception)
-
     def _relay(self, client, *kept):
-        self._clients.append(client)
         broken = False
         with client, contextlib.suppress(OSError), self._connect() as server:
             broken = self._carry(client, server)

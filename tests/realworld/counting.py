@@ -67,11 +67,12 @@ class CountingRelay(Relay):
     seconds.
     """
 
+    hangs_up = True
+
     def __init__(self, server, *, answer_first=False, hold=0):
         super().__init__(server)
         self._answer_first = answer_first
         self._hold = hold
-        self._sockets = []
         self.exchanges = []
         self._one_more = threading.Condition()
 
@@ -92,14 +93,7 @@ class CountingRelay(Relay):
         """The connections that carried a request."""
         return len({exchange.connection for exchange in self.exchanges})
 
-    def __exit__(self, *exception):
-        for client in self._sockets:
-            with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
-        super().__exit__(*exception)
-
     def _relay(self, client, *kept):
-        self._sockets.append(client)
         ours = []
         with client, self._connect() as server:
             back = threading.Thread(target=self._answers, args=(server, client, ours))
@@ -114,7 +108,7 @@ class CountingRelay(Relay):
 
     def _requests(self, client, server, ours):
         reader = client.makefile("rb")
-        number = len(self._sockets)
+        number = self._clients.index(client)
         while head := read_head(reader):
             exchange = RelayedExchange(head, number)
             assert b"chunked" not in head.lower(), head

@@ -10,10 +10,14 @@ from support import PATIENCE
 class Relay:
     """Stands between clients and a server, and keeps the bytes that each of them sent."""
 
+    #: Whether it closes at its end what clients leave open, as browsers do.
+    hangs_up = False
+
     def __init__(self, server):
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
+        self._clients = []
         self._sent = []
         self._answered = []
         self._threads = []
@@ -25,6 +29,10 @@ class Relay:
     def __exit__(self, *exception):
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        if self.hangs_up:
+            for client in self._clients:
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(PATIENCE)
 
@@ -49,6 +57,7 @@ class Relay:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self._clients.append(client)
             self._sent.append(bytearray())
             self._answered.append(bytearray())
             self._start(self._relay, client, self._sent[-1], self._answered[-1])
