@@ -69,11 +69,6 @@ class AskingProxy(Daemon):
         self.proxy = proxy
         self._places = {APPLICATION: application, ENDPOINT: endpoint}
 
-    def _wait_until_it_listens(self):
-        super()._wait_until_it_listens()
-        if self.proxy.program == "traefik":
-            self._wait_for_routes()
-
     def _arguments(self, folder):
         for name in self.proxy.files:
             text = DEPLOY.joinpath("asking_first", name).read_text("utf-8")

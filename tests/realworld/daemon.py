@@ -43,6 +43,8 @@ class Daemon:
             )
             stack.callback(self._end)
             self._wait_until_it_listens()
+            if Path(found).name == "traefik":
+                self._wait_for_routes()
             self._exits = stack.pop_all()
         return self
 

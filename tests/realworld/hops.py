@@ -221,11 +221,6 @@ class RunningHop(Daemon):
             folder.joinpath(name).write_text(text.format(**places), "utf-8")
         return [argument.format(**places) for argument in self._hop.arguments]
 
-    def _wait_until_it_listens(self):
-        super()._wait_until_it_listens()
-        if self._hop.program == "traefik":
-            self._wait_for_routes()
-
 
 def running(hop, program, upstream):
     """Return this proxy, to be entered, in front of this address."""
