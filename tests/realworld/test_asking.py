@@ -27,7 +27,7 @@ from support import CHECKOUT, PATIENCE
 from support.client import Client, request, waiting
 from support.curl import curl
 from support.server import Server
-from support.tables import Table
+from support.tables import Table, amounts
 
 MIB = 1 << 20
 TOO_LONG = f"Content-Length: {6 << 30}"
@@ -238,13 +238,7 @@ def cell(outcomes):
         else f"{status} ({statuses.count(status)} of {len(statuses)})"
         for status in dict.fromkeys(statuses)
     ]
-    least, most = (amount(of(sent for _, sent in outcomes)) for of in (min, max))
-    sent = least if least == most else f"{least} to {most}"
-    return f"{', '.join(seen)}; {sent}"
-
-
-def amount(sent):
-    return {0: "0 bytes", FILE_SIZE: "all"}.get(sent, f"{sent / 1e6:.1f} MB")
+    return f"{', '.join(seen)}; {amounts([sent for _, sent in outcomes], FILE_SIZE)}"
 
 
 def test_the_page_says_what_curl_sends(name, servers, request):

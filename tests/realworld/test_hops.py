@@ -19,7 +19,7 @@ from support import CHECKOUT
 from support.client import Client, request
 from support.installed import missing
 from support.server import Server
-from support.tables import Table
+from support.tables import Table, amounts
 
 COLUMNS = [
     *("proxy", "setting", "`Expect`", "a refused client that waits for 100"),
@@ -92,8 +92,7 @@ def outcomes(seen, verb):
     said = []
     for outcome in sorted({outcome for outcome, _ in seen}):
         sent = [sent for each, sent in seen if each == outcome and sent is not None]
-        least, most = (amount(of(sent, default=None)) for of in (min, max))
-        sent = least if least == most else f"{least} to {most}"
+        sent = amounts(sent, SIZE)
         said.append(f"{outcome}{verb} {sent}" if sent else outcome)
     return " or ".join(said)
 
@@ -113,10 +112,6 @@ REFUSALS = {
     "refused-behind-continue": "gets 100, then 401",
     "silence": "**gets nothing**",
 }
-
-
-def amount(sent):
-    return {None: None, 0: "0 bytes", SIZE: "all"}.get(sent, sent and f"{sent / 1e6:.1f} MB")
 
 
 def refused_while_it_sends(proxy):

@@ -31,3 +31,13 @@ class Table:
         self.page.write_text(
             self._pattern.sub(lambda _: text, self.page.read_text("utf-8")), "utf-8"
         )
+
+
+def amounts(sent, size):
+    """Return how many of so many bytes were sent: the least and the most; "" of no try."""
+    words = [
+        {0: "0 bytes", size: "all"}.get(of(sent), f"{of(sent) / 1e6:.1f} MB")
+        for of in (min, max)
+        if sent
+    ]
+    return " to ".join(dict.fromkeys(words))
