@@ -139,14 +139,19 @@ def test_an_append_that_does_not_say_what_it_is_stores_nothing(served, site, sta
     assert state(served, path).offset == 0
 
 
-def test_an_upload_that_is_longer_than_it_was_announced_is_gone(served, site):
-    path = create(served, PART, "Upload-Length: 1000")
-    fields = (APPEND, WHOLE, "Upload-Offset: 0", "Transfer-Encoding: chunked")
-    with Client(served) as client:
+def append_in_chunks(server, path, data, complete):
+    """Append to an empty upload, without a length, when the server says 100."""
+    fields = (APPEND, complete, "Upload-Offset: 0", "Transfer-Encoding: chunked")
+    with Client(server) as client:
         client.send(waiting(f"PATCH {path}", *fields))
         assert client.receive_head() == CONTINUE
-        client.send(b"3e9\r\n", DATA[:1001], b"\r\n0\r\n\r\n")
-        assert receive_answer(client).status == 400
+        client.send(b"%x\r\n" % len(data), data, b"\r\n0\r\n\r\n")
+        return receive_answer(client)
+
+
+def test_an_upload_that_is_longer_than_it_was_announced_is_gone(served, site):
+    path = create(served, PART, "Upload-Length: 1000")
+    assert append_in_chunks(served, path, DATA[:1001], WHOLE).status == 400
     assert state(served, path).status == 404
     assert site.unfinished() == []
 
@@ -293,12 +298,7 @@ def test_a_chunked_body_has_the_limit_of_one_request(tmp_path):
     site = Site(tmp_path, processes=1, UPLOAD_APPEND_LIMIT="1000")
     with site.serve() as server:
         path = create(server, PART)
-        fields = (APPEND, PART, "Upload-Offset: 0", "Transfer-Encoding: chunked")
-        with Client(server) as client:
-            client.send(waiting(f"PATCH {path}", *fields))
-            assert client.receive_head() == CONTINUE
-            client.send(b"3e9\r\n", DATA[:1001], b"\r\n0\r\n\r\n")
-            assert receive_answer(client).status == 413
+        assert append_in_chunks(server, path, DATA[:1001], PART).status == 413
         assert append(server, path, 0, DATA[:1000]).status == 200
 
 
