@@ -63,7 +63,6 @@ PARTIAL, TUS_PARTIAL = "application/partial-upload", "application/offset+octet-s
 #: Algorithms of RFC 9530, and their names in hashlib.
 ALGORITHMS = {"sha-256": "sha256", "sha-512": "sha512"}
 
-
 #: After a 5xx a client of the draft asks for the offset and goes on.
 SUPERSEDED = "A newer request uses this upload."
 GONE = "There is no such upload, or it has expired."
@@ -122,8 +121,8 @@ class Upload:
     def create(cls, name: str, length: int | None, digests: dict[str, str]) -> Upload:
         """Create an upload."""
         STATES.mkdir(parents=True, exist_ok=True)
-        upload = cls(uuid.uuid4().hex, name, length, digests=digests)
-        upload.name = name or upload.id
+        upload_id = uuid.uuid4().hex
+        upload = cls(upload_id, name or upload_id, length, digests=digests)
         upload.path("lock").write_bytes(GENERATION % 0)
         upload.path("part").touch()
         upload.save()
