@@ -8,7 +8,7 @@
 # make check         lint, types, and the links of the pages
 # make release-check build dist/, and test what is in it on each Python
 # make docs          build the pages as a site, in docs/_build
-# make bench         measure beside stock gunicorn and other servers: 20 minutes, Linux only
+# make bench         measure beside stock gunicorn and other servers: half an hour, Linux only
 
 PYTHON ?= python3
 VENV := .venv

@@ -220,7 +220,7 @@ class Upload:
         self.publish()
 
     def publish(self) -> None:
-        """Give the file its name, if it does not have it."""
+        """Move the file to its final name, unless it is there already."""
         with contextlib.suppress(FileNotFoundError):
             try:
                 self.path("part").replace(FOLDER / self.name)
@@ -359,7 +359,7 @@ def revision() -> dict[str, str]:
 
 
 def answer(upload: Upload, status: int, text: str = "") -> Response:
-    """Tell the client what is stored; the caller has called sync()."""
+    """Return a response that says what is stored. Call sync() first."""
     response = Response(text, status, mimetype="text/plain")
     response.headers.update(limits(upload.age()) | revision())
     response.headers["Upload-Offset"] = str(upload.offset())

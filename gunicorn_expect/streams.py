@@ -275,11 +275,11 @@ class Frames:
         return self._allowance.used_up()
 
     def _feed(self, data: bytes) -> None:
-        """Give gunicorn what came, b"" at the end (with the lock)."""
+        """Pass what was received on to gunicorn; ``b""`` at the end. Call it with the lock."""
         self._connection.pending_requests.extend(self._connection.receive_data(data))
 
     def end(self) -> None:
-        """Leave the connection to the next stream, when this one was answered (with the lock)."""
+        """Leave the connection to the next stream. Call it with the lock."""
         self._polled.ended = True
 
     @contextlib.contextmanager

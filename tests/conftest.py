@@ -100,13 +100,13 @@ def theirs(pair):
 
 @pytest.fixture(scope="module", params=WORKERS)
 def worker(request):
-    """Give each kind of worker; modules that try fewer have a fixture of their own."""
+    """Each kind of worker. A module that tests fewer has a fixture of its own."""
     return request.param
 
 
 @pytest.fixture(scope="module", params=["tcp", "tls"])
 def transport(request):
-    """Give each transport that closes in its own way; modules that try more have their own."""
+    """Both ways a connection is closed. A module that tests more has a fixture of its own."""
     return request.param
 
 

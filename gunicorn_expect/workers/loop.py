@@ -137,7 +137,7 @@ class Deadlines(OrderedDict["Connection", float]):
     """
 
     def __init__(self, seconds: float) -> None:
-        """Let each wait for so many seconds; 0: for ever."""
+        """Let each connection wait for ``seconds``; 0 is for ever."""
         super().__init__()
         self.seconds = seconds or math.inf
 

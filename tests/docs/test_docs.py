@@ -255,7 +255,7 @@ def test_gunicorns_settings_have_the_defaults_that_are_shown():
 
 
 def rows_of(page):
-    """Give the names in the first cells of the tables of a page; `a.b`, `.c` is a.b and a.c."""
+    """Yield the names in the first column of a page's tables. `a.b`, `.c` means a.b and a.c."""
     for row in re.findall(r"^\| (`.*?) \|", PAGES[page], re.MULTILINE):
         names = re.findall(r"`([\w.]+)`", row)
         for name in names:

@@ -81,7 +81,7 @@ def test_the_django_project_refuses_and_accepts_as_the_page_shows(tmp_path):
 
 @pytest.fixture(scope="module")
 def extras():
-    """Give the extras of the package that are for its users."""
+    """The extras of the package that are for its users."""
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg")
     return set(setup["options.extras_require"]) - {"examples", "dev", "bench"}

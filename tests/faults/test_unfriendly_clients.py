@@ -18,7 +18,7 @@ LARGE = 1_500_000
 
 
 def attempts(number, act):
-    """Let four clients do this so often; return what each call returned, or what failed it."""
+    """Call ``act`` ``number`` times from four clients; return the results and the exceptions."""
 
     def tried():
         try:

@@ -294,7 +294,7 @@ def counted(server):
 
 def test_a_client_that_sends_nothing_is_closed_after_the_idle_time(start):
     with start(GUNICORN_EXPECT_LINGER_IDLE="0.2") as server, contextlib.ExitStack() as stack:
-        # Who sends sooner is not idle.
+        # Each 0.5 s: a client that sends within the idle time starts it again.
         refused(server, stack).check_closed(every=0.5)
 
 

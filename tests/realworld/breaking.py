@@ -12,8 +12,8 @@ from support.server import Server
 
 RESET = struct.pack("ii", 1, 0)
 
-#: Bytes that may lie before a server that does not read. What its own system takes comes to that,
-#: which begins with 128 KiB and grows as the server reads.
+#: Bytes on their way to a server that does not read yet. Its kernel stores some as well: 128 KiB at
+#: first, and more as the server reads.
 BETWEEN = 256 * 1024
 
 
