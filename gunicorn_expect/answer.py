@@ -138,9 +138,7 @@ class Service:
 class Way(Sender, Protocol):
     """Where a request came from: a connection, or a stream of HTTP/2."""
 
-    def create(
-        self, request: Any, exchange: Exchange | None, on_start: Callable[[], object], /
-    ) -> tuple[Any, dict[str, Any]]:
+    def create(self, request: Any, responses: Responses, /) -> tuple[Any, dict[str, Any]]:
         """Return the response of a request, and its environ."""
 
     def send_error(self, request: Any, error: BaseException, /) -> None:
@@ -165,8 +163,7 @@ class Answer:
 
     def _create(self) -> tuple[Any, WSGIEnvironment]:
         """Return the response of the request, and its environ with our keys."""
-        on_start = self._responses.respond if self._exchange is None else self._started
-        response, environ = self._way.create(self._request, self._exchange, on_start)
+        response, environ = self._way.create(self._request, self._responses)
         environ[TRUSTS_KEY] = self._service.trusts
         environ[KEY] = expectation = Expectation(
             self._responses, _RESUMES[0] in environ or _RESUMES[1] in environ
@@ -274,6 +271,8 @@ class Answer:
             self._send(items)
         finally:
             took = datetime.datetime.now() - begun  # noqa: DTZ005
+            if self._exchange is not None:
+                self._tell_of_upload(self._exchange)
             service.worker.log.access(response, self._request, self._environ, took)
             if hasattr(items, "close"):
                 items.close()
@@ -347,18 +346,16 @@ class Answer:
         self._service.worker.log.debug("The body of a request was not received: %s", error)
         self._response.replace(error.status)
 
-    def _started(self) -> None:
-        """Note what the access log may print, and warn of an upload for nothing (first byte)."""
-        service, exchange = self._service, self._exchange
-        if exchange is None:
-            return
-        self._environ[RECEIVED_KEY] = _Received(exchange)
+    def _tell_of_upload(self, exchange: Exchange) -> None:
+        """Note what the access log may print, and warn of an upload for nothing."""
+        self._environ[RECEIVED_KEY] = exchange.received
         if exchange.decided_after is not None:
             self._environ[DECIDED_KEY] = f"{exchange.decided_after:.6f}"
         status = str(self._response.status)
-        if status[:3] in LATE and self._request.body.first_reader is not None:
+        read_first = exchange.read_first and self._request.body.first_reader is not None
+        if read_first and status[:3] in LATE:
             length = self._environ.get("CONTENT_LENGTH") or None
-            service.advice.late_refusal(self._request, status, length)
+            self._service.advice.late_refusal(self._request, status, length)
 
     # How it ends.
 
@@ -436,18 +433,6 @@ class Answer:
             if isinstance(error, SystemExit) and self._ends_worker():
                 raise
             worker.log.exception("Exception in post_request hook")
-
-
-class _Received:
-    """The bytes of a body that were read, when it is printed."""
-
-    __slots__ = ("_exchange",)
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
-    def __str__(self) -> str:
-        return str(self._exchange.received)
 
 
 class _NoDecisionError(Exception):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from gunicorn_expect.answer import Service
+    from gunicorn_expect.exchange import Responses
     from gunicorn_expect.fields import Headers
     from gunicorn_expect.transport import Wait
 
@@ -374,13 +375,11 @@ class Connection:
 
     # Called by the answer and by the exchange.
 
-    def create(
-        self, request: Any, exchange: Exchange | None, on_start: Callable[[], object]
-    ) -> tuple[Response, dict[str, Any]]:
+    def create(self, request: Any, responses: Responses) -> tuple[Response, dict[str, Any]]:
         """Return the response of a request, and its environ."""
         sock = self.transport.sock
         if request.environ is not None:
-            response = Response(request, self.transport, self._cfg, exchange, on_start)
+            response = Response(request, self.transport, self._cfg, responses)
             environ, request.environ = request.environ, None
             environ["wsgi.input"] = request.body
         else:
@@ -391,11 +390,11 @@ class Connection:
                 self.server,
                 self._cfg,
                 Response,
-                (exchange, on_start),
+                (responses,),
             )
             environ["wsgi.multithread"] = self.service.multithread
         environ["gunicorn.socket"] = sock
-        if exchange is None and "HTTP_UPGRADE" in environ:
+        if not responses.has_body and "HTTP_UPGRADE" in environ:
             # An application of WebSockets reads and writes the socket, and expects it to wait.
             sock.settimeout(None)
             self._is_lent = True

@@ -17,7 +17,7 @@ import dataclasses
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from gunicorn_expect.errors import BodyError
 from gunicorn_expect.fields import checked
@@ -134,6 +134,9 @@ class Framing:
 class Responses:
     """The responses to one request: interim ones, until the final one starts (any thread)."""
 
+    has_body: ClassVar[bool] = False
+    """Whether the request has one."""
+
     _wire: Sender | None = None
     """Sends interim responses; without it, none is sent."""
     # Looked up when it is called: gevent patches threading after the import.
@@ -181,12 +184,18 @@ class Responses:
             self._started = True
         return True
 
+    def give_up_body(self) -> bool:
+        """Return whether the rest of the body may be thrown away: there is none."""
+        return False
+
     def _look(self) -> None:
         """Look whether body bytes are here (with the lock held)."""
 
 
 class Exchange(Responses):
     """The upload of one request. Its methods may be called from any thread."""
+
+    has_body = True
 
     __slots__ = (
         "_headers",
@@ -197,6 +206,7 @@ class Exchange(Responses):
         "_rest",
         "failure",
         "framing",
+        "read_first",
         "reading",
     )
 
@@ -235,6 +245,8 @@ class Exchange(Responses):
         self.reading = threading.Lock()
         #: What every further read raises.
         self.failure: OSError | None = None
+        #: Whether the application has wanted body bytes before the response started.
+        self.read_first = False
 
     @property
     def received(self) -> int:
@@ -304,6 +316,7 @@ class Exchange(Responses):
         """
         with self._lock:
             if not self._started:
+                self.read_first = self.framing is not None
                 try:
                     self._look()
                     self._happen(Event.RESPOND)

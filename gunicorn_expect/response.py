@@ -19,11 +19,10 @@ from gunicorn_expect.states import State
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
 
     from _typeshed import OptExcInfo
 
-    from gunicorn_expect.exchange import Exchange
+    from gunicorn_expect.exchange import Responses
 
 #: Reason phrases of interim responses: IANA's registry, and draft-ietf-httpbis-resumable-upload.
 #: boto3 fails on a response without one.
@@ -50,10 +49,8 @@ class _Settling:
     req: Any
     sock: Any
 
-    #: The upload of its request; None: the request has no body.
-    exchange: Exchange | None = None
-    #: Called when it starts.
-    on_start: Callable[[], object]
+    #: Those of its request, of which this is the final one. For an upload they are its exchange.
+    responses: Responses
     #: Whether all of it is known, so that the application will not read any more.
     complete = False
 
@@ -67,13 +64,14 @@ class _Settling:
         # A 101 does end the exchange, but "if a server receives both an Upgrade and an Expect
         # header field with the "100-continue" expectation, the server MUST send a 100 (Continue)
         # response before sending a 101 (Switching Protocols) response" (RFC 9110 section 7.8).
-        if str(status)[:1] == "1" and (status[:3] != "101" or self._is_awaited()):
+        awaited = self.responses.state is State.PENDING
+        if str(status)[:1] == "1" and (status[:3] != "101" or awaited):
             raise ValueError(
                 f"start_response({status!r}): a 1xx is not a final response. To let the client "
                 "send the body, read wsgi.input, or call proceed() of the environ's "
                 "'gunicorn_expect.expectation'; to send another 1xx, call its inform()"
             )
-        if exc_info is not None and self.exchange is not None and not self.headers_sent:
+        if exc_info is not None and self.responses.has_body and not self.headers_sent:
             self.headers = []  # of the response that this one replaces
             self.response_length = None
         return super().start_response(status, headers, exc_info)  # type: ignore[misc]
@@ -89,13 +87,11 @@ class _Settling:
         """Settle the exchange: from here on no 1xx is sent, and the connection's end is known."""
         if self.status is None:
             raise AssertionError("the application did not call start_response")
-        exchange = self.exchange
-        if exchange is not None and not exchange.respond():
+        if not self.responses.respond():
             self.must_close = True
             self.discard()
-            if exchange.state is State.DECLINED:
+            if self.responses.state is State.DECLINED:
                 self.upgrade = False  # "Connection: close" is what the client must see
-        self.on_start()
 
     def discard(self) -> None:
         """Allow the rest of the body to be discarded, if the response can't be sent otherwise."""
@@ -107,7 +103,7 @@ class _Settling:
         if not (
             self.headers_sent
             or self._omits_body
-            or self.exchange is None
+            or not self.responses.has_body
             or self.status is None
             or self.response_length is not None
         ):
@@ -115,25 +111,14 @@ class _Settling:
             self.response_length = 0
             self.chunked = False
 
-    def _is_awaited(self) -> bool:
-        return self.exchange is not None and self.exchange.state is State.PENDING
-
 
 class Response(_Settling, host.BaseResponse):
     """A response over HTTP/1. Its head and the first piece of its body are one send."""
 
-    def __init__(
-        self,
-        request: Any,
-        sock: Any,
-        cfg: Any,
-        exchange: Exchange | None,
-        on_start: Callable[[], object],
-    ) -> None:
+    def __init__(self, request: Any, sock: Any, cfg: Any, responses: Responses) -> None:
         """Begin without a status. What gunicorn calls ``sock`` is the transport."""
         super().__init__(request, sock, cfg)
-        self.exchange = exchange
-        self.on_start = on_start
+        self.responses = responses
         #: Whether the connection ends with it: known when its head is made.
         self.closes = True
         self._head = b""  # not sent yet
@@ -209,8 +194,7 @@ class Response(_Settling, host.BaseResponse):
 
     def discard(self) -> None:
         """Allow the rest of the body to be discarded, if the response can't be sent otherwise."""
-        if self.exchange is not None:
-            self.sock.discard_when_stuck(self.exchange.give_up_body, complete=self.complete)
+        self.sock.discard_when_stuck(self.responses.give_up_body, complete=self.complete)
 
     def _send(self, data: bytes) -> None:
         head, self._head = self._head, b""
@@ -227,15 +211,13 @@ class StreamResponse(_Settling, host.BaseStreamResponse):
         request: Any,
         sock: Any,
         cfg: Any,
-        exchange: Exchange | None,
-        on_start: Callable[[], object],
+        responses: Responses,
         http2: Any,
         lock: threading.Lock,
     ) -> None:
         """Begin without a status; the lock is held by who uses the HTTP/2 connection."""
         super().__init__(request, sock, cfg, http2, request.stream.stream_id)
-        self.exchange = exchange
-        self.on_start = on_start
+        self.responses = responses
         self._lock = lock
 
     def send_headers(self) -> None:

@@ -17,7 +17,13 @@ from gunicorn_expect import host
 from gunicorn_expect.answer import Answer
 from gunicorn_expect.body import Body
 from gunicorn_expect.errors import BodyTimeout, ClientDisconnected, ContentTooLarge
-from gunicorn_expect.exchange import Exchange, Framing, UnknownExpectationError, expects_continue
+from gunicorn_expect.exchange import (
+    Exchange,
+    Framing,
+    Responses,
+    UnknownExpectationError,
+    expects_continue,
+)
 from gunicorn_expect.receiver import FILL_SIZE, Allowance, Receiver
 from gunicorn_expect.response import StreamResponse
 from gunicorn_expect.states import Rest
@@ -123,9 +129,7 @@ class Stream:
 
     # What an answer and an exchange ask.
 
-    def create(
-        self, request: Any, exchange: Exchange | None, on_start: Callable[[], object]
-    ) -> tuple[StreamResponse, dict[str, Any]]:
+    def create(self, request: Any, responses: Responses) -> tuple[StreamResponse, dict[str, Any]]:
         """Return the response of a request, and its environ."""
         conn = self._conn
         response, environ = host.create(
@@ -135,7 +139,7 @@ class Stream:
             conn.server,
             conn.service.cfg,
             StreamResponse,
-            (exchange, on_start, self._http2, self._lock),
+            (responses, self._http2, self._lock),
         )
         environ["HTTP_VERSION"] = "2"
         environ["wsgi.multithread"] = conn.service.multithread
@@ -155,7 +159,7 @@ class Stream:
         log = self._conn.service.worker.log
         log.error("Error handling HTTP/2 request", exc_info=error)
         try:
-            response, environ = self.create(request, None, lambda: None)
+            response, environ = self.create(request, Responses())
             response.status = "500 Internal Server Error"
             log.access(response, request, environ, datetime.timedelta())
             with self._lock:

@@ -31,12 +31,12 @@ from gunicorn_expect.testing.interim import INTERIM, Interim
 from gunicorn_expect.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from gunicorn_expect.decision import Policy
-    from gunicorn_expect.exchange import Exchange
+    from gunicorn_expect.exchange import Exchange, Responses
     from gunicorn_expect.response import Response
 
 #: Where the environ of a request has its `Manners`, and gets its `Upload`.
@@ -244,14 +244,12 @@ class _Connection(Connection):
         _Answer(self.service, self.request, self.exchange, self).run()
         return False
 
-    def create(
-        self, request: Any, exchange: Exchange | None, on_start: Callable[[], object]
-    ) -> tuple[Response, dict[str, Any]]:
+    def create(self, request: Any, responses: Responses) -> tuple[Response, dict[str, Any]]:
         """Return the response of a request, and its environ: what a test has put there wins."""
-        if exchange is not None:
-            request.body = self._upload.body = CountedBody(exchange)
-            self._upload.exchange = exchange
-        response, made = super().create(request, exchange, on_start)
+        if self.exchange is not None:
+            request.body = self._upload.body = CountedBody(self.exchange)
+            self._upload.exchange = self.exchange
+        response, made = super().create(request, responses)
         environ = {
             name: value
             for name, value in self._environ.items()
