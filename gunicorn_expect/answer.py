@@ -11,10 +11,10 @@ import dataclasses
 import datetime
 import enum
 import errno
+import functools
 import ssl
 import sys
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gunicorn_expect import host
@@ -99,7 +99,8 @@ class Service:
     advice: Advice = dataclasses.field(init=False)
     scrap: bytearray = dataclasses.field(default_factory=lambda: bytearray(DISCARD_SIZE))
     """Takes what is discarded, of any connection: nobody reads it."""
-    _plain: dict[Any, PlainHeads | None] = dataclasses.field(default_factory=dict)
+    plain_heads: Callable[[Any], PlainHeads | None] = dataclasses.field(init=False)
+    """What parses the plain heads of a listener, by its address; None: no head there is plain."""
 
     def __post_init__(self) -> None:
         """Begin with no advice given."""
@@ -107,16 +108,12 @@ class Service:
         application = self.cfg.default_proc_name.partition(":")[0]
         log, wanted = self.worker.log, self.settings.expect_warn
         self.advice = Advice(log, application, wanted=wanted)
+        self.plain_heads = functools.cache(self._plain_heads)
 
-    def plain_heads(self, listener: Any) -> PlainHeads | None:
-        """Return what parses the plain heads of this listener; None: no head there is plain."""
-        if listener not in self._plain:
-            self._plain[listener] = (
-                PlainHeads(self.cfg, self.head_limits, listener, multithread=self.multithread)
-                if host.may_be_plain(self.cfg, listener)
-                else None
-            )
-        return self._plain[listener]
+    def _plain_heads(self, listener: Any) -> PlainHeads | None:
+        if not host.may_be_plain(self.cfg, listener):
+            return None
+        return PlainHeads(self.cfg, self.head_limits, listener, multithread=self.multithread)
 
     def trusts(self, sock: Any) -> bool:
         """Return whether the peer of a socket is a proxy that ``forwarded_allow_ips`` names."""
@@ -169,7 +166,7 @@ class Answer:
             self._responses, _RESUMES[0] in environ or _RESUMES[1] in environ
         )
         # gunicorn's own would send them to a client that waits for a 100, too.
-        environ["wsgi.early_hints"] = partial(_send_early_hints, expectation)
+        environ["wsgi.early_hints"] = functools.partial(_send_early_hints, expectation)
         return response, environ
 
     # By the loop.

@@ -88,8 +88,11 @@ class Connection:
         self._cfg = service.cfg
         # Functions, not methods of this connection: those would make a cycle of references.
         self._step = Connection._begin_tls if self._cfg.is_ssl else Connection._receive
-        self._head: Head[Any] = Head(service.head_limits)
-        self._parser = host.Parser(self._cfg, peer)
+        self._heads = 0  # that were whole
+        #: What has come of the next one, if that was looked at and is not all of it.
+        self._head: Head[Any] | None = None
+        #: What has come behind the last one: the body, or the next head.
+        self._behind = b""
         self._preface = b""
         self._speaks_uwsgi = self._cfg.protocol == "uwsgi"
         h2c = self._cfg.http2_cleartext != "off"
@@ -111,7 +114,7 @@ class Connection:
     @property
     def has_begun(self) -> bool:
         """Whether a part of a head has come."""
-        return self._head.has_begun or bool(self._preface)
+        return bool(self._preface) or (self._head is not None and self._head.has_begun)
 
     def advance(self) -> Wants:
         """Take what is here, and return what the connection waits for."""
@@ -163,7 +166,8 @@ class Connection:
     def _end_head(self) -> Wants:
         """Close if the client sends no more, or answer that its head is malformed."""
         try:
-            self._head.end(self._parser)
+            if self._head is not None:
+                self._head.end()
         except Exception as error:  # noqa: BLE001  it is for the client
             self.error = error
             return Wants.ANSWER
@@ -173,9 +177,12 @@ class Connection:
         try:
             if self._may_be_http2:
                 return self._look_for_preface(piece)
-            request = self._parse(piece)
-            if request is None:
+            found = self._parse(piece)
+            if found is None:
                 return Wants.READ
+            self._heads += 1
+            self._head = None
+            request, self._behind = found
             self._open(request)
         except TooLargeError:
             self.error = host.too_large()
@@ -183,23 +190,22 @@ class Connection:
             self.error = error
         return Wants.ANSWER
 
-    def _parse(self, piece: bytes) -> Any:
-        """Return the request whose head ends with this piece; None: more has to come."""
+    def _parse(self, piece: bytes) -> tuple[Any, bytes] | None:
+        """Return the request whose head ends here, and what follows; None: more has to come."""
+        number = self._heads + 1
         if self._speaks_uwsgi:
             # A packet of the uwsgi protocol has 64 KiB at most.
             self._preface += piece
-            parsed = self._parser.parse(self._preface)
-            if parsed is None:
-                return None
-            self._preface = b""
-            return parsed[0]
-        if self._plain is not None and not self._head.received:
-            plain = self._plain.parse(piece, self.peer, self._parser.number + 1)
+            found = host.Parser(self._cfg, self.peer, number).parse(self._preface)
+            self._preface = self._preface if found is None else b""
+            return found
+        if self._head is None:
+            plain = self._plain.parse(piece, self.peer, number) if self._plain else None
             if plain is not None:
-                self._parser.number += 1
-                request, self._parser.behind = plain
-                return request
-        return self._head.feed(piece, self._parser)
+                return plain
+            parser = host.Parser(self._cfg, self.peer, number)
+            self._head = Head(self.service.head_limits, parser, is_first=number == 1)
+        return self._head.feed(piece)
 
     def _look_for_preface(self, piece: bytes) -> Wants:
         self._preface += piece
@@ -226,7 +232,11 @@ class Connection:
             # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore
             # that expectation" (RFC 9110 section 10.1.1).
             expected = [value for name, value in request.headers if name == "EXPECT"]
-            waits = bool(expected) and expects_continue(expected) and request.version >= (1, 1)
+            waits = bool(expected) and (
+                expected == ["100-continue"]  # as nearly all send it
+                or expects_continue(expected)
+            )
+            waits = waits and request.version >= (1, 1)
             waits = waits and self._cfg.protocol == "http"  # the uwsgi protocol has no 100
         except UnknownExpectationError as error:
             raise host.expectation_failed(str(error)) from None
@@ -240,7 +250,7 @@ class Connection:
         told = counters.of(request) if counters.heard else {}
         self.exchange = Exchange(self, waits=waits, **told)
         request.body = Body(self.exchange, self.service.settings.expect_warn)
-        if waits and self._parser.behind:
+        if waits and self._behind:
             self.exchange.look()  # body bytes came with the head: it has not waited
 
     # Waiting in place: by a worker that has no loop.
@@ -278,7 +288,8 @@ class Connection:
             outcome = "closed"
         finally:
             self.transport.close()
-            self.service.counters.lingered(outcome)
+            if self.service.counters.heard:
+                self.service.counters.lingered(outcome)
 
     def _wait_for_close(self, ends: float) -> str:
         """Half-close, and discard what still arrives; return how that ended."""
@@ -320,7 +331,7 @@ class Connection:
         It raises only what ends a worker.
         """
         may_follow = self.answer_once()
-        behind = self._parser.behind
+        behind = self._behind
         if self._receiver is not None:
             behind = self._receiver.close() + behind  # these bytes are of the next request
         self._forget_exchange()
@@ -334,7 +345,7 @@ class Connection:
     def _forget_exchange(self) -> None:
         # They refer to this connection: kept, they would be a cycle of references.
         self.request = self.exchange = self._receiver = self.transport.give_up_body = None
-        self._parser.behind = b""
+        self._behind = b""
 
     def answer_once(self) -> bool:
         """Answer what is here; return whether another request may follow."""
@@ -365,7 +376,7 @@ class Connection:
         settings = host.upgrade_settings(self.request)
         if settings is None or self.exchange is not None:
             return False
-        behind, self._parser.behind = self._parser.behind, b""
+        behind, self._behind = self._behind, b""
         try:
             self.transport.sendall(host.upgrade_response())
         except OSError:
@@ -407,13 +418,13 @@ class Connection:
             ClientDisconnected: the connection broke.
 
         """
-        if not self._parser.behind:
+        if not self._behind:
             # Not MSG_PEEK: a TLS socket has none.
             try:
-                self._parser.behind = self.transport.receive(FILL_SIZE) or b""
+                self._behind = self.transport.receive(FILL_SIZE) or b""
             except OSError as error:
                 raise ClientDisconnected(f"the client is gone: {error}") from error
-        return bool(self._parser.behind)
+        return bool(self._behind)
 
     def open_body(self) -> Sized | Chunked:
         """Return where the body comes from: what came behind the head, then the transport.
@@ -426,9 +437,9 @@ class Connection:
         if request is None:
             raise ClientDisconnected("the request has ended, and its body with it")
         length = request.content_length
-        behind, self._parser.behind = self._parser.behind, b""
+        behind, self._behind = self._behind, b""
         if length is not None:
-            behind, self._parser.behind = behind[:length], behind[length:]
+            behind, self._behind = behind[:length], behind[length:]
         self._receiver = Receiver(
             self.transport,
             behind,

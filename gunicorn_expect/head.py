@@ -62,8 +62,8 @@ class Limits:
 class Parser(Protocol[R_co]):
     """Knows what a request is. What it raises is the error that the client is to be told."""
 
-    def parse(self, data: bytes) -> tuple[R_co, int] | None:
-        """Return the request at the beginning, and how many bytes follow its head.
+    def parse(self, data: bytes) -> tuple[R_co, bytes] | None:
+        """Return the request at the beginning, and what follows its head.
 
         None: the head isn't whole.
         """
@@ -73,7 +73,7 @@ class Parser(Protocol[R_co]):
 
 
 class Head(Generic[R]):
-    """What has come of the next head of a connection.
+    """What has come of one head.
 
     Each byte is looked at a fixed number of times, in however many pieces the head comes.
     """
@@ -81,30 +81,23 @@ class Head(Generic[R]):
     __slots__ = (
         "_doubts",
         "_fields",
-        "_is_first",
         "_limits",
         "_line",
         "_lines",
         "_may_be_proxied",
+        "_parser",
+        "_received",
         "_skipped",
         "_start",
-        "behind",
-        "received",
     )
 
-    def __init__(self, limits: Limits) -> None:
-        """Begin a connection."""
+    def __init__(self, limits: Limits, parser: Parser[R], *, is_first: bool) -> None:
+        """Begin a head, which is the first one of its connection or not."""
         self._limits = limits
-        self._is_first = True
-        #: Bytes that came behind the last whole head.
-        self.behind = 0
-        self._reset()
-
-    def _reset(self) -> None:
-        #: What came of the next head.
-        self.received = bytearray()
+        self._parser = parser
+        self._received = bytearray()
         self._doubts = 0
-        self._may_be_proxied = self._is_first and self._limits.proxy != "off"
+        self._may_be_proxied = is_first and limits.proxy != "off"
         # Where the request line begins, the line that has not ended, and the header fields.
         self._start = self._line = self._fields = 0
         self._lines = 0  # that have ended
@@ -113,61 +106,48 @@ class Head(Generic[R]):
     @property
     def has_begun(self) -> bool:
         """Whether a part of a head has come: a CRLF before the request line is none."""
-        size = len(self.received) - self._start
-        return size > 1 or (size == 1 and not self.received.endswith(b"\r"))
+        size = len(self._received) - self._start
+        return size > 1 or (size == 1 and not self._received.endswith(b"\r"))
 
-    def take(self) -> bytes:
-        """Return all that came of an unfinished head, and forget it."""
-        data = bytes(self.received)
-        self._reset()
-        return data
-
-    def feed(self, piece: bytes, parser: Parser[R]) -> R | None:
-        """Take what has come; return the request when its head is whole, None before that.
+    def feed(self, piece: bytes) -> tuple[R, bytes] | None:
+        """Take what has come; return the request and what follows; None: the head isn't whole.
 
         Raises:
             TooLargeError: there are too many bytes.
             Exception: what the parser raises.
 
         """
-        if not self.received and piece.endswith(_END):
-            found = parser.parse(piece)  # all at once, as most come
+        if not self._received and piece.endswith(_END):
+            found = self._parser.parse(piece)  # all at once, as most come
             if found is not None:
-                return self._whole(found)
-        data = self.received
+                return found
+        data = self._received
         seen = len(data)
         data += piece
         if self._may_be_proxied:
-            if not self._pass_proxy_header(seen, parser):
+            if not self._pass_proxy_header(seen):
                 return None
             seen = self._start  # what follows was not looked at before
         self._pass_empty_line()
-        ended = data.find(_END, max(self._start, seen - 3)) >= 0 or self._look(seen, parser)
-        if ended:
-            found = parser.parse(bytes(data))
+        if data.find(_END, max(self._start, seen - 3)) >= 0 or self._look(seen):
+            found = self._parser.parse(bytes(data))
             if found is not None:
-                return self._whole(found)
+                return found
         if self._lines and len(data) - self._fields > self._limits.all_fields:
             raise TooLargeError
         return None
 
-    def end(self, parser: Parser[R]) -> None:
+    def end(self) -> None:
         """Take it that no more comes. Raise what the parser raises of an unfinished head."""
-        if self.received:
-            parser.judge(bytes(self.received))
+        if self._received:
+            self._parser.judge(bytes(self._received))
 
-    def _whole(self, found: tuple[R, int]) -> R:
-        self._is_first = False
-        self._reset()
-        request, self.behind = found
-        return request
-
-    def _look(self, seen: int, parser: Parser[R]) -> bool:
+    def _look(self, seen: int) -> bool:
         """Look at the lines that came, and have the parser judge what looks wrong.
 
         Return whether the head may have ended, for a parser that takes a bare LF for a CRLF.
         """
-        data = self.received
+        data = self._received
         while (end := data.find(b"\n", max(self._line, seen))) >= 0:
             line = bytes(data[self._line : end + 1])
             plain, longest = self._expected()
@@ -183,9 +163,9 @@ class Head(Generic[R]):
                 or len(line) - 2 > longest
                 or self._lines - 1 > self._limits.fields
             ):
-                self._judge(self._line, parser)
+                self._judge(self._line)
         if self._doubts_tail(seen):
-            self._judge(len(data), parser)
+            self._judge(len(data))
         return False
 
     def _expected(self) -> tuple[re.Pattern[bytes], int]:
@@ -196,7 +176,7 @@ class Head(Generic[R]):
 
     def _doubts_tail(self, seen: int) -> bool:
         """Return whether the line that has not ended looks wrong, and has not done so before."""
-        data, line = self.received, self._line
+        data, line = self._received, self._line
         if data.find(b"\r", max(line, seen - 1), len(data) - 1) >= 0:
             return True  # no LF follows it
         if seen <= line < len(data) and data[line] in b" \t":
@@ -204,46 +184,46 @@ class Head(Generic[R]):
         _, longest = self._expected()
         return seen - line <= longest + 2 < len(data) - line
 
-    def _judge(self, end: int, parser: Parser[R]) -> None:
+    def _judge(self, end: int) -> None:
         """Have what came up to here judged, as if the head ended there."""
         self._doubts += 1
         if self._doubts <= _MOST_DOUBTS:
             # A CR at the end is a part of the CRLF that comes.
-            parser.judge(bytes(self.received[:end].removesuffix(b"\r") + _CUT))
+            self._parser.judge(bytes(self._received[:end].removesuffix(b"\r") + _CUT))
 
     def _pass_empty_line(self) -> None:
         # "a server that is expecting to receive and parse a request-line SHOULD ignore at least one
         # empty line (CRLF) received prior to the request-line" (RFC 9112 section 2.2). gunicorn
         # ignores one.
-        if not (self._lines or self._skipped) and self.received.startswith(b"\r\n", self._start):
+        if not (self._lines or self._skipped) and self._received.startswith(b"\r\n", self._start):
             self._skipped = True
             self._start += 2
             self._line = self._start
 
-    def _pass_proxy_header(self, seen: int, parser: Parser[R]) -> bool:
+    def _pass_proxy_header(self, seen: int) -> bool:
         """Find the end of the header of the PROXY protocol; return whether what follows has come.
 
         The parser judges it, whether there is one or not: it is about who has sent it, too.
         """
-        data, mode = self.received, self._limits.proxy
+        data, mode = self._received, self._limits.proxy
         end = 0
         if mode in ("v2", "auto") and data[:12] == _PROXY_V2[: len(data)]:
             if len(data) < _PROXY_V2_SIZE:
                 return False
             end = _PROXY_V2_SIZE + int.from_bytes(data[14:16], "big")
             if seen < _PROXY_V2_SIZE:
-                parser.judge(bytes(data[:_PROXY_V2_SIZE]))
+                self._parser.judge(bytes(data[:_PROXY_V2_SIZE]))
         elif mode in ("v1", "auto") and data[:6] == _PROXY_V1[: len(data)]:
             found = data.find(b"\r\n", max(0, seen - 1))
             if found < 0 and len(data) > _PROXY_V1_SIZE:
-                self._judge(len(data), parser)
+                self._judge(len(data))
             end = found + 2 if found >= 0 else len(data) + 1
         if len(data) < end:
             if len(data) > self._limits.all_fields:
                 raise TooLargeError
             return False
         if end:
-            parser.judge(bytes(data[:end]))
+            self._parser.judge(bytes(data[:end]))
         self._may_be_proxied = False
         self._start = self._line = end
         return True

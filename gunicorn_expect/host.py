@@ -317,21 +317,18 @@ class _Bytes(unreader.Unreader):
 
 
 class Parser:
-    """gunicorn's parsers, for the heads of a connection: what `gunicorn_expect.head` asks."""
+    """gunicorn's parsers, for one head: what `gunicorn_expect.head` asks."""
 
-    __slots__ = ("_cfg", "_peer", "behind", "number")
+    __slots__ = ("_cfg", "_number", "_peer")
 
-    def __init__(self, cfg: Config, peer: Any) -> None:
-        """Parse what comes from this peer."""
+    def __init__(self, cfg: Config, peer: Any, number: int) -> None:
+        """Parse what this peer sends: the request of this number on its connection."""
         self._cfg = cfg
         self._peer = peer
-        #: How many requests were parsed.
-        self.number = 0
-        #: What came behind the last head.
-        self.behind = b""
+        self._number = number
 
-    def parse(self, data: bytes) -> tuple[Any, int] | None:
-        """Return the next request, and how many bytes follow its head; None: it isn't whole.
+    def parse(self, data: bytes) -> tuple[Any, bytes] | None:
+        """Return the request, and what follows its head; None: it isn't whole.
 
         Raises:
             ParseError: it breaks the rules of HTTP.
@@ -342,20 +339,18 @@ class Parser:
         if self._cfg.protocol == "uwsgi":
             from gunicorn.uwsgi.message import UWSGIRequest as kind  # noqa: N813
         try:
-            request = kind(self._cfg, source, self._peer, self.number + 1)
+            request = kind(self._cfg, source, self._peer, self._number)
         except _NotWholeError:
             return None
-        self.number += 1
-        self.behind = source.take_buffered()
         request.content_length = getattr(request.body.reader, "length", None)
         request.environ = None  # `create` makes it
         request.persists = False  # `should_close` tells
-        return request, len(self.behind)
+        return request, source.take_buffered()
 
     def judge(self, data: bytes) -> None:
         """Raise gunicorn's error if these lines can't begin a request."""
         with contextlib.suppress(_NotWholeError):
-            _Lines(self._cfg, _Bytes(data), self._peer, self.number + 1)
+            _Lines(self._cfg, _Bytes(data), self._peer, self._number)
 
 
 def head_limits(cfg: Config) -> Limits:

@@ -323,7 +323,7 @@ class Wire:
 
 def upload_of(receiver):
     """Return the exchange and the body of a chunked request, whose trailers gunicorn parses."""
-    parsed, _ = host.Parser(Config(), ("127.0.0.1", 1)).parse(HEAD)
+    parsed, _ = host.Parser(Config(), ("127.0.0.1", 1), 1).parse(HEAD)
 
     def on_trailers(lines):
         try:

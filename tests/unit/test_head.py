@@ -32,7 +32,7 @@ class Parser:
         if not self.prefix.startswith(data[: len(self.prefix)]):
             self.prefix = b""  # of the first head alone
         end = data.find(b"\r\n\r\n", len(self.prefix) + (data[:2] == b"\r\n") * 2) + 4
-        return None if end < 4 else (data[:end], len(data) - end)
+        return None if end < 4 else (data[:end], data[end:])
 
     def judge(self, data):
         self.judged.append(data)
@@ -40,9 +40,14 @@ class Parser:
             raise self.verdict
 
 
-def fed(head, data, parser):
+def begun(limits, parser):
+    """Begin the first head of a connection; return it and its parser."""
+    return Head(limits, parser, is_first=True), parser
+
+
+def fed(head, data):
     """Feed byte by byte; return what each byte gave."""
-    return [head.feed(data[i : i + 1], parser) for i in range(len(data))]
+    return [head.feed(data[i : i + 1]) for i in range(len(data))]
 
 
 @given(
@@ -55,21 +60,18 @@ def test_a_head_is_whole_with_its_last_byte_however_it_comes(cuts, prefix, befor
     data = prefix + before + HEAD
     end = len(data)
     parser = Parser(prefix + before)
-    head = Head(Limits(proxy="auto" if prefix else "off"))
+    head = Head(Limits(proxy="auto" if prefix else "off"), parser, is_first=True)
     cuts = sorted({0, *(cut for cut in cuts if cut < end), end - 1})
     for begin, after in itertools.pairwise(cuts):
-        assert head.feed(data[begin:after], parser) is None
-    assert head.feed(data[-1:] + behind, parser) == data
-    assert head.behind == len(behind)
-    assert not head.has_begun
+        assert head.feed(data[begin:after]) is None
+    assert head.feed(data[-1:] + behind) == (data, behind)
     assert not [judged for judged in parser.judged if not prefix.startswith(judged)]
 
 
-def test_the_next_head_begins_with_the_next_byte():
-    head, parser = Head(LIMITS), Parser()
-    for _ in range(3):
-        assert fed(head, HEAD, parser) == [None] * (len(HEAD) - 1) + [HEAD]
-        assert head.feed(HEAD, parser) == HEAD
+def test_a_head_that_comes_byte_by_byte_or_at_once_is_not_judged():
+    head, parser = begun(LIMITS, Parser())
+    assert fed(head, HEAD) == [None] * (len(HEAD) - 1) + [(HEAD, b"")]
+    assert begun(LIMITS, parser)[0].feed(HEAD) == (HEAD, b"")
     assert parser.judged == []
 
 
@@ -111,51 +113,51 @@ DOUBTFUL = [
 @pytest.mark.parametrize("data", DOUBTFUL)
 def test_what_looks_wrong_is_judged_as_soon_as_it_does(data):
     for refused in (None, WrongError):
-        head, parser = Head(LIMITS), Parser(verdict=refused)
-        assert fed(head, data[:-1], parser) == [None] * (len(data) - 1)
+        head, parser = begun(LIMITS, Parser(verdict=refused))
+        assert fed(head, data[:-1]) == [None] * (len(data) - 1)
         assert parser.judged == []
         if refused:
             with pytest.raises(WrongError):
-                head.feed(data[-1:], parser)
+                head.feed(data[-1:])
         else:
-            assert head.feed(data[-1:], parser) is None
+            assert head.feed(data[-1:]) is None
         assert parser.judged == [data.removesuffix(b"\r") + b"\r\n" * 6]
 
 
 @pytest.mark.parametrize("data", DOUBTFUL)
 def test_what_looks_wrong_is_judged_when_it_comes_at_once(data):
-    head, parser = Head(LIMITS), Parser(verdict=WrongError)
+    head, _ = begun(LIMITS, Parser(verdict=WrongError))
     with pytest.raises(WrongError):
-        head.feed(data, parser)
+        head.feed(data)
 
 
 def test_the_line_that_has_not_ended_is_not_judged_for_another_one():
-    head, parser = Head(LIMITS), Parser()
-    head.feed(b"GET / HTTP/1.1\r\nBad Name: a\r\nHo", parser)
+    head, parser = begun(LIMITS, Parser())
+    head.feed(b"GET / HTTP/1.1\r\nBad Name: a\r\nHo")
     assert parser.judged == [b"GET / HTTP/1.1\r\nBad Name: a\r\n" + b"\r\n" * 6]
 
 
 def test_a_line_is_judged_without_the_first_half_of_its_end():
-    head, parser = Head(LIMITS), Parser()
-    head.feed(b"GET / HTTP/1.1\r\nHost: a\r\n b\r", parser)
+    head, parser = begun(LIMITS, Parser())
+    head.feed(b"GET / HTTP/1.1\r\nHost: a\r\n b\r")
     assert parser.judged == [b"GET / HTTP/1.1\r\nHost: a\r\n b" + b"\r\n" * 6]
 
 
 def test_what_came_is_judged_as_it_is_when_no_more_comes():
-    head, parser = Head(LIMITS), Parser()
-    head.end(parser)
+    head, parser = begun(LIMITS, Parser())
+    head.end()
     assert parser.judged == []
-    head.feed(b"GET / HT", parser)
-    head.end(parser)
+    head.feed(b"GET / HT")
+    head.end()
     assert parser.judged == [b"GET / HT"]
 
 
 def test_a_parser_that_allows_what_looks_wrong_is_not_asked_for_ever():
-    head, parser = Head(Limits(fields=1000, all_fields=10**6)), Parser()
+    head, parser = begun(Limits(fields=1000, all_fields=10**6), Parser())
     data = b"GET / HTTP/1.1\r\na: b\r\n" + b" c\r\n" * 1000
-    fed(head, data, parser)
+    fed(head, data)
     assert sum(map(len, parser.judged)) < 10 * len(data)
-    assert head.feed(b"\r\n", parser) == data + b"\r\n"
+    assert head.feed(b"\r\n") == (data + b"\r\n", b"")
 
 
 class Lenient(Parser):
@@ -163,46 +165,45 @@ class Lenient(Parser):
 
     def parse(self, data):
         head, end, rest = data.replace(b"\r\n", b"\n").partition(b"\n\n")
-        return (head, len(rest)) if end else None
+        return (head, rest) if end else None
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\n", b"\n\r\n"])
 def test_a_parser_that_takes_a_bare_lf_gets_such_a_head_when_it_is_whole(end):
-    head, parser = Head(LIMITS), Lenient()
-    results = fed(head, b"GET / HTTP/1.1\nHost: a" + end, parser)
-    assert results[-1] == b"GET / HTTP/1.1\nHost: a"
+    head, _ = begun(LIMITS, Lenient())
+    results = fed(head, b"GET / HTTP/1.1\nHost: a" + end)
+    assert results[-1] == (b"GET / HTTP/1.1\nHost: a", b"")
     assert not any(results[:-1])
 
 
 def test_a_line_is_waited_for_as_long_as_the_parser_does_not_refuse_it():
-    head, parser = Head(LIMITS), Parser()
+    head, parser = begun(LIMITS, Parser())
     line = b"GET /" + b"a" * 10**5
-    assert head.feed(line, parser) is None
-    fed(head, b"a" * 100, parser)
+    assert head.feed(line) is None
+    fed(head, b"a" * 100)
     assert len(parser.judged) == 1
-    assert head.feed(b" HTTP/1.1\r\nHost: b\r\n", parser) is None
-    assert head.feed(b"\r\n", parser).startswith(line)
+    assert head.feed(b" HTTP/1.1\r\nHost: b\r\n") is None
+    request, _ = head.feed(b"\r\n")
+    assert request.startswith(line)
 
 
 def test_header_fields_have_a_limit_in_all():
-    head, parser = Head(LIMITS), Parser()
-    head.feed(b"GET /" + b"a" * 2000 + b" HTTP/1.1\r\nHost: " + b"a" * 1000, parser)
+    head, _ = begun(LIMITS, Parser())
+    head.feed(b"GET /" + b"a" * 2000 + b" HTTP/1.1\r\nHost: " + b"a" * 1000)
     with pytest.raises(TooLargeError):
-        head.feed(b"a" * 20, parser)
+        head.feed(b"a" * 20)
 
 
 @pytest.mark.parametrize("empty", [b"", b"\r", b"\r\n"])
 @pytest.mark.parametrize("mode", ["off", "v1"])
 def test_an_empty_line_is_not_the_beginning_of_a_head(mode, empty):
-    head, parser = Head(Limits(proxy=mode)), Parser(V1 if mode == "v1" else b"")
+    head, _ = begun(Limits(proxy=mode), Parser(V1 if mode == "v1" else b""))
     if mode == "v1":
-        fed(head, V1, parser)
-    fed(head, empty, parser)
+        fed(head, V1)
+    fed(head, empty)
     assert not head.has_begun
-    head.feed(b"\r\nGET"[len(empty) :], parser)
+    head.feed(b"\r\nGET"[len(empty) :])
     assert head.has_begun
-    assert head.take() == parser.prefix + b"\r\nGET"
-    assert not head.has_begun
 
 
 @pytest.mark.parametrize(
@@ -220,28 +221,27 @@ def test_an_empty_line_is_not_the_beginning_of_a_head(mode, empty):
     ],
 )
 def test_the_header_of_the_proxy_protocol_is_judged_when_it_is_whole(mode, data, judged):
-    head, parser = Head(Limits(proxy=mode)), Parser()
-    fed(head, data, parser)
+    head, parser = begun(Limits(proxy=mode), Parser())
+    fed(head, data)
     assert parser.judged[-1] == judged
 
 
 def test_only_the_first_head_may_have_a_header_of_the_proxy_protocol():
-    head, parser = Head(Limits(proxy="v1")), Parser(V1)
-    assert fed(head, V1 + HEAD, parser)[-1] == V1 + HEAD
-    parser.verdict = WrongError
+    head, _ = begun(Limits(proxy="v1"), Parser(V1))
+    assert fed(head, V1 + HEAD)[-1] == (V1 + HEAD, b"")
     with pytest.raises(WrongError):
-        fed(head, V1, parser)
+        fed(Head(Limits(proxy="v1"), Parser(verdict=WrongError), is_first=False), V1)
 
 
 def test_only_an_unfinished_header_of_the_proxy_protocol_can_be_too_large():
-    head, parser = Head(Limits(proxy="auto", fields=2, field=20, all_fields=2 * 22 + 4)), Parser()
+    head, _ = begun(Limits(proxy="auto", fields=2, field=20, all_fields=2 * 22 + 4), Parser())
     data = b"GET /" + b"a" * 50 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
-    assert head.feed(data[:60], parser) is None
-    assert head.feed(data[60:], parser) == data
+    assert head.feed(data[:60]) is None
+    assert head.feed(data[60:]) == (data, b"")
 
 
 @pytest.mark.parametrize("data", [b"PROXY ", V2[:14] + b"\xff\xff"])
 def test_an_endless_header_of_the_proxy_protocol_is_not_collected_for_ever(data):
-    head, parser = Head(Limits(proxy="auto", all_fields=1000)), Parser()
+    head, _ = begun(Limits(proxy="auto", all_fields=1000), Parser())
     with pytest.raises(TooLargeError):
-        head.feed(data + bytes(1000), parser)
+        head.feed(data + bytes(1000))

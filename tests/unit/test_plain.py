@@ -40,7 +40,7 @@ def environ_of(environ):
 
 
 #: The attributes of a request of gunicorn's.
-GUNICORNS = frozenset(vars(host.Parser(Config(), CLIENT).parse(b"GET / HTTP/1.1\r\n\r\n")[0]))
+GUNICORNS = frozenset(vars(host.Parser(Config(), CLIENT, 1).parse(b"GET / HTTP/1.1\r\n\r\n")[0]))
 
 
 def attributes_of(request):
@@ -58,10 +58,9 @@ class NoSocket:
 def by_gunicorn(data, cfg=None, peer=CLIENT, listener=LISTENER):
     """Return the request that gunicorn makes of a head, with its environ, and what follows it."""
     cfg = cfg or configured()
-    parser = host.Parser(cfg, peer)
-    request, _ = parser.parse(data)
+    request, behind = host.Parser(cfg, peer, 1).parse(data)
     _, environ = host.create(request, NoSocket(), peer, listener, cfg, host.BaseResponse)
-    return request, environ, parser.behind
+    return request, environ, behind
 
 
 def assert_same(data, cfg=None, **where):
