@@ -206,13 +206,10 @@ class Body:
         except OSError as error:
             with self._exchange.reading:
                 self._exchange.fail(error)
-            self._note_reader()
             raise
-        # Set last: other threads read as soon as they see it, so the 100 must be out.
-        self._note_reader()
-
-    def _note_reader(self) -> None:
-        self.first_reader = _calls() if self._notes_reader else ()
+        finally:
+            # Last: other threads read as soon as they see it, so the 100 must be out.
+            self.first_reader = _calls() if self._notes_reader else ()
 
     def _next(self, size: int) -> bytes:
         """Read up to ``size`` bytes when nothing is ahead; ``b""`` at the end of the body."""

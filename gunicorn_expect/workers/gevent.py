@@ -99,10 +99,7 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
     on_exit = OnExit.CLOSE
     catches = (BaseException,)  # gevent.Timeout is one
     passes = (KeyboardInterrupt, gevent.GreenletExit)
-
-    def is_handled(self, items: Any) -> bool:
-        """Return whether the application has answered on the socket by itself."""
-        return bool(self.is_already_handled(items))
+    is_handled = ggevent.GeventWorker.is_already_handled
 
     def connections(self) -> dict[str, int]:
         """Return how many there are."""
@@ -208,4 +205,3 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
             conn.linger_here(self._settings.expect_linger)
         finally:
             self._lingering.pop(conn, None)
-            conn.transport.close()

@@ -219,11 +219,13 @@ class Loop:
 
     # A turn (loop).
 
-    def run(self, seconds: float) -> None:
-        """Turn for so many seconds, or until the worker ends. Raises as `turn`."""
-        ends = time.monotonic() + seconds
-        while self._service.worker.alive and (left := ends - time.monotonic()) > 0:
-            self.turn(left)
+    def run(self, tick: Callable[[], object]) -> None:
+        """Turn until the worker ends, and call this once a second. Raises as `turn`."""
+        while self._service.worker.alive:
+            tick()
+            ends = time.monotonic() + 1.0
+            while self._service.worker.alive and (left := ends - time.monotonic()) > 0:
+                self.turn(left)
 
     def turn(self, timeout: float) -> None:
         """Wait up to so many seconds for something to do, and do it.
@@ -270,7 +272,9 @@ class Loop:
             with self._lock:
                 self._heads.pop(conn, None)
             asks = conn.error is not None or self._service.inline is not None
-            if wants is Wants.END or (asks and conn.answer_inline()):
+            if wants is Wants.END:
+                self.linger(conn, ended=True)
+            elif asks and conn.answer_inline():
                 self.linger(conn)
             else:
                 self._start(conn)
@@ -412,14 +416,19 @@ class Loop:
 
     # Linger and close (the owner of the connection: a thread, or the loop).
 
-    def linger(self, conn: Connection) -> None:
-        """Close in order: half-close, then discard what still arrives until the client closes."""
+    def linger(self, conn: Connection, *, ended: bool = False) -> None:
+        """Close in order: half-close, then discard what still arrives until the client closes.
+
+        Args:
+            conn: the connection.
+            ended: the client has closed already, or half-closed.
+
+        """
         try:
             told = conn.transport.half_close()
-            gone = told and conn.transport.discard(self._service.scrap) == 0
         except OSError:
-            gone = True
-        if gone:
+            told = ended = True
+        if told and ended:
             self.close(conn, "closed")
             return
         with self._lock:

@@ -71,9 +71,7 @@ class ExpectWorker(base.BaseWorker):
         if self.cfg.keepalive:
             self.service.most_kept = self.cfg.worker_connections - self.cfg.threads
         try:
-            while self.alive:
-                self.tick()
-                self.loop.run(1.0)
+            self.loop.run(self.tick)
         except SystemExit:
             if not self._must_go:  # it is the application's
                 self._finish()

@@ -164,9 +164,10 @@ def send(linger, discarded):
 # How long.
 
 
-def test_a_connection_that_the_peer_has_closed_is_closed_at_once(ours, theirs, linger):
+def test_a_connection_that_the_peer_has_closed_is_closed_in_the_next_turn(ours, theirs, linger):
     theirs.close()
     linger.close(ours)
+    linger.turn()
     assert len(linger) == 0
     assert linger.outcomes == ["closed"]
     assert ours.fileno() == -1
