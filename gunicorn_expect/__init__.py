@@ -1,6 +1,7 @@
 """A gunicorn worker for uploads: the application decides before the body is sent.
 
-``gunicorn -k gunicorn_expect.Worker app:app``. To accept, read ``wsgi.input``; to refuse, answer.
+``gunicorn -k gunicorn_expect.Worker app:app``. To accept an upload, read ``wsgi.input``;
+to refuse it, return a response.
 
 How a request passes through the modules::
 
@@ -57,7 +58,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load the gevent worker when it is asked for: gevent is an extra."""
+    """Import the gevent worker on first use: gevent is an extra."""
     if name == "GeventWorker":
         from gunicorn_expect.workers.gevent import ExpectGeventWorker as GeventWorker
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        # argparse quotes what it does not know, and that may be a secret.
+        # argparse quotes arguments that it does not know, and one of them may be a secret.
         message = re.split(r":? ['\"]", message)[0]
         if message == "argument COMMAND: invalid choice":
             message += ": the commands are check and probe"
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status.
 
     Args:
-        argv: its arguments; None: those of the process.
+        argv: the arguments; None: those of the process.
 
     Raises:
         SystemExit: with 2 if they are wrong, with 0 after ``--help`` and ``--version``.

@@ -126,11 +126,11 @@ def admission(
 
 class _Counts(Protocol):
     def enter(self, group: str, exits: contextlib.ExitStack) -> int | None:
-        """Count an upload until the exits; or tell after how many seconds to ask again."""
+        """Count an upload until the exits run; if it is refused, return its Retry-After."""
 
 
 class _Here:
-    """Uploads under way in this process. Who kills it takes the count along.
+    """Uploads under way in this process. The count ends with the process.
 
     Not in the memory storage of `limits`: of two threads that call its ``incr`` at once sometimes
     both get 1, and sometimes neither does (5.8).
@@ -175,7 +175,7 @@ class _Shared:
         if not isinstance(url, str):
             raise ValueError("storage takes a URL, a str such as 'redis://localhost:6379'")
         # redis-py itself waits for 5 s, older ones for ever: a redis that is stuck would hold all
-        # threads. What the URL says of it counts more.
+        # threads. Timeouts in the URL take precedence.
         options = (
             {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE}
             if url.startswith(("redis", "valkey"))
@@ -184,7 +184,7 @@ class _Shared:
         try:
             made = limits.storage.storage_from_string(url, wrap_exceptions=True, **options)
         except limits.errors.ConfigurationError as error:
-            # Its words may have the URL, and so the password.
+            # The message may contain the URL, and so the password.
             scheme = url.partition("://")[0] if "://" in url else ""
             message = str(error).replace(url, f"{scheme}://...")
             raise ValueError(f"storage: {message}") from None
@@ -199,7 +199,7 @@ class _Shared:
         self._paused_until = -math.inf
 
     def ask(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | None:
-        """Do this, unless the storage has just failed, or does so now: then give None."""
+        """Call the storage; return None if it fails, or has failed just before."""
         if time.monotonic() < self._paused_until:
             return None
         try:
@@ -219,8 +219,8 @@ class _Shared:
 class _Places:
     """Uploads under way in all processes: a key for each place, which expires.
 
-    ``incr`` is one step of the storage: it is 1 for the one that made the key, who has the place
-    then. A counter would need no tries; but what a killed worker had added to it would stay.
+    ``incr`` is atomic: it returns 1 to the process that made the key, which then has the place. One
+    counter for all would need no tries, but would keep the uploads of a killed worker for ever.
     """
 
     def __init__(
@@ -242,8 +242,8 @@ class _Places:
         if full_until is not None:
             if now < full_until:
                 return self._retry_after
-            self._full_until[group] = now + FULL_FOR  # one looks; the others need not
-        # In no order that others try, too: with half of them free, two tries will do.
+            self._full_until[group] = now + FULL_FOR  # one thread tries; the others need not
+        # In random order, unlike that of others: with half of them free, two tries will do.
         for number in random.sample(range(self._limit), self._limit):
             place = f"{self._prefix}/{group}/{number}"
             count = self._shared.ask(self._shared.storage.incr, place, self._lease)
@@ -264,12 +264,12 @@ class _Places:
         self._free()
 
     def _free(self) -> None:
-        """Free the places of uploads that are over; where the storage fails, later."""
+        """Free the places of uploads that are over; if the storage fails, later."""
         with contextlib.suppress(IndexError):  # there is none, or another thread frees it
             while True:
                 place, until = self._over.popleft()
-                # After its lease the place may be another's, who keeps it: one too many at the
-                # worst, and not one more for each that leaves late.
+                # After its lease the place may belong to another upload, and must not be freed: so
+                # there is one upload too many at the worst, not one more for each late one.
                 if time.monotonic() < until and not self._shared.ask(self._clear, place):
                     self._over.append((place, until))
                     return
@@ -280,7 +280,7 @@ class _Places:
 
 
 class _Rate:
-    """Uploads in a time, by the moving window: what it says of when to come back is exact."""
+    """Uploads in a time, counted in a moving window, so that Retry-After is exact."""
 
     def __init__(self, shared: _Shared, limit: str, name: str, retry_after: int | None) -> None:
         try:

@@ -1,4 +1,4 @@
-"""One request answered: hooks, policy, application, response, access log, in gunicorn's order.
+"""Answers a request: hooks, policy, application, response, access log, in gunicorn's order.
 
 Written once, for the three workers, for HTTP/1 and HTTP/2, and for a refusal of an inline policy.
 """
@@ -53,13 +53,13 @@ SENT_AT_ONCE: Final = 8192
 #: The errors of a client that has left: nothing to report.
 _GONE: Final = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 
-#: Of a request whose client knows 104 (draft-ietf-httpbis-resumable-upload), and so takes no other
-#: 1xx than 100 for the final response.
+#: The fields of a client that knows 104 (draft-ietf-httpbis-resumable-upload), and so does not take
+#: a 1xx other than 100 for the final response.
 _RESUMES: Final = ("HTTP_UPLOAD_COMPLETE", "HTTP_UPLOAD_DRAFT_INTEROP_VERSION")
 
 
 class OnExit(enum.Enum):
-    """What SystemExit out of an application does."""
+    """What happens when an application raises SystemExit."""
 
     END_WORKER = "the worker ends, and gunicorn boots another one"
     ANSWER = "the client gets 500"
@@ -87,23 +87,23 @@ class Service:
     most_kept: float = 0
     """How many of them there may be."""
     is_handled: Callable[[Any], bool] | None = None
-    """Whether the application has answered on the socket by itself, as it tells gevent's worker."""
+    """Returns whether the application wrote its response to the socket by itself (gevent only)."""
     on_exit: OnExit = OnExit.END_WORKER
-    """What SystemExit of an application does: on each worker what it does on gunicorn's."""
+    """What happens on SystemExit: on each worker the same as on gunicorn's."""
     is_exiting: Callable[[], bool] = lambda: False
     """Whether a signal handler of gunicorn has raised SystemExit, which must pass."""
     catches: tuple[type[BaseException], ...] = (Exception, SystemExit)
-    """What of an application is answered with 500."""
+    """The exceptions of an application that are answered with 500."""
     passes: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
-    """What ends the worker, or the greenlet, whoever has raised it."""
+    """The exceptions that end the worker or the greenlet, whoever has raised them."""
     advice: Advice = dataclasses.field(init=False)
     scrap: bytearray = dataclasses.field(default_factory=lambda: bytearray(DISCARD_SIZE))
-    """Takes what is discarded, of any connection: nobody reads it."""
+    """The buffer for discarded bytes of any connection: nobody reads it."""
     plain_heads: Callable[[Any], PlainHeads | None] = dataclasses.field(init=False)
-    """What parses the plain heads of a listener, by its address; None: no head there is plain."""
+    """Returns what parses the plain heads of a listener's address; None: none there is plain."""
 
     def __post_init__(self) -> None:
-        """Begin with no advice given."""
+        """Make the warnings, none of which was logged yet."""
         # gunicorn names its processes by this: it is the application's "module:name".
         application = self.cfg.default_proc_name.partition(":")[0]
         log, wanted = self.worker.log, self.settings.expect_warn
@@ -123,7 +123,7 @@ class Service:
             return False
 
     def may_keep(self) -> bool:
-        """Count a request; return whether the worker lets its connection be kept (any thread)."""
+        """Count a request; return whether the worker may keep its connection (any thread)."""
         worker = self.worker
         worker.nr += 1
         if worker.nr >= worker.max_requests and worker.alive:
@@ -139,7 +139,7 @@ class Way(Sender, Protocol):
         """Return the response of a request, and its environ."""
 
     def send_error(self, request: Any, error: BaseException, /) -> None:
-        """Send what gunicorn answers for an error; nothing if that has to wait."""
+        """Send gunicorn's response to an error; nothing if the socket has no room for it."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -148,13 +148,13 @@ class Answer:
 
     _service: Service
     _request: Any
-    """gunicorn's, with our body."""
+    """gunicorn's request, with our body."""
     _exchange: Exchange | None
-    """Its upload; None: it has no body."""
+    """Its upload; None: the request has no body."""
     _way: Way
     """Where it came from: it makes the response and the environ."""
     _responses: Responses = dataclasses.field(init=False)
-    """Those of the request, interim and final."""
+    """The responses of the request, interim and final."""
     _response: Any = dataclasses.field(init=False, default=None)
     _environ: WSGIEnvironment = dataclasses.field(init=False, default_factory=dict)
 
@@ -178,9 +178,9 @@ class Answer:
         """
         service = self._service
         exchange = self._exchange
-        # Only for a client that waits: for what another one has sent of its body somebody may have
-        # to wait. Only the first request of a connection: its response has all of the send buffer.
-        # And not the last one of a worker, which ends behind it.
+        # Only if the client waits for a 100: otherwise it is sending its body, which somebody may
+        # have to wait for. Only the first request of a connection: its response has the whole send
+        # buffer. And not the last request of a worker, which ends after it.
         if (
             service.inline is None
             or exchange is None
@@ -242,12 +242,12 @@ class Answer:
         return end
 
     def _respond_by_policy(self, begun: datetime.datetime) -> End:
-        """Respond; then what the policy wants done when the upload is over."""
+        """Respond; then run what the policy has registered for the end of the upload."""
         exits = self._environ[EXITS_KEY] = contextlib.ExitStack()
         try:
             end = self._respond(None, begun, exits)
         except BaseException:
-            # What it returns is ignored: nothing that the policy has put there hides the error.
+            # Its result is ignored: nothing that the policy has registered may hide the error.
             exits.__exit__(*sys.exc_info())
             raise
         exits.close()
@@ -262,7 +262,7 @@ class Answer:
         if service.is_handled is not None and service.is_handled(items):
             return End.LINGER
         if exits is not None and isinstance(items, list | tuple | host.FileWrapper):
-            # The upload is over before its response is: a client that has it may come again.
+            # Before the response: a client that has it may begin its next upload at once.
             exits.close()
         try:
             self._send(items)
@@ -278,7 +278,7 @@ class Answer:
         return End.LINGER if response.closes else End.KEEP
 
     def _items(self, refusal: Refuse | None) -> Any:
-        """Return what the policy or the application answers."""
+        """Return the body of the response, from the policy or from the application."""
         service, environ = self._service, self._environ
         try:
             if refusal is None and self._exchange is not None and service.policy is not None:
@@ -289,7 +289,7 @@ class Answer:
             self._answer_broken(error)
             return ()
         except _NoDecisionError as error:
-            # One line and no traceback: a frame has the environ.
+            # One line and no traceback: its frames hold the environ.
             service.worker.log.error("%s", error)
             self._response.replace("500 Internal Server Error")
             return ()
@@ -330,21 +330,21 @@ class Answer:
         response.close()
 
     def _raise_what_was_swallowed(self, failure: OSError | None) -> None:
-        """Answer for an application that caught what its read raised, and answered nothing."""
+        """Raise the error of a read again that the application caught without a response."""
         if not isinstance(failure, BodyError):
             return
         self._service.advice.swallowed(self._request, failure)
         raise copy.copy(failure)
 
     def _answer_broken(self, error: BodyError) -> None:
-        """Answer for an application that did not catch the error of a read of its body."""
+        """Send the response of an error that reading the body raised and nobody caught."""
         if self._response.headers_sent:
             raise error
         self._service.worker.log.debug("The body of a request was not received: %s", error)
         self._response.replace(error.status)
 
     def _tell_of_upload(self, exchange: Exchange) -> None:
-        """Note what the access log may print, and warn of an upload for nothing."""
+        """Set the environ keys of the access log; warn of an upload that was for nothing."""
         self._environ[RECEIVED_KEY] = exchange.received
         if exchange.decided_after is not None:
             self._environ[DECIDED_KEY] = f"{exchange.decided_after:.6f}"
@@ -369,9 +369,9 @@ class Answer:
             log.exception("Socket error processing request.")
 
     def _fail(self, error: BaseException) -> None:
-        """Report what was raised, and answer 500 if that can still be done.
+        """Log an exception, and answer 500 if that can still be done.
 
-        gunicorn logs what breaks off a response before it calls ``post_request``, and else after.
+        If a response broke off, gunicorn logs before it calls ``post_request``, otherwise after.
         """
         log = self._service.worker.log
         gone = error if isinstance(error, OSError | host.Http2Error) else None
@@ -437,10 +437,10 @@ class _NoDecisionError(Exception):
 
 
 class _Withheld:
-    """``wsgi.input`` for an inline policy: without a method to read, as it must not wait."""
+    """``wsgi.input`` of an inline policy. It can't be read, because the policy must not wait."""
 
     def limit(self, size: int) -> None:
-        """Do nothing: the thread asks again."""
+        """Do nothing: the policy is called again on a thread, and limits the body there."""
 
 
 def _send_early_hints(expectation: Expectation, headers: Any) -> None:

@@ -1,4 +1,4 @@
-"""``wsgi.input``: the whole body or an error. To read it asks the client for it first."""
+"""``wsgi.input``: the whole body or an error. The first read asks the client for the body."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ _SERVER: Final = "gunicorn_expect.answer"
 class Body:
     """The body of one request, as PEP 3333 describes ``wsgi.input``, and with ``readinto``.
 
-    Every method that reads gives what the head announced, or raises:
+    Every method that reads returns what the head announced, or raises:
 
     * ClientDisconnected, an OSError: the client left before the end
     * BodyTimeout, a TimeoutError: it sent too little for too long
     * MalformedBody, an OSError: its chunks are malformed
     * ContentTooLarge, an OSError: it is longer than `limit` allows
 
-    and does so again when it is called again: there is no short body that looks complete. Each is a
-    BodyError, whose ``partial`` has the bytes that the call had taken before it failed.
+    and every later read raises it again: no short body looks complete. Each of them is a BodyError,
+    whose ``partial`` has the bytes that the call had taken before it failed.
     """
 
     _exchange: Exchange
-    """It sends 100 before the first byte is wanted, holds the turn of the reader, and knows whether
-    a read failed."""
+    """It sends 100 before the first read, lets one thread read at a time, and keeps the error of a
+    read that failed."""
     _notes_reader: bool = False
     """Whether to note which code reads the body, for a warning."""
     _ahead: io.BytesIO = dataclasses.field(default_factory=io.BytesIO)
@@ -61,7 +61,7 @@ class Body:
     # The arguments have the names that callers of gunicorn's own input use; PEP 3333 has none.
 
     def read(self, size: int | None = None) -> bytes:
-        """Read ``size`` bytes, fewer at the end of the body only; all that is left without one."""
+        """Read ``size`` bytes, or fewer at the end of the body; without a size, all the rest."""
         size = self._want(size)
         if not size:
             return b""
@@ -182,17 +182,17 @@ class Body:
     # What a policy may use.
 
     def limit(self, size: int) -> None:
-        """Raise ContentTooLarge from the reads as soon as more than ``size`` bytes are announced.
+        """Make reads raise ContentTooLarge as soon as more than ``size`` bytes are announced.
 
-        For a body whose length the head did not tell; of others it is known before they come. To
-        be called before the first read.
+        For a body without a ``Content-Length``: of others the length is known before they arrive.
+        Call it before the first read.
         """
         self._exchange.limit(size)
 
     # How it is read.
 
     def _want(self, size: int | None) -> int:
-        """Ask for the body, unless nothing is wanted; give how much is, at most."""
+        """Ask the client for the body unless ``size`` is 0; return the most bytes to read."""
         if size is None or size < 0:
             size = sys.maxsize
         if size and self.first_reader is None:
@@ -212,7 +212,7 @@ class Body:
             self.first_reader = _calls() if self._notes_reader else ()
 
     def _next(self, size: int) -> bytes:
-        """Read up to ``size`` bytes when nothing is ahead; ``b""`` at the end of the body."""
+        """Read up to ``size`` bytes when none are read ahead; ``b""`` at the end of the body."""
         if size > SMALL:
             return self._receive(lambda framing: framing.read(size, whole=True))
         self._read_ahead()
@@ -225,11 +225,11 @@ class Body:
         return self._ahead.readinto(view)
 
     def _read_ahead(self) -> None:
-        """Read what is here of the body; wait if that is nothing."""
+        """Read ahead what has arrived of the body; wait if nothing has."""
         self._ahead = io.BytesIO(self._receive(lambda framing: framing.read(AHEAD)))
 
     def _receive(self, take: Callable[[Framing], T]) -> T:
-        """Take what comes of the body. A failure is the exchange's, for every later read."""
+        """Read from the body. The exchange keeps a failure, and every later read raises it."""
         exchange = self._exchange
         if exchange.failure is not None:
             exchange.raise_failure()

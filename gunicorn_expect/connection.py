@@ -1,8 +1,8 @@
 """One connection, from accept to its end: head, answer, then keep, drain, linger or close.
 
 At each moment it has one owner: the loop, or the thread (or greenlet) that answers its request. The
-steps of the head never wait, those of the answer may. What comes after an answer is decided once,
-by the second table of ``states.py``.
+methods that read a head never wait, those that answer may. What follows a response is decided
+once, by the second table of ``states.py``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gunicorn_expect.fields import Headers
     from gunicorn_expect.transport import Wait
 
-#: Bytes of a head for one call: what gunicorn's own parser asks for.
+#: Bytes received in one call while a head is read: as many as gunicorn's own parser asks for.
 PIECE: Final = 8192
 
 
@@ -53,7 +53,7 @@ class Wants(enum.Enum):
 
 
 class Connection:
-    """One connection of a client, and the way of its exchanges to it."""
+    """One connection of a client. Its exchanges reach the client through it."""
 
     def __init__(
         self,
@@ -71,8 +71,8 @@ class Connection:
             sock: the connection, not TLS yet.
             peer: the address of the client.
             server: the address of the listener.
-            waiting: entered while the client is waited for, by the thread that reads its body.
-            wait: how it is waited for.
+            waiting: entered by a thread while it waits for the client to send its body.
+            wait: the function that waits for the socket.
 
         """
         self.service = service
@@ -80,7 +80,7 @@ class Connection:
         self.server = server
         self.transport = Transport(sock, wait)
         self.fd = sock.fileno()
-        #: Of the loop: whether its poller knows the connection, and its place among the threads.
+        #: For the loop: whether its poller knows the connection, and its place among the threads.
         self.is_registered = False
         self.place: Any = None
         self._waiting = waiting
@@ -88,10 +88,10 @@ class Connection:
         self._cfg = service.cfg
         # Functions, not methods of this connection: those would make a cycle of references.
         self._step = Connection._begin_tls if self._cfg.is_ssl else Connection._receive
-        self._heads = 0  # that were whole
-        #: What has come of the next one, if that was looked at and is not all of it.
+        self._heads = 0  # complete ones, so far
+        #: The next head, while only a part of it has arrived.
         self._head: Head[Any] | None = None
-        #: What has come behind the last one: the body, or the next head.
+        #: Bytes received after the last head: of its body, or of the next head.
         self._behind = b""
         self._preface = b""
         self._speaks_uwsgi = self._cfg.protocol == "uwsgi"
@@ -101,7 +101,7 @@ class Connection:
         self._plain = service.plain_heads(server)
         self._proxy_info: Any = None
         self._receiver: Receiver | None = None
-        self._is_lent = False  # the socket, to the application, in blocking mode
+        self._is_lent = False  # the application has the socket, in blocking mode
         #: What is to be answered: a request with its exchange, if it has a body; or an error; or
         #: the first bytes of HTTP/2.
         self.request: Any = None
@@ -117,7 +117,7 @@ class Connection:
         return bool(self._preface) or (self._head is not None and self._head.has_begun)
 
     def advance(self) -> Wants:
-        """Take what is here, and return what the connection waits for."""
+        """Read what has arrived of a head; return what the connection waits for now."""
         try:
             return self._step(self)
         except ssl.SSLError as error:
@@ -164,11 +164,11 @@ class Connection:
                 return wants
 
     def _end_head(self) -> Wants:
-        """Close if the client sends no more, or answer that its head is malformed."""
+        """Return what follows when the client sends no more: END, or ANSWER for a bad head."""
         try:
             if self._head is not None:
                 self._head.end()
-        except Exception as error:  # noqa: BLE001  it is for the client
+        except Exception as error:  # noqa: BLE001  the client gets a response for it
             self.error = error
             return Wants.ANSWER
         return Wants.END
@@ -191,7 +191,7 @@ class Connection:
         return Wants.ANSWER
 
     def _parse(self, piece: bytes) -> tuple[Any, bytes] | None:
-        """Return the request whose head ends here, and what follows; None: more has to come."""
+        """Return the request and the bytes after its head; None: the head isn't whole."""
         number = self._heads + 1
         if self._speaks_uwsgi:
             # A packet of the uwsgi protocol has 64 KiB at most.
@@ -233,7 +233,7 @@ class Connection:
             # that expectation" (RFC 9110 section 10.1.1).
             expected = [value for name, value in request.headers if name == "EXPECT"]
             waits = bool(expected) and (
-                expected == ["100-continue"]  # as nearly all send it
+                expected == ["100-continue"]  # what nearly all clients send
                 or expects_continue(expected)
             )
             waits = waits and request.version >= (1, 1)
@@ -251,19 +251,19 @@ class Connection:
         self.exchange = Exchange(self, waits=waits, **told)
         request.body = Body(self.exchange, self.service.settings.expect_warn)
         if waits and self._behind:
-            self.exchange.look()  # body bytes came with the head: it has not waited
+            self.exchange.look()  # body bytes came with the head: the client did not wait
 
     # Waiting in place: by a worker that has no loop.
 
     def wait_for_first_byte(self, seconds: float) -> bool:
-        """Wait so long at most for the next request to begin; return whether it did."""
+        """Wait up to ``seconds`` for the next request to begin; return whether it did."""
         return bool(self.transport.wait(READ, seconds))
 
     def wait_for_head(self, seconds: float) -> bool:
-        """Wait for a request, or an error in its place; return whether there is one to answer.
+        """Wait for a head; return whether there is a request, or an error, to answer.
 
         Args:
-            seconds: that the head may take, the TLS handshake included; 0: any number.
+            seconds: maximum time for the head, the TLS handshake included; 0: no limit.
 
         """
         ends = time.monotonic() + (seconds or math.inf)
@@ -280,7 +280,7 @@ class Connection:
             )
 
     def linger_here(self, seconds: float) -> None:
-        """Close in order, and wait for that: so long in all at most."""
+        """Close in order, and wait for that up to ``seconds`` in all."""
         outcome = "dropped"  # unless it comes to an end: a greenlet may be killed to make room
         try:
             outcome = self._wait_for_close(time.monotonic() + seconds)
@@ -310,9 +310,9 @@ class Connection:
     # The answer: by the thread or greenlet that owns the connection. It may wait.
 
     def answer_inline(self) -> bool:
-        """Answer what needs no thread; return whether that was done (loop).
+        """Answer without a thread if possible; return whether that was done (loop).
 
-        That is an error, and a refusal of the inline policy. The connection ends with it.
+        Only errors and refusals by the inline policy need no thread. The connection then ends.
         """
         if self.error is not None:
             self.answer()
@@ -326,9 +326,9 @@ class Connection:
         return True
 
     def answer(self) -> Wants:
-        """Answer what is here, and return what the connection waits for then: END, to be closed.
+        """Answer the request or the error; return what the connection waits for then.
 
-        It raises only what ends a worker.
+        END: it is to be closed. This raises only what ends a worker.
         """
         may_follow = self.answer_once()
         behind = self._behind
@@ -348,7 +348,7 @@ class Connection:
         self._behind = b""
 
     def answer_once(self) -> bool:
-        """Answer what is here; return whether another request may follow."""
+        """Answer the request or the error; return whether another request may follow."""
         if self.error is not None:
             if not host.is_end_of_data(self.error):
                 self.send_error(self.request, self.error)
@@ -406,13 +406,13 @@ class Connection:
             environ["wsgi.multithread"] = self.service.multithread
         environ["gunicorn.socket"] = sock
         if not responses.has_body and "HTTP_UPGRADE" in environ:
-            # An application of WebSockets reads and writes the socket, and expects it to wait.
+            # A WebSocket application uses the socket itself, and expects it to block.
             sock.settimeout(None)
             self._is_lent = True
         return response, environ
 
     def arrived(self) -> bool:
-        """Return, without waiting, whether bytes of the body are here, whose reading has not begun.
+        """Return, without waiting, whether body bytes have arrived. Only before `open_body`.
 
         Raises:
             ClientDisconnected: the connection broke.
@@ -427,7 +427,7 @@ class Connection:
         return bool(self._behind)
 
     def open_body(self) -> Sized | Chunked:
-        """Return where the body comes from: what came behind the head, then the transport.
+        """Return what reads the body: the bytes that came with the head, then the transport.
 
         Raises:
             ClientDisconnected: the request has ended, without its body.
@@ -461,7 +461,7 @@ class Connection:
         """Send an interim response at once; return False if the client's protocol has none.
 
         Raises:
-            ClientDisconnected: nobody is there.
+            ClientDisconnected: the client is gone.
 
         """
         request = self.request
@@ -479,7 +479,7 @@ class Connection:
         return True
 
     def send_error(self, request: Any, error: BaseException) -> None:
-        """Send what gunicorn answers for an error; nothing if that has to wait."""
+        """Send gunicorn's response to an error; nothing if the socket has no room for it."""
         answer = host.error_answer(self.service.worker, request, self.peer, error)
         try:
             self.transport.send(answer)
@@ -487,13 +487,13 @@ class Connection:
             self.service.worker.log.debug("Failed to send error message: %s", gone)
 
     def send_late(self) -> None:
-        """Answer a client whose head did not come in time (loop)."""
+        """Send 408 if a part of a head has come, but not all of it in time (loop)."""
         if self.has_begun:
             self.service.counters.late()
             self.send_page(408, "Request Timeout")
 
     def send_page(self, status: int, reason: str) -> None:
-        """Send gunicorn's page for this status; nothing if that has to wait."""
+        """Send gunicorn's page for this status; nothing if the socket has no room for it."""
         with contextlib.suppress(OSError):
             self.transport.send(host.error_page(status, reason))
 

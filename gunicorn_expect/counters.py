@@ -1,16 +1,16 @@
-"""What was decided and how it ended, told to gunicorn's log and by it to statsd.
+"""Counts decisions and outcomes, in gunicorn's log and in statsd.
 
-As gunicorn's master tells of its workers: by a line at debug level that carries a metric. With
-``statsd_host`` set, gunicorn's logger counts the metric, at every level; otherwise it is the line
-alone, or nothing. The counters, behind ``statsd_prefix``:
+Each is a log line at debug level that carries a metric, as those of gunicorn's master are. With
+``statsd_host``, gunicorn's logger sends the metric, whatever the log level; without it there is
+only the line. The metrics, after ``statsd_prefix``:
 
 * ``gunicorn.expect.continued``, ``.waived`` and ``.declined``: what became of clients that waited
 * ``gunicorn.expect.decided_after``, a timer: milliseconds until that was decided
-* ``gunicorn.expect.bytes_not_uploaded``: of the bodies that were declined, where the head told
+* ``gunicorn.expect.bytes_not_uploaded``: ``Content-Length`` of declined uploads, where known
 * ``gunicorn.expect.bytes_received``: of the bodies that were read
-* ``gunicorn.expect.refused_by_policy``: of clients that waited and of those that did not
+* ``gunicorn.expect.refused_by_policy``: requests, whether their client waited or not
 * ``gunicorn.expect.body_timeout``, ``.disconnected``, ``.malformed`` and ``.too_large``: bodies
-  that the application wanted and did not get whole
+  that the application read and did not get whole
 * ``gunicorn.expect.head_timeout``: request heads that did not come in time
 * ``gunicorn.expect.linger.closed``, ``.timed_out`` and ``.dropped``: connections closed in order
 * ``gunicorn.expect.connections.open``, ``.waiting`` and ``.lingering``, gauges, once a second: all
@@ -40,22 +40,22 @@ class Log(Protocol):
 
 
 class Counters:
-    """What a worker tells of its exchanges; for every thread. None of its methods raises."""
+    """The counters of a worker (any thread). None of the methods raises."""
 
     def __init__(self, log: Log | None = None) -> None:
-        """Tell this log; without one, nobody."""
+        """Report to this log; without one, report nothing."""
         self._log = log
-        #: Whether anybody hears of it.
+        #: Whether anything is reported.
         self.heard = log is not None
 
     def of(self, request: Any) -> dict[str, Any]:
-        """Return what an exchange is to call, by name: the decision, and a failure, are told."""
+        """Return the callbacks of an exchange, by the names of its arguments."""
         # Not the request itself: it has the exchange.
         head = request.method, request.path, request.content_length
         return {"on_decided": partial(self.decided, *head), "on_failed": self.failed}
 
     def decided(self, method: str, path: str, length: int | None, exchange: Exchange) -> None:
-        """Tell that an expectation was decided.
+        """Count how an expectation was decided.
 
         Args:
             method: of its request.
@@ -90,21 +90,21 @@ class Counters:
             self._measure("gauge", f"connections.{state}", count)
 
     def refused(self, status: str) -> None:
-        """Tell that the policy refused a request, with this status line."""
+        """Count a refusal by the policy, with this status line."""
         self._count("refused_by_policy", 1, "Refused by the policy: %s", status)
 
     def failed(self, error: BaseException) -> None:
-        """Tell what a read of a body raised, the first time."""
+        """Count the first error that reading a body raised."""
         if isinstance(error, BodyError):
-            # Its message: a log may keep what it is given, and the error holds frames and bytes.
+            # Only its message: a log may keep its arguments, and the error holds frames and bytes.
             self._count(error.counter, 1, "Body not received: %s", str(error))
 
     def late(self) -> None:
-        """Tell that a request head did not come in time."""
+        """Count a request head that did not arrive in time."""
         self._count("head_timeout", 1, "Request head not received in time")
 
     def lingered(self, outcome: str) -> None:
-        """Tell how a connection ended that was closed in order: what the loop says."""
+        """Count how a closing connection ended: "closed", "timed_out" or "dropped"."""
         self._count(f"linger.{outcome}", 1, "Connection closed in order: %s", outcome)
 
     def _measure(self, how: str, name: str, value: float) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     P = TypeVar("P", bound="Callable[..., Any]")
 
-#: A `contextlib.ExitStack` for the policy: what it puts there is done when the upload is over.
+#: A `contextlib.ExitStack` for the policy: what it registers there runs when the upload is over.
 EXITS_KEY: Final = "gunicorn_expect.exits"
 
 #: RFC 9110 section 15 has other words for these than Python before 3.13.
@@ -32,7 +32,7 @@ _REASONS: Final = {
 
 @dataclasses.dataclass(frozen=True)
 class Proceed:
-    """Say ``100 Continue`` now, if the client waits for it; then the application is called."""
+    """Send ``100 Continue`` now, if the client waits for it; then the application is called."""
 
     headers: Headers = ()
     """Header fields of the 100: pairs of name and value."""
@@ -91,7 +91,7 @@ _FACTORY: Final = "gunicorn_expect_factory"
 def factory(make: P) -> P:
     """Mark a function that makes policies or checks, as a decorator.
 
-    If its call is forgotten, it is called in place of what it makes, with an environ or a token.
+    Whoever forgets to call it hands over the function itself: it gets an environ or a token.
     """
     setattr(make, _FACTORY, make)
     return make
@@ -112,7 +112,7 @@ _PART: Final = "gunicorn_expect_inline"
 
 @factory
 def inline(policy: P) -> P:
-    """Mark a policy that looks at the head and never waits, as a decorator. Or a check of `bearer`.
+    """Mark a policy, or a check of `bearer`, that never waits, as a decorator.
 
     The thread worker asks it in its main loop: what it refuses takes no thread. A policy that does
     wait there, for a storage or a file, holds up every connection. If it does not refuse it is
@@ -129,9 +129,9 @@ def inline(policy: P) -> P:
 
 
 def having_inline(policy: P, part: Callable[..., Any] | None) -> P:
-    """Give the policy, and say which part of it is `inline`, if any.
+    """Return the policy, marked with the part of it that is `inline`, if any.
 
-    The part refuses nothing that the whole does not refuse in the same way. Raises as `inline`.
+    The part returns only refusals that the whole policy would return. Raises as `inline`.
     """
     try:
         setattr(policy, _PART, part)
@@ -143,13 +143,13 @@ def having_inline(policy: P, part: Callable[..., Any] | None) -> P:
 
 
 def inline_part(policy: Callable[..., Any] | None) -> Policy | None:
-    """Give the part of a policy that the loop may ask; None: nothing of it."""
+    """Return the part of a policy that the loop may call; None: there is none."""
     part: Policy | None = getattr(policy, _PART, None)
     return part
 
 
 def name_of(policy: object) -> str:
-    """Give a policy as a log shows it."""
+    """Return the name of a policy for a log."""
     module = getattr(policy, "__module__", "?")
     return f"{module}.{getattr(policy, '__qualname__', type(policy).__qualname__)}"
 
@@ -175,7 +175,7 @@ def shown(value: object) -> str:
 
 
 def _status_line(status: Any) -> str:
-    """Give a status with its reason phrase: boto3 fails on a response without one."""
+    """Return a status with its reason phrase: boto3 fails on a response without one."""
     if isinstance(status, bool) or not isinstance(status, int | str):
         raise ValueError(
             f"a status is an int or a str such as '413 Content Too Large', not {shown(status)}"

@@ -11,7 +11,7 @@ class BodyError(OSError):
 
     #: The response that the client gets if the application has none, as a status line.
     status: ClassVar[str]
-    #: Its counter in statsd, behind ``gunicorn.expect.``.
+    #: Its counter in statsd, after ``gunicorn.expect.``.
     counter: ClassVar[str]
     _errno: ClassVar[int]
 
@@ -24,14 +24,14 @@ class BodyError(OSError):
         super().__init__(self._errno, message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle it with the argument of its class, which takes others than OSError."""
+        """Copy and pickle it with the argument of its class, not with those of OSError."""
         return type(self), (self.strerror,), vars(self)
 
 
 class ClientDisconnected(BodyError, ConnectionResetError):  # noqa: N818  the name is the contract's
     """The client left before the end of the body that its request announced."""
 
-    # One that has left won't hear it. One that has only closed its sending side will.
+    # A client that has left won't get it. One that has only closed its sending side will.
     status = "400 Bad Request"
     counter = "disconnected"
     _errno = errno.ECONNRESET
@@ -54,14 +54,14 @@ class MalformedBody(BodyError):  # noqa: N818  as the other two
 
 
 class ContentTooLarge(BodyError):  # noqa: N818  RFC 9110's words
-    """The body is longer than it may be, and its headers did not tell."""
+    """The body is longer than its limit, and its headers did not announce a length."""
 
     status = "413 Content Too Large"
     counter = "too_large"
     _errno = errno.EFBIG
 
     def __init__(self, limit: int) -> None:
-        """Say how many bytes it may have."""
+        """Make the message: how many bytes it may have."""
         super().__init__(f"the body has more than {limit} bytes")
         self.limit: Final = limit
 

@@ -74,15 +74,15 @@ class Wire(Sender, Protocol):
     def arrived(self) -> bool:
         """Return, without waiting, whether body bytes are here. OSError: the client is gone.
 
-        It is asked only before `open_body`.
+        It is called only before `open_body`.
         """
 
     def open_body(self) -> Framing:
-        """Return where the body comes from."""
+        """Return what reads the body, and finds its end."""
 
 
 class Framing:
-    """Where a body comes from, and where it ends."""
+    """Reads a body, and finds its end."""
 
     @property
     def ended(self) -> bool:
@@ -99,7 +99,7 @@ class Framing:
 
         Args:
             size: 1 or more.
-            whole: as many as possible are wanted; otherwise those that are here will do.
+            whole: wait for as many as possible; otherwise return what has arrived.
 
         Raises:
             ClientDisconnected: the client left before the end.
@@ -121,13 +121,13 @@ class Framing:
         raise NotImplementedError
 
     def drain(self, deadline: float) -> None:
-        """Read to the end and discard it; raises as `read`. The clock is `time.monotonic`."""
+        """Read and discard the rest, until ``deadline`` by `time.monotonic`; raises as `read`."""
 
     def follow_up(self) -> None:
-        """Expect another body behind this one, if it is of chunks."""
+        """Expect another chunked body after this one, if this one is chunked."""
 
     def limit(self, size: float) -> None:
-        """Allow no more than ``size`` bytes where the head did not tell how many there are."""
+        """Allow at most ``size`` bytes, if the head gave no length."""
 
 
 @dataclasses.dataclass(eq=False, repr=False, slots=True)
@@ -135,7 +135,7 @@ class Responses:
     """The responses to one request: interim ones, until the final one starts (any thread)."""
 
     has_body: ClassVar[bool] = False
-    """Whether the request has one."""
+    """Whether the request has a body."""
 
     _wire: Sender | None = None
     """Sends interim responses; without it, none is sent."""
@@ -171,7 +171,7 @@ class Responses:
         return False
 
     def read(self, headers: Headers = ()) -> None:
-        """Note that the application wants body bytes, of which there are none."""
+        """Do nothing: there is no body to ask the client for."""
 
     def respond(self) -> bool:
         """Note that the next byte sent is the first of the final response.
@@ -185,11 +185,11 @@ class Responses:
         return True
 
     def give_up_body(self) -> bool:
-        """Return whether the rest of the body may be thrown away: there is none."""
+        """Return False: there is no body to discard."""
         return False
 
     def _look(self) -> None:
-        """Look whether body bytes are here (with the lock held)."""
+        """Note whether body bytes have arrived (with the lock held)."""
 
 
 class Exchange(Responses):
@@ -232,20 +232,20 @@ class Exchange(Responses):
 
         """
         super().__init__(wire)
-        self._headers: Headers = ()  # of a 100 by default
+        self._headers: Headers = ()  # of a 100 for which none are given
         self._most = math.inf  # bytes of the body
         self._on_decided = on_decided
         self._on_failed = on_failed
         self._opened = time.monotonic()
         self._rest = Rest.BROKEN  # until the response has started
         self.state = State.PENDING if waits else State.NONE
-        #: Where the body comes from; None: nobody has asked for it yet.
+        #: What reads the body; None: nobody has asked for it yet.
         self.framing: Framing | None = None
         #: Held by the thread that reads the body: one at a time.
         self.reading = threading.Lock()
         #: What every further read raises.
         self.failure: OSError | None = None
-        #: Whether the application has wanted body bytes before the response started.
+        #: Whether the application read from the body before the response started.
         self.read_first = False
 
     @property
@@ -256,7 +256,7 @@ class Exchange(Responses):
     # Before the response.
 
     def look(self) -> bool:
-        """Return whether the client still waits; a look at the connection may show that not."""
+        """Return whether the client still waits for a 100, after a look at the connection."""
         with contextlib.suppress(OSError), self._lock:  # gone: the next read raises
             self._look()
         return self.state is State.PENDING
@@ -277,12 +277,12 @@ class Exchange(Responses):
             self._open_body()
 
     def open_body(self) -> Framing:
-        """Return where the body comes from; the client does not wait any more."""
+        """Return what reads the body. The client no longer waits for a 100."""
         with self._lock:
             return self._open_body()
 
     def limit(self, size: int) -> None:
-        """Limit a body whose head gave no length; of several limits the lowest holds."""
+        """Limit a body whose head gave no length. Of several limits the lowest counts."""
         with self._lock:
             self._most = min(self._most, size)
             if self.framing is not None:
@@ -342,8 +342,8 @@ class Exchange(Responses):
     def fail(self, error: BaseException) -> None:
         """Make every further read raise this.
 
-        What interrupts a read, as gevent.Timeout does, fails the body, too: the bytes that it had
-        are lost, and a reader that went on would take those of the next request for them.
+        An exception that interrupts a read, such as gevent.Timeout, also fails the body: the bytes
+        of that read are lost, and a further read would take bytes of the next request for them.
         """
         if self.failure is None and self._on_failed is not None:
             self._on_failed(error)
@@ -364,7 +364,7 @@ class Exchange(Responses):
             raise copy.copy(self.failure)
 
     def give_up_body(self) -> bool:
-        """Let the connection throw away what is left of the body; return whether it may.
+        """Allow the connection to discard the rest of the body; return whether it may.
 
         It may not while a thread is reading. Every read after this raises an OSError.
         """
@@ -411,15 +411,15 @@ class Exchange(Responses):
 
     def _happen(self, event: Event, headers: Headers = ()) -> None:
         state = TRANSITIONS[self.state][event]
-        if state is self.state or self._started:  # nothing is sent behind the response
+        if state is self.state or self._started:  # nothing is sent after the response
             return
         try:
             if state is State.CONTINUED:
                 self._wire.send_interim(100, headers or self._headers)
         finally:
             self.decided_after = time.monotonic() - self._opened
-            # Last: who sees the new state without the lock relies on its bytes being sent.
-            # And always: half a 100 that failed must not be followed by another one.
+            # Last: a thread that sees the new state without the lock relies on the 100 being out.
+            # And even if sending failed: after half a 100 no other one may follow.
             self.state = state
             if self._on_decided is not None:
                 self._on_decided(self)
@@ -447,13 +447,13 @@ class Expectation:
     """
 
     _responses: Responses = dataclasses.field(default_factory=Responses)
-    """Those of its request; without one, nobody waits, and nothing is sent."""
+    """The responses of its request; by default, nobody waits, and nothing is sent."""
     _understands: bool = False
     """Whether the client knows other interim responses than 100 even while it waits for that."""
 
     @property
     def state(self) -> State:
-        """What is true of it now."""
+        """The state of the expectation now."""
         return self._responses.state
 
     @property

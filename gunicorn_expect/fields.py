@@ -12,7 +12,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: RFC 9110 section 5.5: "field values are usually constrained to the range of US-ASCII characters";
 #: beyond it HTTP/1 and HTTP/2 would not carry the same bytes. No CR, no LF, no NUL.
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e]*")
-#: They say where a message ends, or are about its connection: that is for the server to say. "A
+#: They define where a message ends, or belong to its connection: only the server sets them. "A
 #: server MUST NOT send" the first two in a 1xx (RFC 9110 section 8.6, RFC 9112 section 6.1), and
 #: HTTP/2 breaks on TE.
 _OF_THE_SERVER = frozenset(
@@ -30,14 +30,14 @@ _OF_THE_SERVER = frozenset(
 
 
 def checked(headers: Headers, message: str) -> tuple[tuple[str, str], ...]:
-    """Give them as they are.
+    """Return header fields unchanged, if they can be sent.
 
     Args:
         headers: pairs of field name and value, both str.
-        message: what is to carry them, for the error.
+        message: the response that carries them, for the error.
 
     Raises:
-        ValueError: a name or a value that can't be sent, or not by who sends it.
+        ValueError: a name or a value that can't be sent, or that only the server may set.
 
     """
     fields = []
@@ -48,15 +48,15 @@ def checked(headers: Headers, message: str) -> tuple[tuple[str, str], ...]:
             case _:
                 raise ValueError(f"header field {number} of {message} is no pair of str")
         if not _TOKEN.fullmatch(name):
-            # Not what it is: it may have the value in it.
+            # Don't show the name: the value may be in it.
             raise ValueError(
                 f"header field {number} of {message} has a name with a character that can't be "
                 "sent in one (RFC 9110 section 5.6.2), or none"
             )
         if name.lower() in _OF_THE_SERVER:
-            raise ValueError(f"{message} can't be given {name}: its end is for the server to say")
+            raise ValueError(f"{message} can't be given {name}: only the server may set it")
         if not _FIELD_VALUE.fullmatch(value):
-            # The name alone: the value may be a secret.
+            # Show only the name: the value may be a secret.
             raise ValueError(
                 f"the value of {name} can't be sent in {message}: "
                 "it has a control character (CR, LF, NUL) or one outside ASCII"

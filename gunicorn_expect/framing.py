@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 #: gunicorn drains.
 DRAIN_SIZE: Final = 65536
 
-#: Bytes of a chunk from which on a call of its own for the line before it costs less than to copy
-#: them: both take a microsecond or two.
+#: From this chunk size on, one more recv for the size line costs less than copying the chunk: both
+#: take a microsecond or two.
 LARGE_CHUNK: Final = 32768
 
 
@@ -43,7 +43,7 @@ class _OnAConnection(Framing):
         self.receiver = receiver
 
     def drain(self, deadline: float) -> None:
-        """Read to the end and discard it; raises as `read`. The clock is `time.monotonic`."""
+        """Read and discard the rest, until ``deadline`` by `time.monotonic`; raises as `read`."""
         while (left := deadline - time.monotonic()) > 0:
             self.receiver.patience = left
             if not self.read(DRAIN_SIZE):
@@ -52,10 +52,10 @@ class _OnAConnection(Framing):
 
 
 class Sized(_OnAConnection):
-    """A body of a length that the head tells."""
+    """A body whose length the head announces."""
 
     def __init__(self, receiver: Receiver, length: int) -> None:
-        """Begin with a body of so many bytes."""
+        """Read a body of ``length`` bytes."""
         super().__init__(receiver)
         self._length = length
         self._left = length
@@ -100,7 +100,7 @@ class Sized(_OnAConnection):
         return size
 
     def rest(self) -> Rest:
-        """Return it: it is known."""
+        """Return what is left, which is known."""
         if not self._left:
             return Rest.NOTHING
         if self._left <= DRAIN_SIZE or self._left <= self.receiver.here():
@@ -115,7 +115,7 @@ class Sized(_OnAConnection):
 class _Part(enum.Enum):
     SIZE = "the line with the size of a chunk"
     DATA = "the bytes of a chunk"
-    DATA_END = "the CRLF behind them"
+    DATA_END = "what follows the bytes of a chunk"
     TRAILERS = "a line of the trailer section"
     END = "nothing: the body has ended"
 
@@ -130,7 +130,7 @@ _SIZE_LINE = re.compile(
 )
 
 
-#: What is between the bytes of two chunks, mostly.
+#: What usually stands between the bytes of two chunks.
 _NEXT_CHUNK = re.compile(rb"\r\n([0-9A-Fa-f]{1,16})\r\n")
 
 
@@ -159,12 +159,12 @@ class Chunked(_OnAConnection):
         self._on_trailers = on_trailers
         self._part = _Part.SIZE
         self._left = 0  # of the chunk
-        self._between = FILL_SIZE  # bytes to receive behind it
+        self._between = FILL_SIZE  # bytes to receive after it
         self._came = 0
         self._most: float = math.inf
         self._trailers = b""
-        self._held = b""  # read to find the end, and not given yet
-        self._failure: BodyError | None = None  # of that; raised when what is held was given
+        self._held = b""  # read to find the end, and not returned yet
+        self._failure: BodyError | None = None  # of that read; raised after what is held
 
     @property
     def ended(self) -> bool:
@@ -177,7 +177,7 @@ class Chunked(_OnAConnection):
         return self._came
 
     def read(self, size: int, *, whole: bool = False) -> bytes:
-        """Read bytes of one chunk; of several, if the whole is wanted."""
+        """Read bytes of one chunk; of several if ``whole``."""
         if self._held:
             data, self._held = self._held[:size], self._held[size:]
             return data
@@ -217,7 +217,7 @@ class Chunked(_OnAConnection):
         return data
 
     def rest(self) -> Rest:
-        """Read to find the end: only if it is here, its connection can be kept."""
+        """Read ahead to find the end: only if it has arrived can the connection be kept."""
         patience, self.receiver.patience = self.receiver.patience, 0
         pieces = [self._held]
         room = DRAIN_SIZE
@@ -244,7 +244,7 @@ class Chunked(_OnAConnection):
             self._trailers = b""
 
     def limit(self, size: float) -> None:
-        """Allow no more than this, nor than an earlier limit."""
+        """Allow at most ``size`` bytes; a lower limit set before stays."""
         self._most = min(self._most, size)
 
     def _next_line(self) -> None:
@@ -255,8 +255,8 @@ class Chunked(_OnAConnection):
         if line is None:
             self._fail_at_the_end()
         elif not line.endswith(b"\r\n") or len(line) > limit:
-            # A proxy that takes a bare LF for the end of a line sees another body than one who
-            # does not.
+            # A proxy that accepts a bare LF as the end of a line would see another body than we
+            # do.
             raise MalformedBody(
                 f"{self._part.value} does not end with CRLF after {limit} bytes or less"
             )
@@ -281,8 +281,8 @@ class Chunked(_OnAConnection):
         if self._came + self._left > self._most:
             raise ContentTooLarge(int(self._most))
         self._part = _Part.DATA if self._left else _Part.TRAILERS
-        # Chunks are mostly as large as the one before. Of what is behind a large one, no more is
-        # received than the line of the next: so its bytes need not be copied.
+        # A chunk is mostly as large as the one before. After a large one, receive only the size
+        # line of the next, so that the bytes of that chunk need not be copied.
         self._between = FILL_SIZE if self._left < LARGE_CHUNK else len(f"\r\n{self._left:x}\r\n")
 
     def _fail_at_the_end(self) -> None:

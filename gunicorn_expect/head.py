@@ -1,7 +1,7 @@
-"""Where bytes become a request, or an error, or are not enough yet: for all workers and transports.
+"""Collects the bytes of a head until they are a request or an error, for all workers.
 
-It has no socket and knows no gunicorn: the owner of the connection feeds it with what came, and it
-asks a parser. When the head is whole, the parser makes a request of it. Before that, the parser
+It has no socket and does not know gunicorn: the owner of the connection passes it what arrived, and
+it asks a parser. When the head is whole, the parser makes a request of it. Before that, the parser
 judges what looks wrong: whether that is an error depends on the parser and on its settings.
 """
 
@@ -16,7 +16,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 _END: Final = b"\r\n\r\n"
 
-#: What every parser takes, with any settings. The rest is for a parser to judge.
+#: The lines that every parser accepts, with any settings. Others are for a parser to judge.
 _REQUEST_LINE: Final = re.compile(rb"[A-Z]{3,20} /(?!/)[\x21-\x7e]* HTTP/1\.[01]\r\n")
 _FIELD_LINE: Final = re.compile(
     rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n"  # RFC 9110 section 5
@@ -26,8 +26,8 @@ _FIELD_LINE: Final = re.compile(
 #: gunicorn looks for the PROXY protocol in so many before it looks at anything else.
 _CUT: Final = b"\r\n" * 6
 
-#: How often a parser is asked about one head that isn't whole. Each time it parses all that came:
-#: a client could make that dear where the settings allow what looks wrong, as folded lines.
+#: How often a parser is asked about one head that isn't whole. Each time it parses all of it:
+#: a client could make that expensive if the settings allow unusual lines, such as folded ones.
 _MOST_DOUBTS: Final = 8
 
 #: The first bytes of the PROXY protocol, version 1 and 2.
@@ -50,7 +50,7 @@ class Limits:
     line: int = 4094
     """Of the request line."""
     fields: int = 100
-    """Header fields, the only number that is not one of bytes."""
+    """The number of header fields: the only limit that is not in bytes."""
     field: int = 8190
     """Of a line of the header fields."""
     all_fields: int = 100 * (8190 + 2) + 4
@@ -60,10 +60,10 @@ class Limits:
 
 
 class Parser(Protocol[R_co]):
-    """Knows what a request is. What it raises is the error that the client is to be told."""
+    """Makes a request of a head. What it raises is the error that the client gets."""
 
     def parse(self, data: bytes) -> tuple[R_co, bytes] | None:
-        """Return the request at the beginning, and what follows its head.
+        """Return the request and the bytes after its head.
 
         None: the head isn't whole.
         """
@@ -73,7 +73,7 @@ class Parser(Protocol[R_co]):
 
 
 class Head(Generic[R]):
-    """What has come of one head.
+    """The bytes of one head that have arrived.
 
     Each byte is looked at a fixed number of times, in however many pieces the head comes.
     """
@@ -105,12 +105,12 @@ class Head(Generic[R]):
 
     @property
     def has_begun(self) -> bool:
-        """Whether a part of a head has come: a CRLF before the request line is none."""
+        """Whether a part of a head has arrived; a CRLF before the request line doesn't count."""
         size = len(self._received) - self._start
         return size > 1 or (size == 1 and not self._received.endswith(b"\r"))
 
     def feed(self, piece: bytes) -> tuple[R, bytes] | None:
-        """Take what has come; return the request and what follows; None: the head isn't whole.
+        """Add a piece; return the request and the bytes after its head; None: it isn't whole.
 
         Raises:
             TooLargeError: there are too many bytes.
@@ -118,7 +118,7 @@ class Head(Generic[R]):
 
         """
         if not self._received and piece.endswith(_END):
-            found = self._parser.parse(piece)  # all at once, as most come
+            found = self._parser.parse(piece)  # whole in one piece, as most heads are
             if found is not None:
                 return found
         data = self._received
@@ -138,7 +138,7 @@ class Head(Generic[R]):
         return None
 
     def end(self) -> None:
-        """Take it that no more comes. Raise what the parser raises of an unfinished head."""
+        """Raise what the parser raises for an unfinished head: the client sends no more."""
         if self._received:
             self._parser.judge(bytes(self._received))
 
@@ -169,13 +169,13 @@ class Head(Generic[R]):
         return False
 
     def _expected(self) -> tuple[re.Pattern[bytes], int]:
-        """Return what the line that has not ended should be like, and its limit."""
+        """Return the pattern and the limit of the line that has not ended."""
         if self._lines:
             return _FIELD_LINE, self._limits.field
         return _REQUEST_LINE, self._limits.line
 
     def _doubts_tail(self, seen: int) -> bool:
-        """Return whether the line that has not ended looks wrong, and has not done so before."""
+        """Return whether the line that has not ended has begun to look wrong."""
         data, line = self._received, self._line
         if data.find(b"\r", max(line, seen - 1), len(data) - 1) >= 0:
             return True  # no LF follows it
@@ -185,7 +185,7 @@ class Head(Generic[R]):
         return seen - line <= longest + 2 < len(data) - line
 
     def _judge(self, end: int) -> None:
-        """Have what came up to here judged, as if the head ended there."""
+        """Have the parser judge the bytes before ``end``, as if the head ended there."""
         self._doubts += 1
         if self._doubts <= _MOST_DOUBTS:
             # A CR at the end is a part of the CRLF that comes.
@@ -201,9 +201,9 @@ class Head(Generic[R]):
             self._line = self._start
 
     def _pass_proxy_header(self, seen: int) -> bool:
-        """Find the end of the header of the PROXY protocol; return whether what follows has come.
+        """Skip the header of the PROXY protocol, if any; return False while its end is missing.
 
-        The parser judges it, whether there is one or not: it is about who has sent it, too.
+        The parser judges it: whether it is allowed depends on who has sent it, too.
         """
         data, mode = self._received, self._limits.proxy
         end = 0

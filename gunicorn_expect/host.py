@@ -94,7 +94,7 @@ _NAMES: Final = (
     "gunicorn.sock:is_http2_negotiated",
     "gunicorn.workers.base:Worker.handle_error",
 )
-#: What only an object has.
+#: The attributes that only an object has, not its class.
 _OF_A_REQUEST: Final = (
     "method",
     "path",
@@ -181,24 +181,23 @@ class _NotWholeError(Exception):
     """A parser wants more bytes than have come."""
 
 
-#: The option of a Connection field, in whichever place of its list.
+#: The option of a Connection field, anywhere in its list.
 _CLOSE: Final = re.compile(r"(?:^|,)[ \t]*close[ \t]*(?:,|$)", re.IGNORECASE)
 
 
 class Request(message.Request):
     """gunicorn's request, whose Expect field and whose body are ours."""
 
-    # gunicorn would answer it while it builds the environ, before the application is called, and
-    # refuse values that it does not know where we have a rule of our own.
+    # gunicorn would send the 100 while it builds the environ, before the application is called,
+    # and would refuse unknown values by its own rule instead of ours.
     _policy_expect_continue = False
 
     version: tuple[int, int]
     body: Any
     #: Bytes of the body; None: it comes in chunks.
     content_length: int | None = 0
-    #: Of a plain head: what it says, as an environ, until that is given away; and whether it is
-    #: known to leave the connection open, so that nobody has to look for a field that says
-    #: otherwise.
+    #: Of a plain head: its environ, until the application gets it; and whether the head is known to
+    #: keep the connection open, so that nobody has to search its fields for a "close".
     environ: dict[str, Any] | None = None
     persists = False
 
@@ -216,11 +215,11 @@ class _Lines(Request):
     """The lines of a head that isn't whole: the framing can't be known yet."""
 
     def set_body_reader(self) -> None:
-        """Conclude nothing: a header field that says more may follow."""
+        """Do nothing: a header field that defines the framing may follow."""
 
 
 class _Empty(_Lines):
-    """A request of which nothing has come. It has gunicorn's limits."""
+    """A request without a byte, from which gunicorn's limits are read."""
 
     def parse(self, unreader: Any) -> bytes:  # noqa: ARG002  it would want a head
         """Read nothing."""
@@ -241,9 +240,9 @@ def _empty(cfg: Config, peer: Any) -> Any:
 
 
 def request_class(cfg: Config) -> Any:
-    """Return a class of requests that has what is the same in all of them, gunicorn's limits first.
+    """Return a class of requests that holds what all of them share, such as gunicorn's limits.
 
-    A request whose client is waited for holds no attributes of its own for that.
+    A request that waits for its client then needs less memory.
     """
     same = {**vars(_empty(cfg, ("", 0))), "unreader": None, "body": None, "fragment": ""}
     return type("PlainRequest", (Request,), same)
@@ -262,7 +261,7 @@ def may_be_plain(cfg: Config, listener: Any) -> bool:
 def trusted_scheme_headers(cfg: Config, address: str | None) -> tuple[tuple[str, str], ...]:
     """Return the keys of an environ, and their values, by which this peer may say "https".
 
-    None is the address of one that comes by a unix socket.
+    The address of a peer on a unix socket is None.
     """
     empty = _empty(cfg, "" if address is None else (address, 0))
     names, _ = empty._peer_trusted_for_forwarded()  # noqa: SLF001
@@ -274,14 +273,14 @@ def trusted_scheme_headers(cfg: Config, address: str | None) -> tuple[tuple[str,
 
 
 def is_trusted(cfg: Config, peer: Any) -> bool:
-    """Return whether ``forwarded_allow_ips`` names this peer. One of a unix socket is trusted."""
+    """Return whether ``forwarded_allow_ips`` names this peer. A unix socket is trusted."""
     return bool(negotiation.peer_trusted_for_h2c(cfg, peer))
 
 
 class _Errors(wsgi.WSGIErrorsWrapper):
-    """``wsgi.errors`` of all requests: gunicorn's own has the files that are open when it is made.
+    """``wsgi.errors`` of all requests. gunicorn's own keeps the log files that were open before.
 
-    After SIGUSR1 they are others.
+    SIGUSR1 opens new ones.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -328,7 +327,7 @@ class Parser:
         self._number = number
 
     def parse(self, data: bytes) -> tuple[Any, bytes] | None:
-        """Return the request, and what follows its head; None: it isn't whole.
+        """Return the request and the bytes after its head; None: the head isn't whole.
 
         Raises:
             ParseError: it breaks the rules of HTTP.
@@ -365,7 +364,7 @@ def head_limits(cfg: Config) -> Limits:
         return Limits()  # it has no such heads, and no use for their parser
     empty = _empty(cfg, ("", 0))
     return Limits(
-        # 0 means no limit, but the fast parser has one of 1 MiB. So from there on it is asked.
+        # 0 means no limit, but the fast parser has one of 1 MiB. So beyond that it is asked.
         line=empty.limit_request_line or 1024 * 1024,
         fields=empty.limit_request_fields,
         field=empty.limit_request_field_size,
@@ -387,7 +386,7 @@ def too_large() -> ParseError:
 
 
 def parse_trailers(request: Any, lines: bytes) -> None:
-    """Give a request its trailers. ParseError: they break the rules."""
+    """Parse the trailers of a request. ParseError: they break the rules."""
     request.trailers = request.parse_headers(lines.removesuffix(b"\r\n"), from_trailer=True)
 
 
@@ -422,7 +421,7 @@ def create(
 
 
 def has_number(items: Any) -> bool:
-    """Return whether the file of a ``wsgi.file_wrapper`` is one of the system."""
+    """Return whether the file of a ``wsgi.file_wrapper`` has a file number."""
     return bool(util.has_fileno(items.filelike))
 
 
@@ -499,7 +498,7 @@ def may_begin_http2(cfg: Config, peer: Any) -> bool:
 
 
 def preface_match(data: bytes) -> bool | None:
-    """Return whether these bytes begin with HTTP/2's preface; None: they may."""
+    """Return whether these bytes begin with HTTP/2's preface; None: too few to tell."""
     match = negotiation.preface_match(data)
     return None if match is negotiation.PARTIAL else match is negotiation.MATCH
 

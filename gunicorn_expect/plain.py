@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gunicorn_expect.head import Limits
 
-#: gunicorn reads two slashes, and a CONNECT, in ways of its own; "#" begins a fragment.
+#: gunicorn treats two slashes, and a CONNECT, in its own way; "#" begins a fragment.
 _REQUEST_LINE: Final = re.compile(r"(?!CONNECT )([A-Z]{3,20}) (/(?!/)[!-\"$-~]*) HTTP/1\.([01])")
 
 #: RFC 9110 section 5.6.2, without the underscore: "X_A" and "X-A" are one key of the environ.
@@ -29,28 +29,28 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
 #: The characters of a value. The fields of a head of 8 KiB are looked at in a few microseconds.
 _PRINTABLE: Final = bytes(code for code in range(256) if chr(code).isprintable())
 
-#: More digits are not the length of a body. Those of other alphabets are none (RFC 9110 section
-#: 8.6).
+#: No body is so long that it needs more digits. Digits of other alphabets are not allowed (RFC 9110
+#: section 8.6).
 _LENGTH: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
-#: The name of a field and its key in an environ, of those that begin with no ``HTTP_``.
+#: The field names whose key in an environ does not begin with ``HTTP_``, and that key.
 _KEYS: Final = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
 
-#: In the place of a body's length.
+#: Returned instead of a body's length.
 NOT_PLAIN: Final = -1
 
-#: Different names, and clients' addresses, to remember: those of one application are some dozens.
+#: Maximum field names, and client addresses, to remember: an application sees some dozens.
 _REMEMBERED: Final = 1024
 
-#: Bytes of a name that is not remembered: no field that is registered with IANA has so many.
+#: A name of so many bytes is not remembered: no field that is registered with IANA is as long.
 _LONG_NAME: Final = 64
 
 
 class PlainHeads:
-    """Makes requests of the plain heads that come to one listener. For every thread."""
+    """Makes requests of the plain heads that arrive at one listener (any thread)."""
 
     def __init__(self, cfg: Config, limits: Limits, listener: Any, *, multithread: bool) -> None:
-        """Make the part that is the same in all of them.
+        """Make the part that all of its requests share.
 
         Args:
             cfg: gunicorn's configuration.
@@ -65,7 +65,7 @@ class PlainHeads:
         self._environ = host.environ_template(cfg)
         self._environ["wsgi.multithread"] = multithread
         self._has_hook = host.has_request_hook(cfg)
-        # Of a field's name, as it was sent, the one in upper case and the key of an environ.
+        # By a field's name as it was sent: the name in upper case, and its key in an environ.
         self._names: dict[str, tuple[str, str]] = {}
         # Whether a peer is trusted is asked once, and not for each of its requests.
         self._schemes_of = functools.lru_cache(_REMEMBERED)(
@@ -73,10 +73,10 @@ class PlainHeads:
         )
 
     def parse(self, data: bytes, peer: Any, number: int) -> tuple[host.Request, bytes] | None:
-        """Return the request at the beginning, and what follows its head; None: it isn't plain.
+        """Return the request and the bytes after its head; None: the head isn't plain.
 
         Args:
-            data: what came.
+            data: the bytes that arrived.
             peer: the address of the client.
             number: of the request on its connection.
 
@@ -89,7 +89,7 @@ class PlainHeads:
             match is None
             or len(line) + 2 > self._limits.line
             or len(lines) > self._limits.fields
-            # Nothing else but what ends the lines: no CR or LF by itself either.
+            # Only printable characters and the CRLFs of the lines: no CR or LF by itself.
             or head.translate(None, _PRINTABLE) != b"\r\n" * len(lines)
         ):
             return None

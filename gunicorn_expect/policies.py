@@ -434,9 +434,9 @@ def _asked(check: Callable[..., object], *credentials: str) -> object:
 
 
 def _credentials(environ: WSGIEnvironment, scheme: str) -> str | None:
-    """Give what follows the scheme in the Authorization field, if it is this one."""
+    """Return what follows the scheme in the Authorization field, if it is this scheme."""
     # "It uses a case-insensitive token to identify the authentication scheme" (RFC 9110 section
-    # 11.1), with "1*SP" behind it (section 11.4).
+    # 11.1), with "1*SP" after it (section 11.4).
     found, _, credentials = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     return credentials.strip(" ") if found.lower() == scheme else None
 

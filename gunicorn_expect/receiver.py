@@ -1,8 +1,8 @@
-"""The receiving side of one connection while a body is read: what comes, or an error in time.
+"""Receives the bytes of a body from a connection, or raises a timeout or a disconnect.
 
 Two ways to receive:
 
-* What is here is received without waiting; where that is too little, more is waited for by poll.
+* It receives what has arrived without waiting, and waits for more by poll.
 * A large body on a plain blocking socket is received by blocking calls that the kernel ends after
   `TICK` (SO_RCVTIMEO), each for as many bytes as are wanted (MSG_WAITALL): one call and no copy for
   a piece of it. While a client does not keep up with that, the first way is used.
@@ -37,9 +37,9 @@ TICK: Final = 0.01
 _TICK: Final = struct.pack("ll", 0, int(TICK * 1_000_000))  # struct timeval
 _NO_TICK: Final = struct.pack("ll", 0, 0)
 
-#: Seconds for which a client that keeps up is waited for before its thread's place is lent: many
-#: answer a 100 within that, and to lend a place wakes another thread. A thousand clients a second
-#: that don't take one place with it.
+#: Seconds that a read waits for a client that keeps up before it lends its thread's place: many
+#: answer a 100 within that, and lending a place wakes another thread. A thousand clients a second
+#: that don't answer so fast occupy one place by it.
 BRIEF: Final = 0.001
 
 #: Bytes received at once where more may follow than is wanted: a default Linux receive buffer is
@@ -113,7 +113,7 @@ class Allowance:
 
 
 class Receiver:
-    """What comes on a connection: first what came with the head, then what the socket gives."""
+    """Receives from a connection: first the bytes that came with the head, then the socket's."""
 
     def __init__(
         self,
@@ -130,13 +130,13 @@ class Receiver:
 
         Args:
             transport: the connection, TLS or not.
-            ahead: bytes that were received behind the head.
-            timeout: seconds to wait for the next bytes; 0: for ever.
+            ahead: bytes that were received after the head.
+            timeout: maximum seconds to wait for the next bytes; 0: no limit.
             min_rate: with timeout the `Allowance` of all of them; 0: no limit.
-            waiting: entered while the client is waited for, by the thread that reads; not for
+            waiting: entered by the thread that reads while it waits for the client for longer than
                 `BRIEF`.
             ticks: whether the kernel may wait for the rest of a large body.
-            awaited: the client begins to send only now, so that it has to be waited for.
+            awaited: the client begins to send only now, so that the first read has to wait.
 
         """
         #: Seconds to wait for the next bytes, for now; 0: don't.
@@ -148,11 +148,11 @@ class Receiver:
         self._waiting = waiting
         self._allowance = Allowance(timeout, min_rate)
         self._allowance.came = len(ahead)
-        self._since = 0.0  # it was last heard of
+        self._since = 0.0  # when bytes last arrived
         self._ticks = False
         self._awaited = awaited
-        #: Whether the rest came within a tick when a read last found too little here. A call that
-        #: blocks is for a client that keeps up: the others are waited for without a place.
+        #: Whether the rest came within a tick when a read last found too little here. Only a client
+        #: that keeps up gets a call that blocks: waiting for others must not occupy a place.
         self._keeps_up = True
         #: Bytes that buy a tick: if they come whole within one they need no clock.
         self._fast_enough = math.inf
@@ -180,7 +180,7 @@ class Receiver:
 
         Args:
             size: 1 or more.
-            whole: as many as possible are wanted; otherwise those that are here will do.
+            whole: wait for as many as possible; otherwise return what has arrived.
 
         Raises:
             BodyTimeout: it sends too little.
@@ -225,7 +225,7 @@ class Receiver:
             try:
                 size = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
             except OSError:
-                pass  # the next one tells
+                pass  # the next call raises it
             else:
                 self._note(size, start)
                 if not size or size == len(view):
@@ -252,7 +252,7 @@ class Receiver:
         """Take a line with its LF; None: the client sends no more. Raises as `receive`.
 
         Args:
-            limit: bytes after which an unfinished line is given as it is.
+            limit: bytes after which an unfinished line is returned as it is.
 
         """
         while not (end := self._ahead.find(b"\n", self._taken) + 1):
@@ -282,7 +282,7 @@ class Receiver:
         return self._ahead[self._taken :]
 
     def _let_the_kernel_wait(self) -> None:
-        """Wait for the rest of the body in one call; of a large one, let no more of it come."""
+        """Let further calls wait in the kernel; in a large body, keep the sender near."""
         with contextlib.suppress(OSError):  # gone
             if not self._ticks:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
@@ -297,7 +297,7 @@ class Receiver:
         return bool(self._ticks and self._keeps_up and self.patience and not self._transport.ended)
 
     def _receive(self, size: int, flags: int = 0) -> bytes | None:
-        """Receive what is here; a large body that comes fast, within a tick. None: nothing came."""
+        """Receive what is here, or what a fast large body brings within a tick; None: nothing."""
         try:
             if self._kernel_waits():
                 return self._sock.recv(size, flags)
@@ -333,7 +333,7 @@ class Receiver:
         """Wait for pieces until they are ``size`` bytes, or the client sends no more.
 
         Returns:
-            Whether that was so before a point in time.
+            Whether that was so before ``until``, a time of `time.monotonic`.
 
         """
         left = size - sum(map(len, pieces))
@@ -352,7 +352,7 @@ class Receiver:
         return True
 
     def _wait(self, until: float) -> bool:
-        """Wait for the next bytes, and no longer; return whether they came. BodyTimeout: late."""
+        """Wait for bytes before ``until``; return whether they came. BodyTimeout: too late."""
         now = time.monotonic()
         limit = min(self.patience, self._allowance.left)
         seconds = limit - (now - self._since)

@@ -49,9 +49,9 @@ class _Settling:
     req: Any
     sock: Any
 
-    #: Those of its request, of which this is the final one. For an upload they are its exchange.
+    #: All responses to the request; this is the final one. For an upload it is the `Exchange`.
     responses: Responses
-    #: Whether all of it is known, so that the application will not read any more.
+    #: Whether the application has returned all of it, so that it won't read the body any more.
     complete = False
 
     def start_response(self, status: str, headers: Any, exc_info: OptExcInfo | None = None) -> Any:
@@ -77,14 +77,14 @@ class _Settling:
         return super().start_response(status, headers, exc_info)  # type: ignore[misc]
 
     def replace(self, status: str) -> None:
-        """Answer with this status and an empty body instead, as nothing was sent yet."""
+        """Replace this response, of which nothing was sent yet, by an empty one."""
         self.status = None
         self.headers = []
         self.response_length = None
         self.start_response(status, [("Content-Length", "0")])
 
     def settle(self) -> None:
-        """Settle the exchange: from here on no 1xx is sent, and the connection's end is known."""
+        """Settle the exchange: no 1xx may follow, and it is known whether to close."""
         if self.status is None:
             raise AssertionError("the application did not call start_response")
         if not self.responses.respond():
@@ -119,7 +119,7 @@ class Response(_Settling, host.BaseResponse):
         """Begin without a status. What gunicorn calls ``sock`` is the transport."""
         super().__init__(request, sock, cfg)
         self.responses = responses
-        #: Whether the connection ends with it: known when its head is made.
+        #: Whether the connection closes after it: known once its head is made.
         self.closes = True
         self._head = b""  # not sent yet
         self._holds_head = True
@@ -134,7 +134,7 @@ class Response(_Settling, host.BaseResponse):
             self.complete = True
         self.send_headers()
         if self._omits_body or (length is not None and self.sent + size > length):
-            super().write(data)  # it sends what may be sent
+            super().write(data)  # it sends only the bytes that may be sent
             if self._head:
                 self._emit_body(b"")
         elif data:
@@ -177,7 +177,7 @@ class Response(_Settling, host.BaseResponse):
 
     def sendfile(self, respiter: Any) -> bool:
         """Send a file without copying it, if that can be done; return whether it was."""
-        self._holds_head = False  # gunicorn sends the file behind the head
+        self._holds_head = False  # gunicorn sends the file after the head
         try:
             return bool(super().sendfile(respiter))
         finally:
@@ -215,7 +215,7 @@ class StreamResponse(_Settling, host.BaseStreamResponse):
         http2: Any,
         lock: threading.Lock,
     ) -> None:
-        """Begin without a status; the lock is held by who uses the HTTP/2 connection."""
+        """Begin without a status. Whoever uses the HTTP/2 connection holds the lock."""
         super().__init__(request, sock, cfg, http2, request.stream.stream_id)
         self.responses = responses
         self._lock = lock
@@ -244,12 +244,12 @@ class StreamResponse(_Settling, host.BaseStreamResponse):
 
 
 def check_item(data: object) -> None:
-    """Raise TypeError if this is not bytes: gunicorn finds out when it has made the head."""
+    """Raise TypeError if this is not bytes: gunicorn would notice after making the head."""
     if not isinstance(data, bytes):
         raise TypeError(f"the application yielded {type(data).__name__}, not bytes")
 
 
 @functools.lru_cache(maxsize=1)
 def _http_date(second: int) -> str:
-    """Return a time as HTTP has it (RFC 9110 section 5.6.7); mostly it is that of the last call."""
+    """Return a time in HTTP's format (RFC 9110 section 5.6.7). Most calls repeat the last one."""
     return formatdate(second, usegmt=True)

@@ -31,14 +31,14 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What can change it."""
+    """What can change the state."""
 
     READ = "the application wants body bytes"
     ARRIVED = "body bytes are already here"
     RESPOND = "the first byte of the final response is about to go out"
 
 
-#: What each event makes of each state. A pair that changes nothing is written out as well.
+#: The next state, by state and event. A pair that changes nothing is written out as well.
 TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
     State.NONE: {
         Event.READ: State.NONE,

@@ -1,6 +1,6 @@
-"""The same for a stream of HTTP/2: gunicorn receives its frames, and each stream is a request.
+"""HTTP/2: gunicorn parses the frames of a connection, and each stream is answered as a request.
 
-A connection of HTTP/2 holds a thread as long as it lives.
+A connection of HTTP/2 occupies a thread for as long as it is open.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gunicorn_expect.connection import Connection
     from gunicorn_expect.fields import Headers
 
-#: How often a connection is received from to look for a frame that may be here. Over TLS a call
+#: Maximum calls that look on the connection for a frame that may be here. Over TLS a call
 #: gives one record, and other frames may come before it: a few acknowledgements, mostly.
 LOOKS: Final = 16
 
@@ -45,7 +45,7 @@ def serve(conn: Connection, received: bytes, *, upgrade: tuple[bytes, Any] | Non
 
     Args:
         conn: the connection.
-        received: what came of HTTP/2 already.
+        received: bytes of HTTP/2 that have arrived already.
         upgrade: the HTTP2-Settings and the request of HTTP/1 that asked for HTTP/2.
 
     """
@@ -86,10 +86,10 @@ def serve(conn: Connection, received: bytes, *, upgrade: tuple[bytes, Any] | Non
 
 
 class Stream:
-    """One stream: what a connection is for a request of HTTP/1."""
+    """One stream: for its request it is what a `Connection` is for one of HTTP/1."""
 
     def __init__(self, conn: Connection, http2: Any, request: Any, lock: threading.Lock) -> None:
-        """Answer this request; the lock is held by who uses the connection."""
+        """Answer this request. Whoever uses the connection holds the lock."""
         self._conn = conn
         self._http2 = http2
         self._lock = lock
@@ -151,7 +151,7 @@ class Stream:
         return response, environ
 
     def send_interim(self, status: int, headers: Headers) -> bool:
-        """Send an informational HEADERS frame. ClientDisconnected: nobody is there."""
+        """Send an informational HEADERS frame. ClientDisconnected: it is gone."""
         return self._frames.send_interim(status, headers)
 
     def send_error(self, request: Any, error: BaseException) -> None:
@@ -171,14 +171,14 @@ class Stream:
 class Frames:
     """The frames of one stream of an HTTP/2 connection, until its body is read.
 
-    gunicorn receives those of a connection by a call that may wait, and each frame of it starts
-    the time anew. So they are received here, and given to gunicorn.
+    gunicorn's own call restarts its timeout with every frame of the connection. So the frames are
+    received here, and passed on to gunicorn.
     """
 
     def __init__(
         self, stream: Any, connection: Any, conn: Connection, lock: threading.Lock
     ) -> None:
-        """Receive for this stream; what comes for others waits for its turn, as in gunicorn."""
+        """Receive for this stream; frames of others wait for their turn, as in gunicorn."""
         limits = conn.service.settings
         self._lost = host.http2_errors()
         self._stream = stream
@@ -205,7 +205,7 @@ class Frames:
         return self.have_come
 
     def open_body(self) -> StreamFraming:
-        """Return the body, which begins with the next of these."""
+        """Return what reads the body, from the next frame on."""
         return StreamFraming(self)
 
     def next(self) -> bytes:
@@ -231,7 +231,7 @@ class Frames:
             return bytes(self._stream.pop_chunk() or b"")
 
     def send_interim(self, status: int, headers: Headers) -> bool:
-        """Send an informational HEADERS frame. ClientDisconnected: nobody is there."""
+        """Send an informational HEADERS frame. ClientDisconnected: it is gone."""
         with self._turn():
             self._connection.send_informational(self._stream.stream_id, status, list(headers))
         return True
@@ -288,7 +288,7 @@ class Frames:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
-        """Have the connection, while the stream is not answered. ClientDisconnected: it was."""
+        """Hold the connection's lock. ClientDisconnected: the stream was answered already."""
         with self._failing(), self._lock:
             if self._polled.ended:
                 raise ClientDisconnected("the request has ended, and its body with it")
@@ -303,10 +303,10 @@ class Frames:
 
 
 class _Polled(Transport):
-    """A connection whose socket has a timeout, gunicorn's, while it is looked at."""
+    """A connection that is looked at without waiting, though its socket has gunicorn's timeout."""
 
     def __init__(self, sock: Any, lock: threading.Lock, feed: Callable[[bytes], object]) -> None:
-        """Look at this one, with the lock of who sends on it; what came goes where it is fed."""
+        """Look at this socket, under the connection's lock; pass on what came to ``feed``."""
         super().__init__(sock)
         self._lock = lock
         self._feed = feed
@@ -324,7 +324,7 @@ class _Polled(Transport):
                 return None
             finally:
                 self.sock.settimeout(timeout)
-            self._feed(data)  # in the same turn: who sends may wait for what it says
+            self._feed(data)  # under the same lock: a thread that sends may wait for these frames
             return data
 
 
@@ -332,7 +332,7 @@ class StreamFraming(Framing):
     """The body of an HTTP/2 stream."""
 
     def __init__(self, frames: Frames) -> None:
-        """Read what these hold."""
+        """Read the body from these frames."""
         self._frames = frames
         self._ahead = b""  # of a frame
         self._came = 0
@@ -366,11 +366,11 @@ class StreamFraming(Framing):
         return data
 
     def rest(self) -> Rest:
-        """Return that nothing matters: a stream that ends leaves its connection alone."""
+        """Return that nothing is left: a stream that ends leaves its connection alone."""
         return Rest.NOTHING
 
     def drain(self, deadline: float) -> None:
-        """Leave it to gunicorn.
+        """Do nothing: gunicorn does it.
 
         "a server MAY request that the client abort transmission of a request without error by
         sending a RST_STREAM with an error code of NO_ERROR after sending a complete response"
@@ -378,5 +378,5 @@ class StreamFraming(Framing):
         """
 
     def limit(self, size: float) -> None:
-        """Allow no more than this, nor than an earlier limit: the head may not have told."""
+        """Allow at most ``size`` bytes; a lower limit set before stays."""
         self._most = min(self._most, size)

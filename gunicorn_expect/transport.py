@@ -1,7 +1,7 @@
 """The socket of one connection, plain or TLS: what can be done without waiting, and waiting.
 
 The socket never waits by itself, so that a thread may send while another one receives, and so that
-every wait has its time. Only the owner of the connection calls these, or a thread that reads or
+every wait has a timeout. Only the owner of the connection calls these, or a thread that reads or
 answers for it.
 """
 
@@ -46,7 +46,7 @@ WRITE: Final = select.POLLOUT
 
 
 def wait_by_poll(sock: socket.socket, events: int, timeout: float | None) -> int:
-    """Wait until a socket is ready for one of these; return for which, 0: time is up.
+    """Wait until a socket is ready for one of these events; return which, 0 on timeout.
 
     Args:
         sock: it may be closed meanwhile.
@@ -58,7 +58,7 @@ def wait_by_poll(sock: socket.socket, events: int, timeout: float | None) -> int
     try:
         poller.register(sock, events)
     except ValueError:
-        return events  # closed by its owner: the next call tells
+        return events  # closed by its owner: the next call raises
     ready = poller.poll(None if timeout is None else max(0.0, timeout) * 1000)
     return ready[0][1] if ready else 0
 
@@ -67,7 +67,7 @@ class Transport:
     """A plain connection."""
 
     def __init__(self, sock: socket.socket, wait: Wait = wait_by_poll) -> None:
-        """Take over a socket; it may be a blocking one. It is waited for by this function."""
+        """Take over a socket, blocking or not, and the function that waits for it."""
         self.sock = sock
         self._wait = wait
         #: Whether all that still arrives is discarded: a thread that still reads gets an
@@ -75,8 +75,8 @@ class Transport:
         self.ended = False
         #: Whether the client was told that nothing follows: `half_close` has succeeded.
         self.half_closed = False
-        #: Tells whether the body that comes may be thrown away, to send a response that can't be
-        #: sent else; None: it may not.
+        #: Returns whether the body may be discarded, for a response that the client does not read
+        #: before; None: it may not.
         self.give_up_body: Callable[[], bool] | None = None
         self._discards_after = math.inf
         # Nagle's algorithm would hold a short piece back while the last is not acknowledged.
@@ -113,7 +113,7 @@ class Transport:
             return 0
 
     def wait(self, events: int, timeout: float | None) -> int:
-        """Wait until the socket is ready for one of these; return for which, 0: time is up.
+        """Wait until the socket is ready for one of these events; return which, 0 on timeout.
 
         Args:
             events: `READ`, `WRITE`, or both.
@@ -131,7 +131,7 @@ class Transport:
             self._send_slowly(memoryview(data)[sent:])
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> None:
-        """Send so much of a file. OSError: the client is gone."""
+        """Send ``count`` bytes of a file, or all. OSError: the client is gone."""
         if self.give_up_body is None:
             timeout = self.sock.gettimeout()
             self.sock.settimeout(None)  # sendfile(2) may wait; on gevent that is its own waiting
@@ -149,12 +149,12 @@ class Transport:
     def discard_when_stuck(self, give_up_body: Callable[[], bool], *, complete: bool) -> None:
         """Discard the body that arrives, while the response can't be sent.
 
-        A client that will read its response when it has sent its body would otherwise wait for us
-        to read, and we for it.
+        A client that reads its response only after sending its whole body would otherwise wait
+        for us to read, and we for it.
 
         Args:
-            give_up_body: asked first, each time; False: somebody reads it.
-            complete: the response is, so that the application won't read any more.
+            give_up_body: called first, each time; returns False if a thread reads the body.
+            complete: the response is complete, so that the application won't read any more.
 
         """
         self.give_up_body = give_up_body
@@ -210,7 +210,7 @@ class Transport:
     def is_acknowledged(self) -> bool:
         """Return whether the client's system has all that was sent, as far as ours can tell.
 
-        If not, it is lost when the socket is closed and the client sends something more.
+        Otherwise the rest is lost if we close the socket and the client sends something more.
         """
         if not hasattr(termios, "TIOCOUTQ"):
             return True
@@ -230,7 +230,7 @@ class Transport:
 
 
 def closed() -> OSError:
-    """Return what is raised by a call after the end."""
+    """Return the error of a call on a closed connection."""
     return OSError(errno.EBADF, "the connection is closed")
 
 
@@ -247,9 +247,9 @@ def clear_tls_errors() -> None:
 
 
 class TLSTransport(Transport):
-    """A TLS connection. One thread may read while another one writes: OpenSSL can't do that.
+    """A TLS connection. One thread may read while another writes, which OpenSSL does not allow.
 
-    So each call is short, and under a lock; waiting is outside of it.
+    So each call is short, and holds a lock; waiting does not.
     """
 
     sock: ssl.SSLSocket

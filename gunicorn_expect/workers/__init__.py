@@ -1,1 +1,1 @@
-"""How each gunicorn worker plugs in: the same verbs in each."""
+"""The workers: each accepts connections as one of gunicorn's own does, and answers them."""

@@ -1,4 +1,4 @@
-"""What is the same in each of our workers, from boot to end."""
+"""What all workers share: configuration, boot, signals and the master's heartbeat."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
     from gunicorn.config import Config
 
-#: Seconds of a stopping worker's grace that are left to the exit itself: gunicorn's master, which
-#: has begun to count before, kills those that are late.
+#: Seconds of the graceful timeout that are reserved for the exit itself: gunicorn's master started
+#: its clock earlier, and kills a worker that is late.
 EXIT_MARGIN: Final = 0.2
 
-#: Seconds that a stopping worker waits for a request of which nothing has come: gunicorn's own.
+#: Seconds for which a stopping worker keeps idle connections for one more request, as in gunicorn.
 STOPPING: Final = 2.0
 
 
 class BaseWorker(base.Worker):
     """A worker of gunicorn, for applications that take uploads."""
 
-    #: What it relies on in gunicorn's worker, as ``module:Class.attribute``.
+    #: The names of gunicorn's worker that it relies on, as ``module:Class.attribute``.
     hooks: ClassVar[tuple[str, ...]] = ()
     multithread: ClassVar[bool] = True
     on_exit: ClassVar[OnExit] = OnExit.END_WORKER
-    #: Asked whether the application has answered on the socket by itself.
+    #: Returns whether the application has written its response to the socket by itself.
     is_handled: Callable[[Any], bool] | None = None
-    #: What of an application is answered with 500.
+    #: The exceptions of an application that are answered with 500.
     catches: ClassVar[tuple[type[BaseException], ...]] = (Exception, SystemExit)
 
     passes: ClassVar[tuple[type[BaseException], ...]] = (KeyboardInterrupt,)
@@ -49,17 +49,17 @@ class BaseWorker(base.Worker):
     service: Service
     _settings: settings.Settings
     _grace_ends: float | None = None
-    #: Whether a signal has told it to end at once: gunicorn raises SystemExit then, in whatever
-    #: runs.
+    #: Whether a signal has told the worker to end at once: then gunicorn raises SystemExit in
+    #: whatever code is running.
     _must_go = False
     _notified = 0.0
 
     @classmethod
     def checked(cls) -> type[BaseWorker]:
-        """Be the ``worker_class`` of a configuration file, and check its ``expect_*`` names.
+        """Check the ``expect_*`` names of the configuration file that sets this as its worker.
 
-        ``worker_class = gunicorn_expect.Worker.checked``: gunicorn calls it when it has read the
-        file, ``gunicorn --check-config`` as well, which never asks a worker.
+        With ``worker_class = gunicorn_expect.Worker.checked`` gunicorn calls it after reading the
+        file. ``gunicorn --check-config`` does so, too; it does not call `check_config`.
 
         Raises:
             SystemExit: some of them are wrong. Python prints why, and exits with 1.
@@ -70,7 +70,7 @@ class BaseWorker(base.Worker):
             found = names.get("worker_class")
             if isinstance(found, types.MethodType) and found == cls.checked:
                 try:
-                    settings.check(names)  # of the file that names this
+                    settings.check(names)  # the names of that file
                 except settings.BadSettingError as error:
                     # gunicorn would print this method first, as an invalid value.
                     raise SystemExit(f"Error: {error}") from None
@@ -78,17 +78,17 @@ class BaseWorker(base.Worker):
 
     @classmethod
     def check_config(cls, cfg: Config, log: glogging.Logger) -> None:  # noqa: ARG003  gunicorn's
-        """Refuse what we can't work with, before a worker boots (master)."""
+        """Raise for a configuration that this worker can't run with, before it boots (master)."""
         if problems := cls.problems(cfg):
             raise settings.BadSettingError(*problems)
 
     @classmethod
     def problems(cls, cfg: Config) -> list[str]:
-        """Return what this worker can't work with, each in one line (master)."""
+        """Return the problems of a configuration, each in one line (master)."""
         try:
             host.require("gunicorn.workers.base:Worker.notify", *cls.hooks)
         except RuntimeError as error:
-            return [str(error)]  # what else is wrong can't be known
+            return [str(error)]  # nothing else can be checked then
         found: list[str] = []
         try:
             settings.load(cfg)
@@ -103,10 +103,10 @@ class BaseWorker(base.Worker):
     # From boot to end (worker).
 
     def load_wsgi(self) -> None:
-        """Load the application, and what is given to every request."""
-        self._settings = settings.load(self.cfg)  # again: after SIGHUP nobody has checked it
+        """Load the settings, the policy and the application, and make the `Service` (worker)."""
+        self._settings = settings.load(self.cfg)  # again: nobody has checked it after a SIGHUP
         policy = settings.policy_of(self._settings)
-        # gunicorn's own logger does nothing with what is below its level: don't make the words.
+        # gunicorn's own logger drops lines below its level: then don't format them.
         plain = type(self.log) is glogging.Logger
         heard = not plain or self.log.error_log.isEnabledFor(logging.DEBUG)
         super().load_wsgi()
@@ -129,7 +129,7 @@ class BaseWorker(base.Worker):
         )
 
     def begin(self) -> None:
-        """Take the configuration as it is now: hooks have seen it (worker, before it serves)."""
+        """Copy the configuration, which the hooks may have changed (worker, before it serves)."""
         self.service.cfg = host.Snapshot(self.cfg)
         self.service.most_kept = math.inf if self.cfg.keepalive else 0
 
@@ -159,11 +159,11 @@ class BaseWorker(base.Worker):
         raise NotImplementedError
 
     def grace_ends(self) -> float:
-        """Return when a worker that ends has to be gone, by `time.monotonic` (main thread)."""
+        """Return when a stopping worker has to exit, by `time.monotonic` (main thread)."""
         return self._grace_ends or time.monotonic() + self.cfg.graceful_timeout
 
     def tick(self) -> None:
-        """Once a second: tell the master that we live, and end when it does not (main thread)."""
+        """Notify the master once a second, and stop if it has died (main thread)."""
         now = time.monotonic()
         if now - self._notified >= 1.0:
             self._notified = now

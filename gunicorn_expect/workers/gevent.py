@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """Waits for one connection, as `wait_by_poll`, and other greenlets run meanwhile.
+    """Waits for one connection, as `wait_by_poll` does, while other greenlets run.
 
-    Its watchers stay: for each wait, gevent's own poll makes an event, a set and a watcher, and
-    libev tells the kernel of each watcher.
+    It keeps its watchers: gevent's own poll makes an event, a set and a watcher for each wait, and
+    libev registers each watcher with the kernel.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Waiter:
         self._watchers: dict[int, Any] = {}
 
     def wait(self, sock: socket.socket, events: int, timeout: float | None) -> int:
-        """Wait until the socket is ready for one of these; return for which, 0: time is up."""
+        """Wait until the socket is ready for one of these events; return which, 0 on timeout."""
         at_once = timeout is not None and timeout <= 0
         if events not in _OF_LIBEV or at_once or sock.fileno() < 0 or self._is_elsewhere():
             return wait_by_poll(sock, events, timeout)
@@ -65,22 +65,22 @@ class Waiter:
         return events
 
     def close(self) -> None:
-        """Forget the connection, which is closed; who still waits for it gets an error."""
+        """Drop the watchers of a closed connection; a greenlet that still waits gets an error."""
         for watcher in self._watchers.values():
             self._hub.cancel_wait(watcher, closed(), close_watcher=True)
 
     def _is_elsewhere(self) -> bool:
-        """Return whether this runs in a thread of the application's, which has a hub of its own."""
+        """Return whether this is a thread that the application started: it has its own hub."""
         return gevent.get_hub() is not self._hub
 
 
 class Server(StreamServer):  # type: ignore[misc]  # gevent has no types
-    """gevent's server, for which a connection that lingers makes room when the system has none."""
+    """gevent's server; when the system has no room for a connection, it closes a lingering one."""
 
     make_room: Callable[[], bool]
 
     def do_read(self) -> Any:
-        """Accept a connection; None: there is none, or it is tried again."""
+        """Accept a connection; None: there is none now, and gevent calls this again."""
         try:
             return super().do_read()
         except OSError as error:
@@ -90,7 +90,7 @@ class Server(StreamServer):  # type: ignore[misc]  # gevent has no types
 
 
 class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
-    """A worker that has a greenlet for each connection, from its accept to its end."""
+    """A worker with a greenlet for each connection, from its accept to its end."""
 
     hooks = (
         "gunicorn.workers.ggevent:GeventWorker.patch",
@@ -102,7 +102,7 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
     is_handled = ggevent.GeventWorker.is_already_handled
 
     def connections(self) -> dict[str, int]:
-        """Return how many there are."""
+        """Return how many connections are open, wait for a request's head, and linger."""
         opened, lingering = sum(map(len, self._pools)), len(self._lingering)
         waiting = opened - lingering - self._answering
         return {"open": opened, "waiting": waiting, "lingering": lingering}
@@ -116,7 +116,7 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
         servers = []
         for listener in self.sockets:
             listener.setblocking(True)
-            # One more than may be served, for a new one: it waits for one that lingers, or ends.
+            # One more than may be served: a new connection waits until another ends or is dropped.
             pool = Pool(self.cfg.worker_connections + 1)
             self._pools.append(pool)
             places = Semaphore(self.cfg.worker_connections)
@@ -135,13 +135,13 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
         self._finish([server.pool for server in servers])
 
     def _finish(self, pools: list[Any]) -> None:
-        """Let what has begun come to an end, within the time there is (main greenlet)."""
+        """Wait for the requests that have begun, within the graceful timeout (main greenlet)."""
         ends = self.grace_ends()
         only_lingers = False
         while time.monotonic() < ends:
             if not only_lingers and sum(map(len, pools)) <= len(self._lingering):
                 only_lingers = True
-                # gunicorn boots the next worker when this one has ended.
+                # Linger only briefly: gunicorn boots the next worker when this one has ended.
                 ends = min(ends, time.monotonic() + self._settings.expect_linger_idle)
             if only_lingers and not self._lingering:
                 return
@@ -157,7 +157,7 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
         if places.locked():
             self._drop_oldest(pool)
         with places, contextlib.closing(Waiter()) as waiter:
-            # A method: a call of an object would take some of the stack of C, which is copied.
+            # A method, not a callable object: calling that uses C stack, which greenlets copy.
             conn = Connection(self.service, client, peer, name, wait=waiter.wait)
             try:
                 self._answer(conn)
@@ -189,7 +189,7 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
             self._answering -= 1
 
     def _drop_oldest(self, pool: Any = None) -> bool:
-        """Close the connection that lingers longest, of this pool; return whether there was one."""
+        """Close this pool's longest lingering connection; return whether there was one."""
         for conn, greenlet in self._lingering.items():
             if pool is None or greenlet in pool:
                 del self._lingering[conn]

@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from gunicorn_expect.answer import Service
     from gunicorn_expect.workers.pool import Pool
 
-#: Connections accepted in one turn, so that those that are open have theirs.
+#: Maximum connections accepted in one turn, so that the open ones are not kept waiting.
 ACCEPTS: Final = 16
 
-#: Events that kqueue reports at once; epoll has such a number of its own.
+#: Maximum events that kqueue reports at once; epoll has a default for it.
 EVENTS: Final = 1024
 
-#: What the system says when it has no room for one more connection.
+#: The errors of a system that has no room for another connection.
 NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
 
-#: What `accept` says when the listening socket is no longer one: there is nothing to go on with.
+#: The errors of `accept` on a socket that no longer listens: the worker can't go on.
 BROKEN: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
-#: Seconds without `accept` after that, if nothing could be closed. The system keeps those who
-#: connect.
+#: Seconds without `accept` after a `NO_ROOM`, if no connection could be closed. New connections
+#: wait in the kernel's backlog meanwhile.
 PAUSE: Final = 0.1
 
 
 def drain(fd: int) -> None:
-    """Read what woke a worker."""
+    """Read the bytes that woke a worker."""
     with contextlib.suppress(BlockingIOError):
         os.read(fd, 4096)
 
@@ -56,28 +56,28 @@ class Epoll:
         self._epoll = select.epoll()
 
     def watch(self, fd: int) -> None:
-        """Report this whenever it is readable."""
+        """Report this file number whenever it is readable."""
         self._epoll.register(fd, select.EPOLLIN)
 
     def add(self, fd: int, wants: Wants) -> None:
-        """Report this once. OSError: the system has no room for it."""
+        """Report this file number once, when it is ready. OSError: the system has no room."""
         self._epoll.register(fd, _EPOLL[wants])
 
     def rearm(self, fd: int, wants: Wants) -> None:
-        """Report this once more (any thread)."""
+        """Report this file number once more (any thread)."""
         self._epoll.modify(fd, _EPOLL[wants])
 
     def forget(self, fd: int) -> None:
-        """Report this no more."""
+        """Stop reporting this file number."""
         with contextlib.suppress(OSError):
             self._epoll.unregister(fd)
 
     def wait(self, timeout: float) -> list[tuple[int, int]]:
-        """Wait up to so many seconds; return the file numbers that are ready, and for what."""
+        """Wait up to ``timeout`` seconds; return the ready file numbers and their events."""
         return self._epoll.poll(timeout)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the poller."""
         self._epoll.close()
 
 
@@ -93,35 +93,35 @@ _EPOLL: Final = (
 
 
 class Kqueue:
-    """kqueue, where there is no epoll: the same verbs. Not tried on the systems that have it."""
+    """kqueue, for systems without epoll: the same methods. Not tested on a real one."""
 
     def __init__(self) -> None:
         """Begin without registrations."""
         self._kqueue: Any = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
 
     def watch(self, fd: int) -> None:
-        """Report this whenever it is readable."""
+        """Report this file number whenever it is readable."""
         self._change(fd, "KQ_FILTER_READ", "KQ_EV_ADD")
 
     def add(self, fd: int, wants: Wants) -> None:
-        """Report this once. OSError: the system has no room for it."""
+        """Report this file number once, when it is ready. OSError: the system has no room."""
         kind = "KQ_FILTER_WRITE" if wants is Wants.WRITE else "KQ_FILTER_READ"
         self._change(fd, kind, "KQ_EV_ADD", "KQ_EV_ONESHOT")
 
     rearm = add
 
     def forget(self, fd: int) -> None:
-        """Report this no more."""
+        """Stop reporting this file number."""
         with contextlib.suppress(OSError):
             self._change(fd, "KQ_FILTER_READ", "KQ_EV_DELETE")
 
     def wait(self, timeout: float) -> list[tuple[int, int]]:
-        """Wait up to so many seconds; return the file numbers that are ready, and for what."""
+        """Wait up to ``timeout`` seconds; return the ready file numbers and their events."""
         events = self._kqueue.control(None, EVENTS, timeout)
         return [(event.ident, event.filter) for event in events]
 
     def close(self) -> None:
-        """Close it."""
+        """Close the poller."""
         self._kqueue.close()
 
     def _change(self, fd: int, kind: str, *flags: str) -> None:
@@ -131,30 +131,30 @@ class Kqueue:
 
 
 class Deadlines(OrderedDict["Connection", float]):
-    """Connections that wait in the loop, and until when: the first to be due comes first.
+    """Waiting connections and the times at which they expire, the earliest first.
 
-    Each waits equally long from the moment it is put here, so that they are due in that order.
+    All wait equally long from `put` on, so they expire in the order in which they were put.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Let each connection wait for ``seconds``; 0 is for ever."""
+        """Let each connection wait for ``seconds``; 0: without a limit."""
         super().__init__()
         self.seconds = seconds or math.inf
 
     def put(self, conn: Connection) -> float:
-        """Begin to wait, or begin again; return until when."""
+        """Start or restart the timeout of a connection; return when it expires."""
         when = self[conn] = time.monotonic() + self.seconds
         self.move_to_end(conn)
         return when
 
     def first(self) -> tuple[Connection | None, float]:
-        """Return the first that is due, and when; None: there is none."""
+        """Return the connection that expires first, and when; None, and never, if none waits."""
         for first in self.items():
             return first
         return None, math.inf
 
     def shorten(self, seconds: float, which: Callable[[Connection], bool] = lambda _: True) -> None:
-        """Let none of these wait longer than so many seconds, from now on: the worker stops."""
+        """Let these connections expire in ``seconds`` from now at the latest."""
         self.seconds = min(self.seconds, seconds)
         latest = time.monotonic() + seconds
         due = [(conn, min(when, latest) if which(conn) else when) for conn, when in self.items()]
@@ -202,17 +202,17 @@ class Loop:
         self._bells = (self._bell,) if wakes is None else (self._bell, wakes)
         for bell in self._bells:
             self._poller.watch(bell)
-        # A thread adds to what follows and re-arms under this lock, so that the loop never lets a
-        # connection go in between.
+        # A thread holds this lock while it changes the attributes below and re-arms a connection,
+        # so that the loop can't close the connection in between.
         self._lock = threading.Lock()
         self._connections: dict[int, Connection] = {}
         self._heads = Deadlines(settings.expect_head_timeout)
-        #: Those that wait for their next request.
+        #: Idle connections, which wait for their next request.
         self.kept = Deadlines(keepalive)
         self._lingering = Deadlines(settings.expect_linger)
         self._idle = Deadlines(settings.expect_linger_idle)
         self._all = (self._heads, self.kept, self._lingering, self._idle)
-        self._due = math.inf  # the first of these, or before
+        self._due = math.inf  # when the first of these expires, or earlier
         self._accepting = self._stopping = False
         self._pause_ends = -math.inf  # when to accept again
         self._failure: BaseException | None = None
@@ -220,7 +220,7 @@ class Loop:
     # A turn (loop).
 
     def run(self, tick: Callable[[], object]) -> None:
-        """Turn until the worker ends, and call this once a second. Raises as `turn`."""
+        """Run turns until the worker ends; call ``tick`` once a second. Raises as `turn`."""
         while self._service.worker.alive:
             tick()
             ends = time.monotonic() + 1.0
@@ -228,10 +228,10 @@ class Loop:
                 self.turn(left)
 
     def turn(self, timeout: float) -> None:
-        """Wait up to so many seconds for something to do, and do it.
+        """Wait up to ``timeout`` seconds for something to do, and do it.
 
         Raises:
-            BaseException: what ended a thread, and is to end the worker. Not while it stops.
+            BaseException: a thread has ended with it, so the worker ends, unless it stops already.
 
         """
         self._watch_listeners()
@@ -252,7 +252,7 @@ class Loop:
             raise self._failure
 
     def _drop(self, conn: Connection) -> None:
-        """Let what a connection's step raised end that connection, and nothing else."""
+        """Log the exception that is being handled, and close the one connection that raised it."""
         self._service.worker.log.exception("Error on a connection, which is closed now")
         self.close(conn, "dropped")
 
@@ -266,7 +266,7 @@ class Loop:
             self._advance(conn)
 
     def _advance(self, conn: Connection) -> None:
-        """Take what came of a head, and wait for the rest; or have it answered."""
+        """Read what has arrived of a head; wait for the rest, or have the request answered."""
         wants = conn.advance()
         if wants is Wants.ANSWER or wants is Wants.END:
             with self._lock:
@@ -280,7 +280,7 @@ class Loop:
                 self._start(conn)
             return
         with self._lock:
-            if conn not in self._heads:  # the time of a head is that of the whole of it
+            if conn not in self._heads:  # one timeout for the whole head
                 self._due = min(self._due, self._heads.put(conn))
             self._arm(conn, wants)
 
@@ -323,7 +323,7 @@ class Loop:
     # Accepting (loop).
 
     def _watch_listeners(self) -> None:
-        """Accept, unless there is no room or the worker stops."""
+        """Watch the listening sockets, unless there is no room or the worker stops."""
         now = time.monotonic()
         wanted = (
             not self._stopping
@@ -367,7 +367,7 @@ class Loop:
                 self._drop(conn)
 
     def _make_room(self) -> bool:
-        """Close the connection that lingers longest; return whether there was one."""
+        """Close the longest lingering connection; return whether there was one."""
         with self._lock:
             first, _ = self._lingering.first()
         if first is not None:
@@ -376,14 +376,14 @@ class Loop:
 
     def _pause(self, error: OSError) -> None:
         now = time.monotonic()
-        if now - self._pause_ends > 1:  # one line for each time that it is so, not for each try
+        if now - self._pause_ends > 1:  # one line for each shortage, not for each try
             self._service.worker.log.warning(
                 "New connections wait until the system has room: %s", error
             )
         self._pause_ends = now + PAUSE
         self._due = min(self._due, self._pause_ends)
 
-    # What is due (loop).
+    # Timeouts (loop).
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -441,21 +441,21 @@ class Loop:
         self.close(conn, "dropped")
 
     def adopt(self, conn: Connection) -> None:
-        """Take a connection that only lingers, of a worker that has answered it (any thread)."""
+        """Take over a connection that another thread has answered, to linger (any thread)."""
         with self._lock:
             self._connections[conn.fd] = conn
         self.linger(conn)
-        self.wake()  # what is due may be due sooner
+        self.wake()  # its timeout may be the next one
 
     def make_room(self, most: int) -> bool:
-        """Close the oldest until no more than so many linger; return whether one was closed."""
+        """Close the oldest until at most ``most`` linger; return whether one was closed."""
         closed = False
         while len(self._lingering) > max(0, most) and self._make_room():
             closed = True
         return closed
 
     def close(self, conn: Connection, outcome: str) -> None:
-        """Close now."""
+        """Close a connection now, and count the outcome."""
         with self._lock:
             for waiting in self._all:
                 waiting.pop(conn, None)
@@ -467,8 +467,8 @@ class Loop:
             self.wake()
 
     def wake(self) -> None:
-        """Let the loop look again (any thread)."""
-        with contextlib.suppress(OSError):  # it will look anyway, or has ended
+        """End the wait of the loop (any thread)."""
+        with contextlib.suppress(OSError):  # the loop wakes anyway, or has ended
             os.write(self._button, b".")
 
     def _arm(self, conn: Connection, wants: Wants) -> None:
@@ -480,14 +480,14 @@ class Loop:
 
     def _discard(self, conn: Connection) -> None:
         if not conn.transport.ended:
-            raise AssertionError("a lingering connection has not said that it ends")
+            raise AssertionError("a connection lingers that was not marked as ended")
         told = conn.transport.half_closed or conn.transport.half_close()
         size = conn.transport.discard(self._service.scrap) if told else None
         if size == 0:
             self.close(conn, "closed")
             return
         if size:
-            self._idle.put(conn)  # it is due later than it was
+            self._idle.put(conn)  # its idle timeout starts again
         self._arm(conn, Wants.READ if told else Wants.WRITE)
 
     # The end of the worker (loop).
@@ -513,7 +513,7 @@ class Loop:
         return len(self._lingering)
 
     def stop(self, seconds: float) -> None:
-        """Accept no more; wait so long at most for requests of which nothing has come."""
+        """Stop accepting; let idle connections wait at most ``seconds`` for one more request."""
         self._stopping = True
         with self._lock:
             self._due = -math.inf
@@ -521,11 +521,11 @@ class Loop:
             self._heads.shorten(seconds, lambda conn: not conn.has_begun)
 
     def end(self) -> None:
-        """Close all that is left."""
+        """Close all connections that are left."""
         for conn in list(self._connections.values()):
             self.close(conn, "dropped")
         self._poller.close()
         os.close(self._bell)
-        # A thread that is late must not write to what has this number next.
+        # A late thread must not write to the next file that gets this number.
         button, self._button = self._button, -1
         os.close(button)

@@ -1,4 +1,4 @@
-"""Threads that run applications: so many at once, and more while some wait for their clients."""
+"""Threads that run applications: ``threads`` at once, and more while some wait for a client."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 class Place:
     """The place of a connection's task among those that run at once.
 
-    It is lent while the client of the task is waited for, by whatever thread: the one that runs
-    the task, or one of the application's own.
+    It is lent while a thread waits for the client of the task: the thread that runs the task, or
+    one that the application has started.
     """
 
     __slots__ = ("_pool", "readers", "taken")
 
     def __init__(self, pool: Pool) -> None:
-        """Belong to this pool, which owns what follows."""
+        """Make a free place. The pool owns its attributes."""
         self._pool = pool
         #: Whether a task runs here.
         self.taken = False
@@ -117,7 +117,7 @@ class Pool:
                 self._start_what_is_queued()
 
     def resume(self, place: Place) -> None:
-        """Count it again."""
+        """Count the task again: its wait is over."""
         with self._lock:
             place.readers -= 1
             if place.taken and not place.readers:
@@ -135,7 +135,7 @@ class Pool:
             self._starting.put(self._take())
 
     def _take(self) -> tuple[Callable[[], object], Place]:
-        """Take what is to start next (with the lock)."""
+        """Remove the task that starts next from the queue, and return it (with the lock)."""
         task, place = self._queued.popleft()
         place.taken = True
         if not place.readers:
@@ -145,7 +145,7 @@ class Pool:
     def _hire(self) -> bool:
         if self._threads >= self._most:
             return False
-        # A daemon: the interpreter waits for others when it ends, and a worker that ends, ends.
+        # A daemon: at its exit the interpreter waits for other threads, and must not here.
         threading.Thread(target=self._work, name="gunicorn_expect", daemon=True).start()
         self._threads += 1
         self._idle += 1
@@ -167,9 +167,9 @@ class Pool:
             if not ended.readers:
                 self._running -= 1
             if self._queued and self._running < self._size:
-                return self._take()  # by this thread: another one would have to be woken
-            # Threads that were started for a time of waiting end with it: as many stay as may
-            # start a task at once.
+                return self._take()  # on this thread: another one would have to be woken
+            # Threads that were started while others waited end now: as many stay as tasks may
+            # start at once.
             if self._closed or self._idle >= self._size:
                 self._threads -= 1
                 return None

@@ -1,4 +1,4 @@
-"""The worker that does one thing at a time: ``gunicorn -k gunicorn_expect.Sync``."""
+"""The worker that serves one request at a time: ``gunicorn -k gunicorn_expect.Sync``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ExpectSyncWorker(base.BaseWorker):
-    """A worker that serves one request after the other; another thread lingers."""
+    """A worker that serves one request after the other; a second thread lingers."""
 
     multithread = False
     on_exit = OnExit.ANSWER
@@ -25,9 +25,9 @@ class ExpectSyncWorker(base.BaseWorker):
 
     @classmethod
     def problems(cls, cfg: Config) -> list[str]:
-        """Return what this worker can't work with, each in one line (master)."""
+        """Return the problems of a configuration, each in one line (master)."""
         found = super().problems(cfg)
-        # gunicorn itself would run its threaded worker instead, without ours and in silence.
+        # gunicorn itself would silently run its own threaded worker instead of its sync worker.
         if cfg.threads > 1:
             found.append(
                 f"gunicorn_expect.Sync serves one request at a time, and threads is {cfg.threads}: "
@@ -36,14 +36,14 @@ class ExpectSyncWorker(base.BaseWorker):
         return found
 
     def connections(self) -> dict[str, int]:
-        """Return how many there are: between two requests all of them linger."""
+        """Return how many connections are open: between two requests all of them linger."""
         lingering = len(self._lingering)
         return {"open": lingering, "waiting": 0, "lingering": lingering}
 
     def run(self) -> None:
         """Serve until the worker ends (main thread)."""
         self.begin()
-        self.service.most_kept = 0  # the next client waits
+        self.service.most_kept = 0  # no keep-alive: the next client waits
         if "h2" in self.cfg.http_protocols:
             self.log.warning(
                 "HTTP/2 is not supported by the sync worker. Use gunicorn_expect.Worker or "
@@ -72,7 +72,7 @@ class ExpectSyncWorker(base.BaseWorker):
         self._lingering.finish()
 
     def _serve_waiting(self, listener: Any, name: Any) -> None:
-        """Serve those that wait at this listener, one after the other."""
+        """Accept and serve the connections that wait at this listener, one after the other."""
         while self.alive:
             try:
                 sock, peer = listener.accept()
@@ -105,7 +105,7 @@ Worker = ExpectSyncWorker
 
 
 class LingerThread:
-    """A loop for lingering connections alone, in a thread that begins with the first of them."""
+    """A loop only for lingering connections, in a thread that starts with the first of them."""
 
     def __init__(self, worker: ExpectSyncWorker) -> None:
         """Begin without a thread."""
@@ -115,7 +115,7 @@ class LingerThread:
         self._ending = False
 
     def linger(self, conn: Connection) -> None:
-        """Close in order; here, for a short time, if the system has no thread left."""
+        """Close in order; on this thread, and only briefly, if no other thread can start."""
         if self._thread is None and not self._begin():
             conn.linger_here(self._worker.service.settings.expect_linger_idle)
         elif self._loop is not None:
@@ -126,11 +126,11 @@ class LingerThread:
         return 0 if self._loop is None else self._loop.lingering
 
     def make_room(self, most: int) -> bool:
-        """Close the oldest until no more than so many linger; return whether one was closed."""
+        """Close the oldest until at most ``most`` linger; return whether one was closed."""
         return self._loop is not None and self._loop.make_room(most)
 
     def finish(self) -> None:
-        """Wait for them a little, and close them all (main thread)."""
+        """Wait briefly for the lingering connections, then close them all (main thread)."""
         worker = self._worker
         if self._thread is None or self._loop is None:
             return

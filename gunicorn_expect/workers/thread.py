@@ -24,7 +24,7 @@ class ExpectWorker(base.BaseWorker):
 
     @classmethod
     def check_config(cls, cfg: Config, log: Logger) -> None:
-        """Refuse what we can't work with, and warn as gunicorn does (master)."""
+        """Raise for a configuration that can't work, and warn as gunicorn does (master)."""
         super().check_config(cfg, log)
         if cfg.worker_connections <= cfg.threads and cfg.keepalive:
             log.warning(
@@ -73,19 +73,19 @@ class ExpectWorker(base.BaseWorker):
         try:
             self.loop.run(self.tick)
         except SystemExit:
-            if not self._must_go:  # it is the application's
+            if not self._must_go:  # the application raised it
                 self._finish()
             raise
         self._finish()
 
     def _finish(self) -> None:
-        """Let what has begun come to an end, within the time there is (main thread)."""
+        """Wait for the requests that have begun, within the graceful timeout (main thread)."""
         self.alive = False
         ends = self.grace_ends()
         self.loop.stop(base.STOPPING)
         while self.loop.busy and time.monotonic() < ends:
             self._turn(ends)
-        # gunicorn boots the next worker when this one has ended.
+        # Linger only briefly: gunicorn boots the next worker when this one has ended.
         ends = min(ends, time.monotonic() + self._settings.expect_linger_idle)
         while self.loop.lingering and time.monotonic() < ends:
             self._turn(ends)
@@ -99,11 +99,11 @@ class ExpectWorker(base.BaseWorker):
         self.loop.turn(min(1.0, max(0.0, ends - time.monotonic())))
 
     def connections(self) -> dict[str, int]:
-        """Return how many there are."""
+        """Return how many connections are open, wait for a request's head, and linger."""
         loop = self.loop
         return {"open": loop.open, "waiting": loop.waiting, "lingering": loop.lingering}
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; the loop wakes of the signal (main thread, in a signal handler)."""
+        """Begin to stop; the signal wakes the loop (main thread, in a signal handler)."""
         if self.alive:
             super().handle_exit(sig, frame)

@@ -1,4 +1,4 @@
-"""Where a body ends: chunks well and badly formed, and what is behind them."""
+"""Where a body ends: well-formed and malformed chunks, and the bytes after them."""
 
 import tracemalloc
 
@@ -151,10 +151,10 @@ def test_what_is_no_size_is_malformed(chunked, theirs, line):
     ("body", "what"),
     [
         (b"5\nhello\r\n0\r\n\r\n", "the size of a chunk"),
-        (b"5\r\nhello\n0\r\n\r\n", "the CRLF behind them"),
-        (b"5\r\nhello 0\r\n\r\n", "the CRLF behind them"),
-        (b"5\r\nhelloXY\r\n0\r\n\r\n", "the CRLF behind them"),
-        (b"4\r\nhello\r\n0\r\n\r\n", "the CRLF behind them"),
+        (b"5\r\nhello\n0\r\n\r\n", "what follows the bytes of a chunk"),
+        (b"5\r\nhello 0\r\n\r\n", "what follows the bytes of a chunk"),
+        (b"5\r\nhelloXY\r\n0\r\n\r\n", "what follows the bytes of a chunk"),
+        (b"4\r\nhello\r\n0\r\n\r\n", "what follows the bytes of a chunk"),
         (b"5\r\nhello\r\n0\n\r\n", "the size of a chunk"),
         (b"5\r\nhello\r\n0\r\n\n", "a line of the trailer section"),
         (b"5\r\nhello\r\n0\r\nX-One: 1\n\r\n", "a line of the trailer section"),
@@ -247,7 +247,7 @@ def test_what_came_before_a_malformed_chunk_is_read_before_it_is_an_error(chunke
     assert chunked.read(2) == b"he"
     assert chunked.read(100, whole=True) == b"llo"
     for _ in range(2):
-        with pytest.raises(MalformedBody, match="the CRLF behind them"):
+        with pytest.raises(MalformedBody, match="what follows the bytes of a chunk"):
             chunked.read(100)
 
 
