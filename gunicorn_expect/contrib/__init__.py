@@ -1,4 +1,4 @@
-"""Broken uploads in frameworks: an answer of 400, 408 or 413, and no traceback.
+"""For frameworks: a broken upload gets 400, 408 or 413, and no traceback in the log.
 
 One module each for Flask, Django, Falcon, Bottle and Pyramid. Nothing else imports them, and none
 of the frameworks is a dependency.

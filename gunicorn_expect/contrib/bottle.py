@@ -1,5 +1,5 @@
 """Bottle: ``app.install(gunicorn_expect.contrib.bottle.plugin)``."""
-# Bottle tells mypy no types.
+# Bottle has no type hints.
 # mypy: disable-error-code="import-untyped"
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def plugin(callback: Callable[..., Any]) -> Callable[..., Any]:
     """Answer an upload that does not arrive whole with 400, 408 or 413, and log one line.
 
     The view still sees the error first, and can clean up. If the application has an error page for
-    the status, that one is the response. A hook is no view: what it lets pass is not answered.
+    the status, that one is the response. An error that is raised in a hook is not answered.
 
     Args:
         callback: the view, as Bottle passes it.

@@ -1,5 +1,5 @@
 """Django: ``"gunicorn_expect.contrib.django.UploadMiddleware"`` in ``MIDDLEWARE``."""
-# Django tells mypy no types.
+# Django has no type hints.
 # mypy: disable-error-code="import-untyped, misc"
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class UploadMiddleware:
     """Answer an upload that does not arrive whole, and let chunked bodies be read."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        """Stand in front of this."""
+        """Wrap the next middleware, or the view."""
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Make Django read a body without a Content-Length, which it takes for empty."""
+        """Make Django read a body without a Content-Length, which it would take for empty."""
         if request.META.get("wsgi.input_terminated") and not request.META.get("CONTENT_LENGTH"):
             # "Expects self._stream to be set to an appropriate source of bytes by a corresponding
             # request subclass" (django/http/request.py).
             request._stream = _UnknownLength(request.META["wsgi.input"], sys.maxsize)  # noqa: SLF001
             if request.content_type == "multipart/form-data":
-                # Without a length Django parses no form; by a large one it keeps files on disk.
+                # Django parses no form without a length; with a large one it keeps files on disk.
                 request.META["CONTENT_LENGTH"] = str(sys.maxsize)
         return self._get_response(request)
 

@@ -35,6 +35,6 @@ def _answer(error: BodyError) -> HTTPException | ResponseReturnValue:
 
 
 def _answer_werkzeugs(error: ClientDisconnected) -> HTTPException | ResponseReturnValue:
-    """Answer what Werkzeug makes of every error of reading where MAX_CONTENT_LENGTH is set."""
+    """Answer what Werkzeug turns every read error into if MAX_CONTENT_LENGTH is set."""
     cause = error.__context__
     return _answer(cause) if isinstance(cause, BodyError) else error

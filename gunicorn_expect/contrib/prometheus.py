@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 _EXPECTATIONS = Counter(
     "gunicorn_expect_expectations",
-    "Clients that waited for 100 Continue, by what became of it",
+    "Clients that waited for 100 Continue, by the outcome",
     ["outcome"],
 )
 _BROKEN = Counter(
     "gunicorn_expect_broken_bodies",
-    "Bodies that the application wanted and did not get whole",
+    "Bodies that the application read and did not get whole",
     ["reason"],
 )
 _CLOSED = Counter(
@@ -60,7 +60,7 @@ _CONNECTIONS = Gauge(
     multiprocess_mode="livesum",
 )
 
-#: The metric for each of gunicorn_expect.counters' names, behind ``gunicorn.expect.``.
+#: The metric for each of gunicorn_expect.counters' names, after ``gunicorn.expect.``.
 _METRICS: Final[dict[str, Any]] = {
     **{outcome: _EXPECTATIONS.labels(outcome) for outcome in ("continued", "waived", "declined")},
     **{

@@ -1,5 +1,5 @@
 """Pyramid: ``config.include("gunicorn_expect.contrib.pyramid")``."""
-# Pyramid tells mypy no types.
+# Pyramid has no type hints.
 # mypy: disable-error-code="import-untyped"
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Which hop answers my expectation? ``gunicorn-expect probe URL``.
+"""Finds out which hop answers ``Expect: 100-continue``: ``gunicorn-expect probe URL``.
 
-A `question` is asked on one connection by `exchange`; what was seen is a `timeline`; `verdict` says
-what that means, and `rendering` shows both, as text or as JSON. Nothing of the server is used.
+`exchange` sends the request of a `question` on one connection, and records a `timeline`. `verdict`
+says what that means, and `rendering` shows both as text or as JSON. It uses no code of the server.
 """

@@ -17,21 +17,21 @@ from gunicorn_expect.probe.question import Manner
 if TYPE_CHECKING:
     from gunicorn_expect.probe.question import Question
 
-#: Seconds to look on when all that must come has come: a server that closes does so at once, and
+#: Seconds to keep watching when everything has arrived: a server that closes does so at once, and
 #: one that keeps a connection does so for longer (gunicorn's keepalive: 2 s).
 LOOKING_ON: Final = 1.0
 #: Bytes for one call. A TLS record has 16 KiB at most, so nothing stays behind in the TLS layer.
 _PIECE: Final = 64 * 1024
-#: What a non-blocking socket raises that has nothing to give, or no room.
+#: What a non-blocking socket raises if nothing has arrived, or if it has no room.
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-#: What a 100 begins with, wherever it turns up.
+#: The beginning of a 100, wherever it appears.
 _CONTINUE: Final = b"HTTP/1.1 100 "
 #: Fields of a response whose values are for the client alone.
 _SECRET: Final = frozenset({"set-cookie", "cookie", "authorization", "proxy-authorization"})
 
 
 def request_of(question: Question) -> h11.Request:
-    """Give the head that asks the question.
+    """Return the head of the request.
 
     Raises:
         ValueError: it can't be sent. The text holds no value of a field: it may be a secret.
@@ -56,12 +56,12 @@ def request_of(question: Question) -> h11.Request:
 
 
 def ask(question: Question, context: ssl.SSLContext, timeout: float) -> seen.Timeline:
-    """Ask it on a connection of its own; give what was seen.
+    """Send the request on a new connection; return what was seen.
 
     Args:
         question: what to ask.
         context: for TLS, where the scheme is https.
-        timeout: seconds to connect in, and again for all that comes after the head.
+        timeout: maximum seconds to connect, and again for everything after the head.
 
     Raises:
         ValueError: it can't be sent.
@@ -84,15 +84,15 @@ class _Exchange:
         self._start = time.monotonic()
         self.seen: list[seen.Event] = []
 
-        self._reader = h11.Connection(h11.CLIENT)  # another one reads behind the final response
+        self._reader = h11.Connection(h11.CLIENT)  # a new one reads after the final response
         self._head = self._reader.send(self._request)
         self._unsent = question.length
         self._sending = False
-        self._broken = False  # it was reset, and a send was told so: a read is told the end
+        self._broken = False  # a send raised a reset: a read then shows only the end
         self._in_content = False
         self._size = 0  # of the content so far
         self._tail = b""  # of it
-        self._enough: float | None = None  # when all had come that must come
+        self._enough: float | None = None  # when everything had arrived
         self._over = False
 
     def run(self, context: ssl.SSLContext, timeout: float) -> None:
@@ -173,7 +173,7 @@ class _Exchange:
             sent = sock.send(bytes(min(self._unsent, _PIECE)))
         except _NOT_NOW:
             raise
-        except OSError:  # the answer may be here all the same
+        except OSError:  # a response may have arrived all the same
             self._broken = True
             self._stop_sending()
             return
@@ -210,7 +210,7 @@ class _Exchange:
             self._read()
         except h11.RemoteProtocolError as error:
             if data:
-                # What h11 read stands behind the colon, and may be what we sent.
+                # After the colon h11 quotes what it read, which may be what we sent.
                 self._malformed(str(error).partition(":")[0])
                 return
         if not data:
@@ -292,7 +292,7 @@ class _Exchange:
 
 
 def _closes(response: h11.Response) -> bool:
-    """Tell whether the connection ends with this response (RFC 9112 section 9.3)."""
+    """Return whether the connection closes after this response (RFC 9112 section 9.3)."""
     options = {
         option.strip().lower()
         for name, value in response.headers
@@ -311,5 +311,5 @@ def _fields(response: h11.InformationalResponse | h11.Response) -> seen.Fields:
 
 
 def _printable(text: bytes) -> str:
-    r"""Give it for a terminal: what is not ASCII or has a meaning there is \x... ."""
+    r"""Return text for a terminal: control and non-ASCII characters become \x... ."""
     return text.decode("latin-1").encode("unicode_escape").decode()

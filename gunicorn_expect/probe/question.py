@@ -1,4 +1,4 @@
-"""What is asked, of whom, and which word is expected: values, no I/O."""
+"""The request of the probe, and the response that its user expects: values, no I/O."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 
 #: The ports that a URL need not name (RFC 9110 sections 4.2.1 and 4.2.2).
 PORTS: Final = {"http": 80, "https": 443}
-#: They are what is asked.
+#: The probe sends these itself.
 _OF_THE_PROBE: Final = frozenset({"expect", "content-length", "transfer-encoding"})
 
 
 class Manner(enum.Enum):
-    """What becomes of the body."""
+    """When the body is sent."""
 
     WAITS = "no byte of it is sent"
     SENDS = "it is sent when a 100 asks for it"
@@ -23,7 +23,7 @@ class Manner(enum.Enum):
 
 @dataclass(frozen=True)
 class Question:
-    """A request with an expectation, and the word that its user expects."""
+    """A request with ``Expect: 100-continue``, and the response that its user expects."""
 
     #: "http" or "https"
     scheme: str
@@ -56,26 +56,26 @@ def about(
     refusal: int | None,
     unix_socket: str | None,
 ) -> Question:
-    """Give the question about this URL.
+    """Make the question about this URL.
 
     Args:
         url: http or https.
         fields: header fields as they are typed, ``"Name: value"``.
         method: of the request.
         length: bytes of its body.
-        manner: what becomes of that.
+        manner: when that is sent.
         refusal: the status that is expected; None: a 100 is.
         unix_socket: a path, to connect there.
 
     Raises:
-        ValueError: what can't be asked. The text holds nothing of a value: it may be a secret.
+        ValueError: it can't be sent. The text does not show a value, which may be a secret.
 
     """
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or PORTS.get(parts.scheme, 0)
     except ValueError:  # its text quotes the URL
-        raise ValueError("the host or the port of the URL is none") from None
+        raise ValueError("the host or the port of the URL is malformed") from None
     if parts.scheme not in PORTS or not parts.hostname:
         raise ValueError("the URL has to be http://HOST/PATH or https://HOST/PATH")
     if "@" in parts.netloc:

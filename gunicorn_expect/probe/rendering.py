@@ -16,7 +16,7 @@ _BEGINNINGS: Final = {0: "As expected", 1: "Not as expected", 2: "Could not conn
 
 
 def as_text(timeline: seen.Timeline, verdict: Verdict) -> str:
-    """Give a line for each event, and the verdict below."""
+    """Return a line for each event, and the verdict below."""
     # Plus 0.0: no -0.0.
     lines = [f"{round(event.at, 1) + 0.0:9.1f} ms  {_line(event)}" for event in timeline]
     verdict_lines = [f"{_BEGINNINGS[verdict.status]}: {verdict.text}", *verdict.notes]
@@ -24,7 +24,7 @@ def as_text(timeline: seen.Timeline, verdict: Verdict) -> str:
 
 
 def as_json(timeline: seen.Timeline, verdict: Verdict) -> str:
-    """Give one object: ``timeline``, and ``verdict``."""
+    """Return one object: ``timeline``, and ``verdict``."""
     events = [{"event": type(event).__name__, **dataclasses.asdict(event)} for event in timeline]
     return json.dumps({"timeline": events, "verdict": dataclasses.asdict(verdict)}, indent=2)
 
@@ -46,19 +46,19 @@ def _line(event: seen.Event) -> str:
             closes = ["Connection: close"] if isinstance(event, seen.Final) and event.closes else []
             return ", ".join([f"{event.status} {event.reason}".rstrip(), *fields, *closes])
         case seen.Whole(size=size):
-            return f"the answer is whole, with {size} bytes of content"
+            return f"the response is complete, with {size} bytes of content"
         case seen.ContinueInContent():
-            return "a 100 in the answer's content"
+            return "a 100 in the content of the response"
         case seen.BodySent(size=size, length=length):
             return f"{size} of {length} bytes of the body sent"
         case seen.Malformed(reason=reason):
             return f"not HTTP/1: {reason}"
         case seen.CutOff():
-            return "the answer is cut off"
+            return "the response is cut off"
         case seen.Closed(by="end"):
             return "the server closed the connection"
         case seen.Closed():
             return "the connection was reset"
         case seen.Left(seconds=seconds):
-            return f"nothing more for {seconds} s: the probe left"
+            return f"nothing more for {seconds} s: the probe closed the connection"
     raise TypeError(f"{type(event).__name__} has no line")

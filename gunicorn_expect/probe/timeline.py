@@ -1,4 +1,4 @@
-"""What is seen on the connection: one event after another, and nothing of what it means."""
+"""The events on the connection, in order, without their meaning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Fields = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Event:
-    """Something seen."""
+    """Something that the probe saw."""
 
     #: Milliseconds since the head was sent, negative before; without a head, since the start.
     at: float
@@ -81,7 +81,7 @@ class Whole(Event):
 
 @dataclass(frozen=True)
 class ContinueInContent(Event):
-    """What looks like a 100 is in the middle of the final response's content."""
+    """The content of the final response contains what looks like a 100."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class BodySent(Event):
 
 @dataclass(frozen=True)
 class Malformed(Event):
-    """What came is not HTTP/1."""
+    """The bytes that came are not HTTP/1."""
 
     reason: str
 

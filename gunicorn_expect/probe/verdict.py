@@ -1,4 +1,4 @@
-"""What a timeline means, by a table: the first rule that holds is the verdict."""
+"""What a timeline means. The first rule of the table that holds is the verdict."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 AnEvent = TypeVar("AnEvent", bound=seen.Event)
 
-#: Milliseconds that the least patient clients wait for a word: curl, boto3, Go and .NET.
+#: Milliseconds that the least patient clients wait for a response: curl, boto3, Go and .NET.
 PATIENCE: Final = 1000
 
-#: Who says 100 before it asks, by the beginning of a Server field.
+#: Servers that send 100 before they ask the application, by the beginning of a Server field.
 KNOWN: Final = {
-    "nginx": "nginx says 100 itself, before it asks anybody.",
+    "nginx": "nginx sends 100 itself, before it asks the server behind it.",
     "gunicorn": (
-        "gunicorn's own workers say 100 before they ask the application, and gunicorn_expect when "
-        "the application reads. A proxy that leaves this field as it is may have said it, too: "
+        "gunicorn's own workers send 100 before they call the application, gunicorn_expect's when "
+        "it reads. A proxy that does not change the Server field may also have sent the 100: "
         "probe gunicorn's own address to know."
     ),
 }
@@ -32,17 +32,17 @@ KNOWN: Final = {
 class Verdict:
     """What a timeline means."""
 
-    #: That of the rule.
+    #: The name of the rule.
     name: str
     #: 0: as expected; 1: not as expected; 2: there was no connection.
     status: int
     text: str
-    #: What is good to know besides, and changes no status.
+    #: Notes that don't change the exit status.
     notes: tuple[str, ...]
 
 
 def judge(timeline: seen.Timeline, manner: Manner, refusal: int | None) -> Verdict:
-    """Give the verdict.
+    """Return the verdict.
 
     Args:
         timeline: what was seen, not empty.
@@ -58,18 +58,18 @@ def judge(timeline: seen.Timeline, manner: Manner, refusal: int | None) -> Verdi
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rules ask about: a timeline, and what was expected of it."""
+    """What the rules look at: a timeline, and what the user expects."""
 
     timeline: seen.Timeline
     manner: Manner
     refusal: int | None
 
     def all(self, kind: type[AnEvent]) -> list[AnEvent]:
-        """Give the events of this kind."""
+        """Return the events of this kind."""
         return [event for event in self.timeline if isinstance(event, kind)]
 
     def ends(self, kind: type[seen.Event]) -> bool:
-        """Tell whether the timeline ends with this kind."""
+        """Return whether the timeline ends with this kind."""
         return isinstance(self.timeline[-1], kind)
 
     @cached_property
@@ -79,12 +79,12 @@ class Facts:
 
     @cached_property
     def status(self) -> int:
-        """Of the final response; 0 without one."""
+        """The status code of the final response; 0 without one."""
         return self.final.status if self.final else 0
 
     @cached_property
     def hundreds(self) -> list[seen.Interim]:
-        """Those that came before the final response."""
+        """The 100s that came before the final response."""
         return [interim for interim in self._interim_before(self.final) if interim.status == 100]
 
     @cached_property
@@ -94,12 +94,12 @@ class Facts:
 
     @cached_property
     def others(self) -> list[seen.Interim]:
-        """Interim responses that came before the word."""
+        """Other interim responses that came before that."""
         return self._interim_before(self.word)
 
     @cached_property
     def late_hundred(self) -> bool:
-        """Whether a 100 came behind the first byte of the final response."""
+        """Whether a 100 came after the first byte of the final response."""
         interim = [event for event in self.all(seen.Interim) if event.status == 100]
         return len(interim) > len(self.hundreds) or bool(self.all(seen.ContinueInContent))
 
@@ -116,12 +116,12 @@ class Facts:
 
     @cached_property
     def waits(self) -> bool:
-        """Whether the probe waited for the word."""
+        """Whether the probe waited for the response before it sent the body."""
         return self.manner is not Manner.IMPATIENT
 
     @cached_property
     def words(self) -> dict[str, str]:
-        """What the texts of the rules have in braces."""
+        """The values for the braces in the texts of the rules."""
         announced = sum(head.length for head in self.all(seen.HeadSent)[:1])
         sent = self.final.body_sent if self.final else 0
         return {
@@ -143,14 +143,14 @@ class Facts:
         }
 
     def _who(self) -> str:
-        """Tell by whom it was answered, as far as that is said."""
+        """Return which servers name themselves in the responses."""
         answers: list[seen.Interim | seen.Final] = [*self.hundreds[:1], *self.all(seen.Final)[:1]]
         names = {answer.status: _named(answer.fields) for answer in answers}
         who = [f"The {status} says {name}." for status, name in names.items() if name]
-        return " ".join(who) or "Nothing names who it was."
+        return " ".join(who) or "No field names the server."
 
     def _known(self) -> str:
-        """Tell what is known of those who are named, and say 100."""
+        """Return what is known about the 100s of the servers that are named."""
         fields = self.final.fields if self.final else ()
         servers = [value for name, value in fields if name.lower() == "server"]
         known = [text for who, text in KNOWN.items() for value in servers if value.startswith(who)]
@@ -174,70 +174,70 @@ RULES: Final[tuple[tuple[str, int, Callable[[Facts], bool], str], ...]] = (
         "continue-in-answer",
         1,
         lambda x: x.late_hundred,
-        "A 100 came behind the beginning of the {status}. A client takes it for a piece of this "
-        "answer, or for the answer to its next request.",
+        "A 100 came after the beginning of the {status}. A client takes it for a part of this "
+        "response, or for the response to its next request.",
     ),
     (
         "second-answer",
         1,
         lambda x: len(x.all(seen.Final)) > 1,
-        "Behind the {status} came {second}, which nobody asked for. If bytes of the body were read "
-        "as a request, an upload can hold requests (request smuggling).",
+        "After the {status} came {second}, without a request. If the server read bytes of the body "
+        "as a request, an upload can contain requests (request smuggling).",
     ),
     (
         "malformed",
         1,
         lambda x: x.ends(seen.Malformed),
-        "What came is not HTTP/1: {reason}.",
+        "The bytes that came are not HTTP/1: {reason}.",
     ),
     (
         "cut-off",
         1,
         lambda x: x.cut_off,
-        "The answer did not come whole. A server that closes while a client may be sending has to "
-        "read on for a while, or the client can lose the answer (RFC 9112 section 9.6).",
+        "The response is incomplete. A server that closes while a client may be sending has to go "
+        "on reading for a while, or the client can lose the response (RFC 9112 section 9.6).",
     ),
     (
         "closed",
         1,
         lambda x: x.word is None and x.ends(seen.Closed),
-        "The connection was closed without a word.",
+        "The connection was closed without a response.",
     ),
     (
         "silence",
         1,
         lambda x: x.word is None,
-        "No word came. A hop keeps the head until the body is there, or the application takes "
-        "longer than the probe waits. Most clients send the body after a second.",
+        "No response came. A hop holds the request headers back until it has the body, or the "
+        "application takes longer than the probe waits. Most clients send the body after a second.",
     ),
     (
         "two-continues",
         1,
         lambda x: len(x.hundreds) > 1,
-        "100 came {hundreds} times: a hop says it and passes on that of another one, or somebody "
-        "says it twice. Java 17 and LWP break on the second. {who}{known}",
+        "100 came {hundreds} times: a hop sends one and passes on that of another, or some server "
+        "sends two. Java 17 and LWP break on the second. {who}{known}",
     ),
     (
         "other-interim",
         1,
         lambda x: bool(x.others) and x.waits,
-        "{others} came before the word. HTTP allows it, and some clients that wait fail on it "
+        "{others} came before a 100 or a final response. HTTP allows it, but some clients fail "
         "(boto3, OkHttp, Ruby, Java).",
     ),
     (
         "expectation-failed",
         1,
         lambda x: x.status == 417 != x.refusal,
-        "417 {final}: that says the expectation can't be met, and clients send the upload again, "
-        "without asking. {who}",
+        "417 {final}: the server does not accept the expectation, and clients send the upload "
+        "again without Expect. {who}",
     ),
     # A refusal is expected.
     (
         "continue-instead",
         1,
         lambda x: x.refusal is not None and x.final is None,
-        "100 {word}, and no {refusal}. Who said it does not know of a refusal yet, or there is "
-        "none: --send-body shows what follows. {who}",
+        "100 {word}, and no {refusal}. Either it was sent before the decision to refuse, or the "
+        "request is not refused: --send-body shows what follows. {who}",
     ),
     (
         "other-answer",
@@ -249,40 +249,40 @@ RULES: Final[tuple[tuple[str, int, Callable[[Facts], bool], str], ...]] = (
         "refusal-heard",
         0,
         lambda x: x.refusal is not None and not x.waits,
-        "{status} {final}, and it came whole; {sent}. {who}",
+        "{status} {final}, and it is complete; {sent}. {who}",
     ),
     (
         "refused-behind-continue",
         1,
         lambda x: x.refusal is not None and bool(x.hundreds),
-        "100 {word}, and {status} only {final}; {sent}. Who said 100 did not know of the refusal "
-        "yet: a client uploads until it hears of it. {who}{known}",
+        "100 {word}, and {status} only {final}; {sent}. The 100 was sent before the decision to "
+        "refuse: a client uploads until it gets the refusal. {who}{known}",
     ),
     (
         "refused-first",
         0,
         lambda x: x.refusal is not None,
-        "{status} {final}, and no 100: no hop answers the expectation before it knows. {who}",
+        "{status} {final}, and no 100: no hop sends 100 before the decision to refuse. {who}",
     ),
     # The body is expected to be asked for.
     (
         "refused",
         1,
         lambda x: x.status >= 400,
-        "{status} {final}. If it is right to refuse this request, say --refusal {status}. {who}",
+        "{status} {final}. If you expect this refusal, add --refusal {status}. {who}",
     ),
     (
         "no-answer",
         1,
         lambda x: x.final is None and x.manner is not Manner.WAITS,
-        "100 {word}, and no answer to the body. {who}",
+        "100 {word}, and no response after the body. {who}",
     ),
     (
         "continued",
         0,
         lambda x: x.final is None,
-        "100 {word}. Whether the application said it or a hop before it, an accepted request can't "
-        "tell: probe with one that is refused, and --refusal. {who}",
+        "100 {word}. An accepted request can't show whether the application sent it or a hop in "
+        "front: probe with a request that is refused, and --refusal. {who}",
     ),
     (
         "accepted",
@@ -298,31 +298,31 @@ RULES: Final[tuple[tuple[str, int, Callable[[Facts], bool], str], ...]] = (
     ),
 )
 
-#: What is good to know, whatever the verdict is.
+#: The notes, whatever the verdict is.
 NOTES: Final[tuple[tuple[Callable[[Facts], bool], str], ...]] = (
     (
         lambda x: x.waits and x.word is not None and x.word.at > PATIENCE,
-        "The word is late: curl, boto3, Go and .NET wait 1 s, and send the body then.",
+        "The first response is late: curl, boto3, Go and .NET wait 1 s, then send the body.",
     ),
     (
         lambda x: x.status == x.refusal == 417,
-        "After a 417 clients send the upload again, without asking.",
+        "After a 417 clients send the upload again without Expect.",
     ),
     (
         lambda x: x.waits and x.word is not None and x.word is x.final and not x.closes,
-        "The connection is not announced closed. A client may send the body now or not, and nobody "
-        "can tell that from its next request.",
+        "The response has no Connection: close. The client may now send the body or not, and the "
+        "server can't tell the body from the next request.",
     ),
     (
         lambda x: x.closes and x.ends(seen.Left),
-        "The connection was announced closed, and was still open when the probe left.",
+        "The response has Connection: close, but the connection was still open at the end.",
     ),
     (
         lambda x: x.final is not None and not x.closes and x.ends(seen.Closed),
-        "The connection was closed, and not announced closed: a client can lose its next request.",
+        "The connection was closed without Connection: close: a client can lose its next request.",
     ),
     (
         lambda x: x.final is not None and any(end.by == "reset" for end in x.all(seen.Closed)),
-        "The connection was reset behind the answer: a client that reads it later can lose it.",
+        "The connection was reset after the response: a client that reads it later can lose it.",
     ),
 )

@@ -1,7 +1,7 @@
-"""The five clients of the trade, on a real connection: what clients do when they have to wait.
+"""Five kinds of client, on real connections: each sends uploads as some real clients do.
 
-They differ in three things: whether they ask, how long they wait for a word, and how they send.
-What they hear is parsed by `http.client`.
+They differ in three things: whether they send ``Expect: 100-continue``, how long they wait for a
+response, and how they send the body. `http.client` parses what they receive.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Outcome:
     body_bytes_sent: int
     """Bytes of the request's body that were given to the system to send."""
     closed: bool
-    """Whether the server ended the connection behind the response."""
+    """Whether the server closed the connection after the response."""
     next: Outcome | None = None
-    """What a client that went on with another request got for it; None: nothing."""
+    """What a client that sent another request got for that; None: nothing."""
 
     @property
     def continued(self) -> bool:
@@ -54,26 +54,26 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Client:
-    """What is the same in each: one request on a connection of its own."""
+    """The base of all clients: each request has a connection of its own."""
 
     timeout: float = 30.0
     """Seconds without a byte after which it gives up."""
 
     asks: ClassVar[bool] = True
-    """Whether it says ``Expect: 100-continue``."""
+    """Whether it sends ``Expect: 100-continue``."""
     patience: ClassVar[float | None] = None
-    """Seconds that it waits for a word before it sends the body; None: its timeout."""
+    """Seconds that it waits for a response before it sends the body; None: its timeout."""
 
     def put(
         self, url: str, body: bytes = b"", headers: Headers | Mapping[str, str] = ()
     ) -> Outcome:
-        """Send a PUT; as `request`."""
+        """Send a PUT, as `request` does."""
         return self.request("PUT", url, body, headers)
 
     def post(
         self, url: str, body: bytes = b"", headers: Headers | Mapping[str, str] = ()
     ) -> Outcome:
-        """Send a POST; as `request`."""
+        """Send a POST, as `request` does."""
         return self.request("POST", url, body, headers)
 
     def request(
@@ -88,14 +88,14 @@ class Client:
         Args:
             method: such as "PUT".
             url: ``http://``, with a host.
-            body: of which the head gives the length.
-            headers: further fields; one of the same name takes the place of the client's own.
+            body: sent with a Content-Length.
+            headers: further fields; one of the same name replaces the client's own.
 
         Raises:
-            ValueError: the URL is another one.
+            ValueError: the URL does not begin with ``http://`` and a host.
             TimeoutError: nothing came for ``timeout`` seconds.
             ConnectionError: no final response came.
-            http.client.HTTPException: what came is none.
+            http.client.HTTPException: the response is malformed.
 
         """
         parts = urllib.parse.urlsplit(url)
@@ -115,12 +115,12 @@ class Client:
             return self._without_body(connection, outcome) if body and not sent else outcome
 
     def _send(self, connection: _Connection, head: bytes, body: bytes) -> int:
-        """Send the head, and the body as it does; give how many bytes of that went out."""
+        """Send the head and the body, as this client does; return the bytes of the body sent."""
         connection.send([head])
         return self._send_body(connection, body) if body and self._may_send(connection) else 0
 
     def _may_send(self, connection: _Connection) -> bool:
-        """Wait for a word; tell whether the body is to be sent."""
+        """Wait for a response; return whether to send the body."""
         # "A user agent MAY ignore unexpected 1xx responses" (RFC 9110 section 15.2): clients that
         # wait for a 100 wait no longer because of them.
         ends = math.inf if self.patience is None else time.monotonic() + self.patience
@@ -131,20 +131,20 @@ class Client:
             if interim.status == 100:
                 return True
         if self.patience is None:
-            raise TimeoutError(f"no word came in {self.timeout:g} s")
+            raise TimeoutError(f"no response came in {self.timeout:g} s")
         return True
 
     def _send_body(self, connection: _Connection, body: bytes) -> int:
-        """Send it; give how many bytes went out."""
+        """Send the body; return how many bytes were sent."""
         return connection.send([body])
 
     def _without_body(self, connection: _Connection, outcome: Outcome) -> Outcome:  # noqa: ARG002
-        """Go on as it does when the body was left out."""
+        """Do what this client does after it has left the body out."""
         return outcome
 
 
 class Waits(Client):
-    """Waits for a word until its time is up, as aiohttp, tornado and Node's http do."""
+    """Waits for a response until its timeout, as aiohttp, tornado and Node's http do."""
 
 
 class WaitsOneSecond(Client):
@@ -154,9 +154,9 @@ class WaitsOneSecond(Client):
 
 
 class DoesNotWait(Client):
-    """Never asks and sends the whole body before it looks at an answer, as browsers and requests.
+    """Sends the whole body before it reads the response, as browsers and requests do.
 
-    With ``headers={"Expect": "100-continue"}`` it asks, and does not wait for the word.
+    It sends no Expect, unless with ``headers={"Expect": "100-continue"}``; nor does it wait then.
     """
 
     asks = False
@@ -168,11 +168,11 @@ class DoesNotWait(Client):
 
 @dataclasses.dataclass(frozen=True)
 class SkipsTheBody(Client):
-    """Waits; when it is refused, leaves the body out and goes on with another request.
+    """Waits; when it is refused, leaves the body out and sends another request.
 
-    A client may do so where the connection is kept. This one does it where the answer says close,
-    too, as one whose next request is on its way already: a server that announced close must not
-    answer it, one that keeps the connection must not take it for the body.
+    A client may do so if the connection is kept. This one does it after a ``Connection: close``,
+    too, like a client whose next request is on its way already: a server that announced the close
+    must not answer that, and one that keeps the connection must not take it for the body.
     """
 
     then: str = "/"
@@ -188,7 +188,7 @@ class SkipsTheBody(Client):
 
 @dataclasses.dataclass(frozen=True)
 class Trickles(Client):
-    """Waits, and then sends a few bytes at a time until an answer comes."""
+    """Waits, and then sends a few bytes at a time until a response comes."""
 
     size: int = 1
     """Bytes that it sends at once, 1 or more."""
@@ -201,7 +201,7 @@ class Trickles(Client):
 
 
 class _Writer(http.client.HTTPConnection):
-    """Keeps what it is to send."""
+    """Keeps the bytes of a request instead of sending them."""
 
     written = b""
 
@@ -210,7 +210,7 @@ class _Writer(http.client.HTTPConnection):
 
 
 class _Incoming(io.BufferedReader):
-    """What comes on a connection; one line of it can be put back."""
+    """The bytes that a connection receives; one line of them can be put back."""
 
     _line = b""
 
@@ -226,7 +226,7 @@ class _Incoming(io.BufferedReader):
 
 
 class _Connection:
-    """One connection, and what was heard on it since the last final response."""
+    """One connection, and what it has received since the last final response."""
 
     def __init__(self, host: str, port: int, timeout: float) -> None:
         self._host = host
@@ -245,7 +245,7 @@ class _Connection:
         self._socket.close()
 
     def head(self, method: str, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
-        """Give the head of a request on it."""
+        """Return the head of a request."""
         writer = _Writer(self._host, self._port)
         writer.putrequest(method, target, skip_accept_encoding=True)
         for name, value in headers:
@@ -254,9 +254,9 @@ class _Connection:
         return writer.written
 
     def send(self, pieces: Iterable[bytes], interval: float = 0.0) -> int:
-        """Send these; give how many bytes went out before the server wanted no more.
+        """Send these; return how many bytes were sent before the server closed or responded.
 
-        Where there is an interval between them, an answer that comes in it is the end.
+        A response is noticed only in an interval between two pieces.
         """
         sent = 0
         with contextlib.suppress(ConnectionError):
@@ -271,7 +271,7 @@ class _Connection:
         return sent
 
     def is_heard_in(self, seconds: float) -> bool:
-        """Wait so long for bytes, or for the end."""
+        """Wait up to ``seconds``; return whether bytes, or the end, have come."""
         timeout = self._socket.gettimeout()
         self._socket.settimeout(0)
         try:
@@ -284,7 +284,7 @@ class _Connection:
         return bool(select.select([self._socket], [], [], max(0.0, seconds))[0])
 
     def _is_answered_in(self, seconds: float) -> bool:
-        """Wait so long for the final response."""
+        """Wait up to ``seconds``; return whether the final response has come."""
         ends = time.monotonic() + seconds
         while self.is_heard_in(ends - time.monotonic()):
             if self.receive_interim() is None:
@@ -300,7 +300,7 @@ class _Connection:
         """
         line = self._incoming.readline()
         if not line:
-            raise ConnectionError("the server ended the connection without an answer")
+            raise ConnectionError("the server closed the connection without a response")
         match = INTERIM.match(line)
         if match is None:
             self._incoming.unread(line)
@@ -313,7 +313,7 @@ class _Connection:
         """Receive the final response, with the interim ones before it."""
         while self.receive_interim():
             pass
-        # http.client passes over a 100 and tells nobody: so it gets the final response alone.
+        # http.client skips a 100 silently: so it gets only the final response.
         source = types.SimpleNamespace(makefile=lambda _: self._incoming)
         response = http.client.HTTPResponse(source, method=method)  # type: ignore[arg-type]
         response.begin()
@@ -324,7 +324,7 @@ class _Connection:
         return Outcome(interim, response.status, response.headers, body, body_bytes_sent, closed)
 
     def _ends(self) -> bool:
-        """Tell whether the server ends the connection now."""
+        """Return whether the server closes the connection now."""
         try:
             return not self._incoming.read(1)
         except ConnectionError:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StartGunicorn(Protocol):
-    """What `gunicorn_server` gives."""
+    """What the fixture `gunicorn_server` is."""
 
     def __call__(
         self,
@@ -24,12 +24,12 @@ class StartGunicorn(Protocol):
         worker: str = "gunicorn_expect.Worker",
         env: Mapping[str, str] | None = None,
     ) -> GunicornServer:
-        """Start a gunicorn, as `GunicornServer` says; it is stopped when the test ends."""
+        """Start a gunicorn, as `GunicornServer` does; it is stopped when the test ends."""
 
 
 @pytest.fixture
 def gunicorn_server() -> Iterator[StartGunicorn]:
-    """Give what starts a gunicorn, such as ``gunicorn_server("myproject.wsgi:app")``."""
+    """Return a function that starts a gunicorn: ``gunicorn_server("myproject.wsgi:app")``."""
     with contextlib.ExitStack() as servers:
 
         def start(*arguments: Any, **options: Any) -> GunicornServer:

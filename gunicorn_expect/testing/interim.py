@@ -1,11 +1,11 @@
-"""What a client hears before the final response."""
+"""The responses that a client receives before the final one."""
 
 from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
 
-#: The beginning of an interim response; behind a 101 there is another protocol.
+#: The beginning of an interim response; after a 101 there is another protocol.
 INTERIM: Final = re.compile(rb"HTTP/1\.[01] (1(?!01)[0-9]{2})\b")
 
 

@@ -1,7 +1,7 @@
-"""A worker in memory: its connection, exchange and answer, on a wire whose other end is a test.
+"""A worker in memory: its connection, exchange and answer, for a client that is a test.
 
-The rules are the worker's own. Here are only the two ends of the wire: the bytes that the client
-sends, made from the environ of a test, and the bytes that it hears.
+The rules are the worker's own. This module only makes the bytes that the client sends, from the
+environ of a test, and keeps the bytes that it receives.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Manners:
     """Bytes of the body after which it sends nothing, and stays."""
 
     def __post_init__(self) -> None:
-        """Check it. ValueError: it leaves and stays, or after fewer bytes than none."""
+        """Check it. ValueError: it both leaves and stalls, or a number is negative."""
         for name, value in vars(self).items():
             if value is not None and value < 0:
                 raise ValueError(f"{name} is {value}; it takes a number of bytes, 0 or more")
@@ -140,7 +140,7 @@ class Upload:
 
     def __init__(self, interim: list[Interim]) -> None:
         """Begin."""
-        #: What the client heard before the final response, in order.
+        #: The responses that the client received before the final one, in order.
         self.interim = interim
 
     @property
@@ -151,7 +151,7 @@ class Upload:
 
 
 class Client(Transport):
-    """A client that sends all that it will send at once when it is let to, and leaves if not."""
+    """A client that sends its whole body at once when it may, and leaves when it is refused."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         """Send the request of an environ, whose input is read, and put back."""
@@ -172,7 +172,7 @@ class Client(Transport):
     # What the server asks of its transport.
 
     def fileno(self) -> int:
-        """Return -1: it has none."""
+        """Return -1: it has no file number."""
         return -1
 
     def here(self) -> int:
@@ -186,12 +186,12 @@ class Client(Transport):
         return None if not data and (self._waits or self._stalls) else data
 
     def wait(self, events: int, timeout: float | None) -> int:  # noqa: ARG002  the transport's
-        """Return at once: what is not here won't come, and time is up then."""
+        """Return at once, as after a timeout: nothing more will come."""
         is_silent = not self.here() and (self._waits or self._stalls)
         return 0 if is_silent else events
 
     def send(self, data: bytes | memoryview) -> int:
-        """Hear this: a whole interim response, or a piece of the final one."""
+        """Receive this: a whole interim response, or a piece of the final one."""
         match = None if self._response else INTERIM.match(data)
         if match is None:
             self._response.append(bytes(data))
@@ -238,7 +238,7 @@ class _Connection(Connection):
         self._upload = upload
 
     def answer_once(self) -> bool:
-        """Answer what is here; what the application or the policy raises is raised."""
+        """Answer the request; raise what the application or the policy raises."""
         if self.error is not None:
             return super().answer_once()
         _Answer(self.service, self.request, self.exchange, self).run()
@@ -271,7 +271,7 @@ class _Answer(Answer):
 
 
 class CountedBody(Body):
-    """A body that counts what it gives."""
+    """A body that counts the bytes that are read."""
 
     bytes_read = 0
 
@@ -309,11 +309,11 @@ class _Silence(logging.Logger):
     """A log that keeps nothing: what matters to a test reaches it as a response or an error."""
 
     def access(self, *args: Any) -> None:
-        """Leave it."""
+        """Do nothing."""
 
 
 class _NoSocket:
-    """What stands for the socket: ``gunicorn.socket`` of the environ, too."""
+    """Stands in for the socket, also as ``gunicorn.socket`` in the environ."""
 
     def fileno(self) -> int:
         return -1
@@ -325,7 +325,7 @@ class _NoSocket:
         return ""  # as of a unix socket
 
     def settimeout(self, timeout: float | None) -> None:
-        """Leave it."""
+        """Do nothing."""
 
 
 # The request, as the client sends it.

@@ -100,10 +100,10 @@ class GunicornServer:
         self._stack.close()
 
     def _wait_until_it_serves(self) -> None:
-        """Wait until a worker says goodbye to a client that leaves at once."""
+        """Wait until a worker closes the connection of a client that leaves at once."""
         deadline = time.monotonic() + PATIENCE
-        # Nobody is there to do so before the application is loaded. Reset is who waits for one
-        # that never comes; gunicorn ends then, and says why.
+        # No worker does so before the application is loaded. If gunicorn ends without one, the
+        # connection is reset, and its log says why.
         with (
             contextlib.suppress(OSError),
             socket.create_connection(self.address, PATIENCE) as client,

@@ -48,7 +48,7 @@ class TestResponse(webtest.TestResponse):  # type: ignore[misc]
 
     @property
     def body_bytes_read(self) -> int:
-        """Bytes of the request's body that the application, or the policy, was given."""
+        """Bytes of the request's body that the application, or the policy, has read."""
         body = self._upload.body
         return 0 if body is None else body.bytes_read
 
@@ -79,7 +79,7 @@ class TestRequest(webtest.TestRequest):  # type: ignore[misc]
     def blank(
         cls, path: str, environ: Mapping[str, Any] | None = None, *args: Any, **options: Any
     ) -> TestRequest:
-        """Make a request; what the environ says wins."""
+        """Make a request; the environ takes precedence."""
         environ = {"SERVER_PROTOCOL": "HTTP/1.1", **(environ or {})}
         request: TestRequest = super().blank(path, environ, *args, **options)
         return request
@@ -105,7 +105,7 @@ class Send(Protocol):
         Args:
             url: of the request.
             params: the body, as WebTest takes it.
-            expect: the client says ``Expect: 100-continue`` and waits for a word.
+            expect: the client sends ``Expect: 100-continue`` and waits for a response.
             chunked: the body is sent in chunks, without a Content-Length.
             leaves_after: bytes of the body after which the client leaves.
             stalls_after: bytes of the body after which the client sends nothing, and stays.
@@ -114,7 +114,7 @@ class Send(Protocol):
         Raises:
             ValueError: the client can't behave like this.
             webtest.AppError: the status is not that of ``status``, an option of WebTest's;
-                without it, it is none of 2xx and 3xx.
+                without it, it is not 2xx or 3xx.
 
         """
 
@@ -142,7 +142,7 @@ def _sends(method: Callable[..., Any]) -> Send:
 
 
 class TestApp(webtest.TestApp):  # type: ignore[misc]
-    """WebTest's TestApp. The methods that send a body take what `Send` says."""
+    """WebTest's TestApp. The methods that send a body take the arguments of `Send`."""
 
     RequestClass = TestRequest
     app: Callable[..., Any]
@@ -159,7 +159,7 @@ class TestApp(webtest.TestApp):  # type: ignore[misc]
         Args:
             app: WSGI.
             args: WebTest's.
-            policy: asked before it, of every request that has a body: a callable, or
+            policy: called before it, for every request that has a body: a callable, or
                 "module:callable", as in ``expect_policy``.
             options: WebTest's.
 
@@ -183,7 +183,7 @@ class TestApp(webtest.TestApp):  # type: ignore[misc]
         stalls_after: int | None = None,
         **options: Any,
     ) -> TestResponse:
-        """Send a request of any method; as `Send`."""
+        """Send a request of any method, as `Send` does."""
         environ = _environ(
             expect=expect, chunked=chunked, leaves_after=leaves_after, stalls_after=stalls_after
         )
@@ -215,7 +215,7 @@ class TestApp(webtest.TestApp):  # type: ignore[misc]
 def _environ(
     *, expect: bool, chunked: bool, leaves_after: int | None, stalls_after: int | None
 ) -> dict[str, Any]:
-    """Give what a request's environ says of its client."""
+    """Return the environ keys that describe the client of a request."""
     environ: dict[str, Any] = {MANNERS_KEY: Manners(leaves_after, stalls_after)}
     if expect:
         environ["HTTP_EXPECT"] = "100-continue"

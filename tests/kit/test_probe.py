@@ -148,20 +148,20 @@ def test_every_verdict_is_in_the_table():
 
 
 NOTED = [
-    ("The word is late", [interim(at=1001), LEFT], WAITS, None),
-    ("The word is late", [final(401, 1001), WHOLE, END], WAITS, 401),
+    ("The first response is late", [interim(at=1001), LEFT], WAITS, None),
+    ("The first response is late", [final(401, 1001), WHOLE, END], WAITS, 401),
     ("After a 417", [final(417), WHOLE, END], WAITS, 417),
-    ("The connection is not announced", [KEEPS, WHOLE, LEFT], WAITS, 401),
-    ("The connection was announced", [final(401), WHOLE, LEFT], WAITS, 401),
+    ("The response has no Connection: close", [KEEPS, WHOLE, LEFT], WAITS, 401),
+    ("The response has Connection: close, but", [final(401), WHOLE, LEFT], WAITS, 401),
     ("The connection was closed", [interim(), KEEPS, WHOLE, END], WAITS, 401),
     ("The connection was reset", [final(401), WHOLE, RESET], WAITS, 401),
 ]
 NOT_NOTED = [
-    ("The word is late", [final(201, 1001), WHOLE, LEFT], IMPATIENT, None),
-    ("The word is late", [interim(at=1000), LEFT], WAITS, None),
-    ("The connection is not announced", [interim(), KEEPS, WHOLE, LEFT], WAITS, 401),
-    ("The connection is not announced", [KEEPS, WHOLE, LEFT], IMPATIENT, 401),
-    ("The connection was announced", [final(401), WHOLE, END], WAITS, 401),
+    ("The first response is late", [final(201, 1001), WHOLE, LEFT], IMPATIENT, None),
+    ("The first response is late", [interim(at=1000), LEFT], WAITS, None),
+    ("The response has no Connection: close", [interim(), KEEPS, WHOLE, LEFT], WAITS, 401),
+    ("The response has no Connection: close", [KEEPS, WHOLE, LEFT], IMPATIENT, 401),
+    ("The response has Connection: close, but", [final(401), WHOLE, END], WAITS, 401),
     ("The connection was closed", [final(401), WHOLE, END], WAITS, 401),
     ("The connection was closed", [interim(), END], WAITS, 401),
     ("The connection was reset", [RESET], WAITS, 401),
@@ -195,7 +195,7 @@ def test_every_note_is_in_the_table():
         ),
         ([interim(), final(401, Server="gunicorn")], "The 401 says Server: gunicorn. gunicorn's"),
         ([interim(), final(401, Server="a", Via="b")], "The 401 says Server: a, Via: b."),
-        ([interim(), final(401)], "Nothing names who it was."),
+        ([interim(), final(401)], "No field names the server."),
         ([final(401, Server="nginx/1.2")], "The 401 says Server: nginx/1.2."),
     ],
 )
@@ -537,7 +537,7 @@ ERRORS = {
     "another scheme": (["probe", "ftp://s3cret/"], "has to be http://"),
     "no host": (["probe", "http:///s3cret"], "has to be http://"),
     "a user": (["probe", "http://me:s3cret@localhost/"], "give a field Authorization by -H"),
-    "a port": (["probe", "http://me:s3cret@localhost:http/"], "the port of the URL is none"),
+    "a port": (["probe", "http://me:s3cret@localhost:http/"], "the port of the URL is malformed"),
     "no address": (["probe", "http://s3cret@[::/"], "the host or the port"),
     "the URL's characters": (["probe", "http://localhost/s3cret d"], "Illegal target"),
     "not ASCII": (["probe", "http://localhost/s3crét"], "percent-encode"),
@@ -604,8 +604,8 @@ def test_the_text_shows_what_the_json_does(capsys, ours):
         "100 Continue",
         "1048576 of 1048576 bytes of the body sent",
         "201 CREATED, Server: gunicorn",
-        "the answer is whole, with 110 bytes of content",
-        "nothing more for : the probe left",
+        "the response is complete, with 110 bytes of content",
+        "nothing more for : the probe closed the connection",
     ]
 
 

@@ -141,7 +141,7 @@ def answer(*fields, status="200 OK"):
 def test_who_waits_gives_up_in_the_end_and_has_sent_nothing():
     with (
         FollowsAScript((b"never", b"")) as server,
-        pytest.raises(TimeoutError, match="no word came"),
+        pytest.raises(TimeoutError, match="no response came"),
     ):
         Waits(timeout=0.1).put(server.url, b"hello")
     assert b"\r\nExpect: 100-continue\r\n" in server.heard
@@ -222,7 +222,7 @@ def test_a_word_that_never_ends_a_body_is_no_answer():
     script = (b"\r\n\r\n", CONTINUE)
     with (
         FollowsAScript(script) as server,
-        pytest.raises(ConnectionError, match="without an answer"),
+        pytest.raises(ConnectionError, match="without a response"),
     ):
         Waits().put(server.url, b"hello")
 

@@ -17,7 +17,7 @@ def masked(text):
     """Give the words of an output, without times, addresses, versions and counts of bytes sent."""
     text = re.sub(r"-?\d+\.\d ms", "- ms", text)
     text = re.sub(r"nothing more for \d+\.\d s", "nothing more for - s", text)
-    text = re.sub(r"^ *The word is late:.*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^ *The first response is late:.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"connected to \S+", "connected to -", text)
     text = re.sub(r"nginx/[\d.]+\d", "nginx/-", text)
     text = re.sub(r"\d+ of 50000000", "- of 50000000", text)
