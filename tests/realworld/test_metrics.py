@@ -88,9 +88,11 @@ def prometheus(server, tmp_path_factory):
         text=True,
     ) as process:
         try:
-            log = map(json.loads, process.stderr)
-            address = next(line["address"] for line in log if line.get("msg") == "Listening on")
-            next(line for line in log if "ready to receive" in line.get("msg", ""))
+            address, ready = None, False
+            while not (address and ready):  # it logs the two in either order
+                line = json.loads(process.stderr.readline())
+                address = line["address"] if line.get("msg") == "Listening on" else address
+                ready = ready or "ready to receive" in line.get("msg", "")
             yield address
         finally:
             process.terminate()
