@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 PIECE: Final = 65536
-"""Bytes that an upload is read by."""
+"""Bytes of each read of an upload."""
 FORBIDDEN: Final = Refuse(403)
 
 
@@ -42,7 +42,7 @@ async def asgi(
     receive: Callable[[], Awaitable[dict[str, Any]]],
     send: Callable[[dict[str, Any]], Awaitable[None]],
 ) -> None:
-    """Do what `app` does."""
+    """Do what `app` does, for ASGI servers."""
     status, body = 200, b"ok\n"
     headers = [(b"content-type", b"text/plain")]
     if scope["method"] == "GET":

@@ -1,6 +1,6 @@
-"""Measure ours beside its peers, and write docs/performance.md: ``make bench``, half an hour.
+"""Measure our workers and others, and write docs/performance.md: ``make bench``, half an hour.
 
-``--only LINE`` measures one line and prints it; ``--quick`` is short and says little of a rate.
+``--only LINE`` measures one line and prints it; ``--quick`` is short, and its rates are rough.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAMES = (
 )
 FULL = Effort(0.8, 5)
 QUICK = Effort(0.2, 3)
-#: Seconds after which no line is measured a second time, so that a run ends in half an hour.
+#: Seconds after which no noisy line is measured again, so that a run ends in half an hour.
 REPEAT = 600.0
 
 

@@ -1,4 +1,4 @@
-"""What clients cost that take their time: the rate of other requests beside them, and memory."""
+"""What slow and idle clients cost: memory, and the rate of other requests meanwhile."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from noise import Effort
 
 KINDS: Final = (*THREADS[:2], *GEVENT[:2])
-#: Seconds without an answer after which a server counts as one that serves nothing.
+#: Seconds without a response after which a server counts as not serving at all.
 PATIENCE: Final = 2.0
-#: Seconds that a server has to notice that they have left.
+#: Seconds for a server to notice that the slow clients have left.
 GONE: Final = 15.0
-#: So many files a server may have opened since, which are no connections.
+#: Files other than connections that a server may have opened meanwhile.
 FILES: Final = 5
-#: They stay for as long as they are measured.
+#: The slow clients stay for as long as the server is measured.
 PATIENT: Final = {
     f"GUNICORN_EXPECT_{name}": "3600"
     for name in ("BODY_TIMEOUT", "HEAD_TIMEOUT", "LINGER", "LINGER_IDLE")
@@ -34,7 +34,7 @@ PATIENT: Final = {
 
 @contextlib.contextmanager
 def waiting(server: Server, count: int, data: bytes, *, answered: bool = True) -> Iterator[None]:
-    """Connect so many clients that send this, get the beginning of an answer, and stay."""
+    """Connect ``count`` clients that send ``data``, get the beginning of a response, and stay."""
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             connection = stack.enter_context(server.connect())
@@ -94,7 +94,7 @@ def slow_heads(server: Server) -> Iterator[None]:
 
 
 class Company(NamedTuple):
-    """Clients that take their time, and what is asked beside them."""
+    """Slow or idle clients, and the requests that are measured beside them."""
 
     name: str
     title: str
@@ -102,7 +102,7 @@ class Company(NamedTuple):
     come: Callable[[Server], contextlib.AbstractContextManager[None]]
     requests: Mapping[str, Request]
     aims: Mapping[str, float]
-    """The part of the rate without them that ours is to keep, by request."""
+    """The part of the rate without them that our worker has to keep, by request."""
 
 
 _CLOSING: Final = {"GET, closed": CLOSING}
@@ -123,7 +123,7 @@ COMPANIES: Final = (
 
 
 class Cost(NamedTuple):
-    """What the company costs a server."""
+    """What these clients cost a server."""
 
     server: str
     ours: bool
@@ -145,7 +145,7 @@ class Cost(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """What a company costs the servers."""
+    """What these clients cost each server."""
 
     company: Company
     costs: list[Cost]

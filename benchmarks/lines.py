@@ -1,4 +1,4 @@
-"""Each kind of request on all servers: one line of the tables each.
+"""The kinds of request, each measured on all servers: a line of the tables for each.
 
 The servers of a line run at the same time and are asked in turn, some rounds; the medians count.
 """
@@ -27,7 +27,7 @@ class Line(NamedTuple):
     title: str
     request: Request
     aims: Mapping[str, float]
-    """How many times the rate of another server ours is to reach, by the other's name."""
+    """How many times the rate of another server ours has to reach, by the other's name."""
     floor: str | None = None
     """The floor of peers.py that does this."""
     of_ours: Mapping[str, str] = {}
@@ -88,7 +88,7 @@ LINES: Final = (
 
 
 class Result(NamedTuple):
-    """What came of a line."""
+    """The results of a line."""
 
     line: Line
     figures: dict[str, list[Figures]]
@@ -106,7 +106,7 @@ class Result(NamedTuple):
         return statistics.median(each.cpu for each in self.figures[server]) / self.line.scale
 
     def ratio(self, server: str, to: str) -> float:
-        """Return how many times the rate of the other it has."""
+        """Return the rate of ``server`` divided by that of ``to``."""
         pairs = zip(self.rates(server), self.rates(to), strict=True)
         return statistics.median(one / other if other else 0.0 for one, other in pairs)
 
@@ -127,7 +127,7 @@ def _in_turn(load: Load, line: Line, effort: Effort) -> Result:
         for server in servers:
             load(server, line.request, WARM_UP)
         for number in range(effort.rounds):
-            # Nobody has the warmer machine: the first is the last in the next round.
+            # No server always runs first: the first is the last in the next round.
             for server in servers if number % 2 else servers[::-1]:
                 figures[server.name].append(load(server, line.request, effort.seconds))
     return Result(line, figures)

@@ -1,4 +1,4 @@
-"""What one server does with one kind of request: `load.c` asks, on the core for clients."""
+"""Measures one server with one kind of request, by `load.c` on the core for clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def head(start: str, *fields: str) -> bytes:
 
 
 class Request(NamedTuple):
-    """What is asked, and how."""
+    """A request, and how it is sent."""
 
     head: bytes
     status: int = 200
@@ -42,7 +42,7 @@ REFUSED: Final = Request(head("PUT /refuse", f"Content-Length: {GIB}", EXPECT), 
 
 
 class Figures(NamedTuple):
-    """What came of it."""
+    """What was measured."""
 
     rate: float  # requests a second
     cpu: float  # microseconds of the server's CPU for each request
@@ -67,7 +67,7 @@ class Load:
             raise SystemExit("The client is in C: install a C compiler, so that cc runs") from None
 
     def __call__(self, server: Server, request: Request, seconds: float) -> Figures:
-        """Ask for so long.
+        """Send requests for ``seconds``.
 
         Raises:
             SystemExit: an answer has another status, or the server is gone.

@@ -1,4 +1,4 @@
-"""How much of a refused upload crosses a network with a long round trip, and what its client sees.
+"""How much of a refused upload crosses a slow network, and what its client receives.
 
 The clients run in a network namespace of their own. This script passes the packets between it and
 the servers through two TUN devices: it delays each of them, and limits their rate. (`tc netem`
@@ -43,7 +43,7 @@ QUEUE: Final = 0.1
 
 WORKERS: Final = {"stock": "gthread", "ours": "gunicorn_expect.Worker"}
 
-#: Does not wait, and looks at the answer when it has sent all of the body.
+#: Does not wait, and reads the response only after it has sent the whole body.
 SENDS_FIRST: Final = """
 import http.client, sys
 connection = http.client.HTTPConnection(sys.argv[1])
@@ -74,7 +74,7 @@ def clients(address: str) -> dict[str, list[str]]:
 
 
 def run(*command: str) -> str:
-    """Run this; return what it prints."""
+    """Run a command; return what it prints."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -130,7 +130,7 @@ def device(name: str) -> int:
 
 @contextlib.contextmanager
 def network(round_trip: float, rate: float) -> Iterator[Line]:
-    """Connect a namespace with the servers'; give the line from the namespace."""
+    """Connect a namespace with the servers'; yield the line from the namespace."""
     inside = ("ip", "-n", NAMESPACE)
     run("ip", "netns", "add", NAMESPACE)
     ended = threading.Event()
@@ -166,7 +166,7 @@ def silent(line: Line) -> int:
 
 @contextlib.contextmanager
 def served(worker: str, decides_in: float) -> Iterator[str]:
-    """Run gunicorn with `app`; give its address."""
+    """Run gunicorn with `app`; yield its address."""
     bind = ("--bind", f"{SERVER}:0", "--threads", "8", "--no-control-socket")
     command = (sys.executable, "-m", "gunicorn", "-k", worker, *bind, "network:app")
     paths = os.pathsep.join(map(str, (HERE, HERE.parent)))
@@ -200,9 +200,12 @@ def main() -> None:
     parser.add_argument("--round-trip", type=float, default=50, help="milliseconds (50)")
     parser.add_argument("--rate", type=float, default=100, help="Mbit/s (100)")
     parser.add_argument(
-        "--decides-in", type=float, default=0, help="milliseconds of the application (0)"
+        "--decides-in",
+        type=float,
+        default=0,
+        help="milliseconds that the application takes to refuse (0)",
     )
-    parser.add_argument("--tries", type=int, default=10, help="of each client (10)")
+    parser.add_argument("--tries", type=int, default=10, help="uploads of each client (10)")
     options = parser.parse_args()
     line = network(options.round_trip / 1000, options.rate * 1_000_000)
     with tempfile.TemporaryDirectory() as folder, line as up:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: The spread from which on it was too noisy.
+#: The spread from which on the machine was too noisy.
 NOISE: Final = 0.1
 
 

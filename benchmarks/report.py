@@ -33,7 +33,7 @@ COLORS: Final = ("#9aa5b1", "#d9480f", "#4c6ef5", "#2b8a3e", "#ae3ec9", "#343a40
 
 
 def machine(effort: Effort) -> str:
-    """Say what was measured, on what, and when."""
+    """Return a sentence on what was measured, on which machine, and when."""
     of = ", ".join(
         f"{name} {version(name)}"
         for name in ("gunicorn_expect", "gunicorn", "gunicorn_h1c", "gevent", "uvicorn", "granian")
@@ -100,7 +100,7 @@ def _other_workers(result: Result) -> list[str]:
 
 
 def _sent(results: Sequence[Result]) -> list[str]:
-    """Say which servers have a refused client send its body."""
+    """Return which servers let a refused client send its body."""
     sent = {
         name: statistics.median(each.sent for each in figures)
         for result in results
@@ -138,7 +138,7 @@ def lines(results: Sequence[Result]) -> str:
 
 
 def beside(measured: Sequence[Costs]) -> str:
-    """Return the table of what others cost."""
+    """Return the table of what slow and idle clients cost."""
     return _table(
         ["beside", "request", "server", "alone", "beside", "ratio", "KiB for each client"],
         [
@@ -156,7 +156,7 @@ def beside(measured: Sequence[Costs]) -> str:
 
 
 def growth(growths: Sequence[Growth]) -> str:
-    """Return the tables of what grows."""
+    """Return the tables of rates against something that grows."""
     return "\n\n".join(
         _table(
             [
@@ -174,7 +174,7 @@ def growth(growths: Sequence[Growth]) -> str:
 
 
 def stored(measured: Stored) -> str:
-    """Return the table of what it costs that an upload can be resumed."""
+    """Return the table of what resumable uploads cost."""
     medians = [statistics.median(rates) for rates in measured.rates.values()]
     return _table(
         ["", *measured.rates, "ratio"],

@@ -1,4 +1,4 @@
-"""What it costs that an upload can be resumed: 5 GiB stored by the example, and by a plain view.
+"""What resumable uploads cost: 5 GiB stored by the example, and by a plain view.
 
 Both are in this file: `app` is the application that the server serves.
 """

@@ -2,9 +2,10 @@
 
 ``gunicorn -k gunicorn_expect.Worker --threads 8 examples.bottle_upload:app``
 
-UPLOAD_FOLDER is where they go, UPLOAD_TOKEN who may send them, UPLOAD_LIMIT how large they may be.
+UPLOAD_FOLDER is where files go, UPLOAD_TOKEN the token that a client needs, and UPLOAD_LIMIT how
+many bytes a file may have.
 """
-# Bottle tells mypy no types, and so its decorators have none.
+# Bottle has no type hints, and so its decorators have none.
 # mypy: disable-error-code="import-untyped, untyped-decorator"
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ LIMIT = int(os.environ.get("UPLOAD_LIMIT", str(5 * 1024**3)))
 PIECE = 64 * 1024
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
-app = Bottle(catchall=False)  # a body that does not come whole is for the server: 400 or 408
+app = Bottle(catchall=False)  # the server answers a broken body with 400 or 408
 
 
 @app.hook("before_request")
 def token_required() -> None:
-    """Let nobody in without the token."""
-    # To refuse, answer.
+    """Refuse a client without the token."""
+    # To refuse, return a response.
     given = request.get_header("Authorization", "")
     if not hmac.compare_digest(given.encode(), f"Bearer {TOKEN}".encode()):
         raise HTTPResponse(status=401, headers={"WWW-Authenticate": "Bearer"})
@@ -38,8 +39,8 @@ def token_required() -> None:
 
 @app.put("/files/<name>", name="file")
 def upload(name: str) -> HTTPResponse:
-    """Store a file, or say why not. Nothing is read before the last refusal."""
-    # To refuse, answer.
+    """Store a file, or refuse it. Nothing is read before the last refusal."""
+    # To refuse, return a response.
     if not NAME.fullmatch(name):
         return HTTPResponse(status=400)
     if request.content_length > LIMIT:
@@ -52,7 +53,7 @@ def upload(name: str) -> HTTPResponse:
     with tempfile.TemporaryDirectory(prefix=".part-", dir=FOLDER) as folder:
         part = Path(folder, name)
         with part.open("wb") as file:
-            # request.body would read all of it first, and wants chunks as they were sent
+            # request.body would read all of it first, and expects undecoded chunks
             while piece := request.environ["wsgi.input"].read(PIECE):
                 size += len(piece)
                 if size > LIMIT:  # a chunked body does not announce its length

@@ -2,9 +2,10 @@
 
 ``gunicorn -k gunicorn_expect.Worker --threads 8 examples.django_upload:app``
 
-UPLOAD_FOLDER is where they go, UPLOAD_TOKEN who may send them, UPLOAD_LIMIT how large they may be.
+UPLOAD_FOLDER is where files go, UPLOAD_TOKEN the token that a client needs, and UPLOAD_LIMIT how
+many bytes a file may have.
 """
-# Django tells mypy no types, and so its decorators have none.
+# Django has no type hints, and so its decorators have none.
 # mypy: disable-error-code="import-untyped, untyped-decorator"
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 def token_required(view: Callable[[HttpRequest], HttpResponse]) -> object:
-    """Be the middleware that lets nobody in without the token."""
+    """Return a middleware that refuses a client without the token."""
 
-    # To refuse, answer.
+    # To refuse, return a response.
     def middleware(request: HttpRequest) -> HttpResponse:
         given = request.headers.get("Authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {TOKEN}".encode()):
@@ -47,11 +48,11 @@ def token_required(view: Callable[[HttpRequest], HttpResponse]) -> object:
     return middleware
 
 
-@csrf_exempt  # a token is no cookie: no other site can have it sent
+@csrf_exempt  # browsers don't send a token by themselves, as they do a cookie
 @require_http_methods(["PUT"])
 def upload(request: HttpRequest, name: str) -> HttpResponse:
-    """Store a file, or say why not. Nothing is read before the last refusal."""
-    # To refuse, answer.
+    """Store a file, or refuse it. Nothing is read before the last refusal."""
+    # To refuse, return a response.
     if not NAME.fullmatch(name):
         return HttpResponse(status=400)
     if int(request.headers.get("Content-Length", 0)) > LIMIT:

@@ -2,7 +2,8 @@
 
 ``gunicorn -k gunicorn_expect.Worker --threads 8 examples.falcon_upload:app``
 
-UPLOAD_FOLDER is where they go, UPLOAD_TOKEN who may send them, UPLOAD_LIMIT how large they may be.
+UPLOAD_FOLDER is where files go, UPLOAD_TOKEN the token that a client needs, and UPLOAD_LIMIT how
+many bytes a file may have.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 Parameters = dict[str, Any]
 
 
-# To refuse, answer. An HTTPStatus has no body, an HTTPError has one.
+# To refuse, raise a status. An HTTPStatus has no body, an HTTPError has one.
 
 
 def may_upload(
     req: falcon.Request, _resp: falcon.Response, _resource: object, params: Parameters
 ) -> None:
-    """Say why not, before the responder is called."""
+    """Refuse an upload, before the responder is called."""
     given = req.get_header("Authorization", default="")
     if not hmac.compare_digest(given.encode(), f"Bearer {TOKEN}".encode()):
         raise falcon.HTTPStatus(401, {"WWW-Authenticate": "Bearer"})

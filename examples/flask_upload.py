@@ -1,6 +1,7 @@
 """Files by PUT, refused before they are sent: ``make serve``.
 
-UPLOAD_FOLDER is where they go, UPLOAD_TOKEN who may send them, UPLOAD_LIMIT how large they may be.
+UPLOAD_FOLDER is where files go, UPLOAD_TOKEN the token that a client needs, and UPLOAD_LIMIT how
+many bytes a file may have.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ The first upload sends its headers, gets 401, and sends no byte of the file.
 
 @app.get("/")
 def index() -> Response:
-    """Say what to try."""
+    """Show commands to try."""
     return Response(PAGE.format(files=request.url_root + "files/"), mimetype="text/plain")
 
 
@@ -61,8 +62,8 @@ def download(name: str) -> Response:
 
 @app.put("/files/<name>")
 def upload(name: str) -> Response:
-    """Store a file, or say why not. Nothing is read before the last refusal."""
-    # To refuse, answer.
+    """Store a file, or refuse it. Nothing is read before the last refusal."""
+    # To refuse, return a response.
     if not has_token():
         return Response(status=401, headers={"WWW-Authenticate": "Bearer"})
     if name != secure_filename(name):

@@ -2,9 +2,10 @@
 
 ``gunicorn -k gunicorn_expect.Worker --threads 8 examples.pyramid_upload:app``
 
-UPLOAD_FOLDER is where they go, UPLOAD_TOKEN who may send them, UPLOAD_LIMIT how large they may be.
+UPLOAD_FOLDER is where files go, UPLOAD_TOKEN the token that a client needs, and UPLOAD_LIMIT how
+many bytes a file may have.
 """
-# Pyramid tells mypy no types.
+# Pyramid has no type hints.
 # mypy: disable-error-code=import-untyped
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 class TokenPolicy:
-    """The security policy: who has the token may do everything."""
+    """The security policy: a client with the token may do everything."""
 
     def identity(self, request: Request) -> str | None:
-        """Tell who it is."""
+        """Return the identity of the client; None without the token."""
         given = request.headers.get("Authorization", "")
         good = hmac.compare_digest(given.encode(), f"Bearer {TOKEN}".encode())
         return "who has the token" if good else None
 
     def authenticated_userid(self, request: Request) -> str | None:
-        """Tell who it is, by a name."""
+        """Return the name of the client."""
         return self.identity(request)
 
     def permits(self, request: Request, _context: object, _permission: str) -> bool:
-        """Tell whether it is somebody."""
+        """Return whether the client has the token."""
         return self.identity(request) is not None
 
 
-# To refuse, answer.
+# To refuse, return a response.
 
 
 def unauthorized(_request: Request) -> Response:
@@ -57,8 +58,8 @@ def unauthorized(_request: Request) -> Response:
 
 
 def upload(request: Request) -> Response:
-    """Store a file, or say why not. Nothing is read before the last refusal."""
-    # To refuse, answer.
+    """Store a file, or refuse it. Nothing is read before the last refusal."""
+    # To refuse, return a response.
     name = request.matchdict["name"]
     if not NAME.fullmatch(name):
         return Response(status=400)
@@ -88,7 +89,7 @@ def upload(request: Request) -> Response:
     return response
 
 
-# What a body that does not come whole raises Pyramid lets pass, and the server answers 400 or 408.
+# Pyramid does not catch the error of a broken body, and the server answers 400 or 408.
 with Configurator() as config:
     config.set_security_policy(TokenPolicy())
     config.add_route("file", "/files/{name}")

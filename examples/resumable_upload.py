@@ -53,7 +53,7 @@ APPEND_LIMIT = int(os.environ.get("UPLOAD_APPEND_LIMIT", str(LIMIT)))
 AGE = int(os.environ.get("UPLOAD_AGE", str(24 * 3600)))
 TOKEN = os.environ.get("UPLOAD_TOKEN")
 
-#: Bytes of a read. A server that is killed loses at most these, and what it has not read.
+#: Bytes of a read. A server that is killed loses at most these, and what it has not read yet.
 PIECE = 256 * 1024
 #: Bytes between two reports of the offset while the body comes. Each costs an fsync.
 REPORT_EVERY = 32 * 1024**2
@@ -102,7 +102,7 @@ class Upload:
 
     ``.part`` has the bytes that came; its size is the offset. ``.json`` has the fields of this
     class. ``.lock`` is locked for every change, and has the upload's generation: each request
-    increases it, and a request that finds another number than its own writes nothing any more.
+    increases it, and a request that finds another number than its own no longer writes.
 
     Nothing that waits for a client is done under the lock.
     """
@@ -147,7 +147,7 @@ class Upload:
                     with contextlib.suppress(OSError):
                         upload.publish()  # the server may have been killed before it did
                 expired = upload.age() >= AGE
-            # The server was killed while it created or removed it, or the disk lost a part of it.
+            # The server was killed while it created or removed the upload, or the disk lost a part.
             except (FileNotFoundError, TypeError, ValueError):
                 expired = True
             if expired:
@@ -200,14 +200,14 @@ class Upload:
         raise NoUploadError
 
     def save(self) -> None:
-        """Store what is known of the upload: after a crash, all of it is there or nothing."""
+        """Store the fields of the upload: after a crash, all of them are there or none."""
         self.path("tmp").write_text(json.dumps(dataclasses.asdict(self)), "utf-8")
         fsync(self.path("tmp"))
         self.path("tmp").replace(self.path("json"))
         fsync(STATES)
 
     def sync(self) -> None:
-        """Make sure of all that is stored, so that a client may be told the offset."""
+        """Wait until all bytes survive a power failure, so that a client may get the offset."""
         if not self.complete:
             fsync(self.path("part"))
 
@@ -243,12 +243,12 @@ class Upload:
 
 
 def sweep(*, at_start: bool = False) -> None:
-    """Remove the uploads that have expired; at the start, name those that were complete, too."""
+    """Remove expired uploads; at the start, also publish those that were complete."""
     for lock in STATES.glob("*.lock"):
         # An upload that is being created has no .json yet.
         wanted = at_start and lock.with_suffix(".json").exists()
-        # Another request may remove it meanwhile, and what is wrong with one upload concerns no
-        # other. Only what looks expired is locked: a lock may be held while a file is checked.
+        # Another request may remove it meanwhile, and an error of one upload must not stop the
+        # others. Only what looks expired is locked: a lock may be held while a file is checked.
         with contextlib.suppress(NoUploadError, OSError):
             if wanted or Upload(lock.stem, "").age() >= AGE:
                 with Upload.find(lock.stem):
@@ -256,13 +256,13 @@ def sweep(*, at_start: bool = False) -> None:
 
 
 class Running:
-    """The requests of this process, by their upload: a newer one ends the read of an older one.
+    """The running requests of this process, by upload: a newer one ends the read of an older one.
 
-    One in another process finds out by the generation, at its next piece.
+    A request in another process notices by the generation, at its next piece.
     """
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Begin without a request."""
         self._lock = threading.Lock()
         self._environs: dict[str, WSGIEnvironment] = {}
 
@@ -383,7 +383,7 @@ def inform(**fields: str) -> None:
     expectation = request.environ.get("gunicorn_expect.expectation")
     if expectation is not None and "Upload-Complete" in request.headers:
         named = {name.replace("_", "-"): value for name, value in fields.items()}
-        # A client that has left is the next read's concern.
+        # If the client has left, the next read raises.
         with contextlib.suppress(OSError):
             expectation.inform(104, [*named.items(), *revision().items()])
 
@@ -410,7 +410,7 @@ def policy(environ: WSGIEnvironment) -> Decision:
 
 @uploads.before_request
 def ask_policy() -> Response | None:
-    """Ask the policy of requests without a body, too, and if gunicorn has no policy."""
+    """Call the policy for requests without a body, too, and if gunicorn has none."""
     decision = policy(request.environ)
     if isinstance(decision, Refuse):
         return Response(decision.body, decision.status, [*decision.headers])
@@ -443,13 +443,13 @@ def create(name: str = "") -> Response:
 
 @uploads.route("/uploads/<upload_id>", methods=["HEAD", "PATCH", "DELETE"])
 def change(upload_id: str) -> Response:
-    """Say how much is stored, append to it, or remove it; whatever runs for this upload ends."""
+    """Report the offset, append, or remove the upload; a running request for it ends."""
     try:
         with contextlib.ExitStack() as stack:
             with Upload.find(upload_id) as upload:
                 upload.sync()
                 if request.method == "PATCH":
-                    check_append(upload)  # an old request that comes late supersedes nobody
+                    check_append(upload)  # an old request that comes late supersedes no other
                 generation = upload.supersede()
                 stack.enter_context(running.only(upload_id))
                 if request.method == "DELETE":
@@ -464,7 +464,7 @@ def change(upload_id: str) -> Response:
 
 @uploads.route("/uploads", methods=["OPTIONS"])
 def options() -> Response:
-    """Say what is supported."""
+    """Report what is supported."""
     response = Response(status=204, headers=limits())
     response.headers["Accept-Patch"] = f"{PARTIAL}, {TUS_PARTIAL}"
     response.headers["Tus-Resumable"] = response.headers["Tus-Version"] = "1.0.0"
@@ -539,7 +539,7 @@ def receive(upload: Upload, generation: int) -> None:
                 refuse(413, "The body is longer than that of one request may be.")
             with upload.locked(generation):
                 end = write(upload, part, piece)
-                # What Content-Digest may yet find wrong can't be acknowledged.
+                # Bytes that may fail the check of Content-Digest can't be acknowledged yet.
                 report = end - reported >= REPORT_EVERY and not expected
                 if report:
                     os.fsync(part.fileno())
@@ -550,16 +550,18 @@ def receive(upload: Upload, generation: int) -> None:
                 digest.update(piece)
     found = {key: base64.b64encode(digest.digest()).decode() for key, digest in seen.items()}
     if found != expected:
-        # Nobody was told of these bytes: who asks for the offset supersedes this request.
+        # No client knows of these bytes: asking for the offset supersedes this request.
         with upload.locked(generation):
             os.truncate(upload.path("part"), start)
         refuse(400, "The body does not match its Content-Digest.")
 
 
 def pieces() -> Iterator[memoryview]:
-    """Read the body in pieces. If it breaks off, give what came, and then raise."""
+    """Read the body in pieces. If it breaks off, yield what came, and then raise."""
     body = request.environ["wsgi.input"]
-    buffer = memoryview(bytearray(PIECE))  # one for all: memory for each piece costs more than it
+    buffer = memoryview(
+        bytearray(PIECE)
+    )  # one for all: new memory for each piece costs more than the piece
     try:
         while size := body.readinto(buffer):
             yield buffer[:size]

@@ -6,7 +6,7 @@ from gunicorn_expect import policies
 # With .checked, `gunicorn --check-config` looks at the expect_* settings, too.
 worker_class = gunicorn_expect.Worker.checked
 workers = 2
-# Applications that run at once, in each worker. Clients that are waited for take none.
+# Requests that run at once, in each worker. One that waits for its client does not count.
 threads = 8
 # systemd hands the socket over; without systemd:
 # bind = "unix:/run/gunicorn-expect/http.socket"  # noqa: ERA001
@@ -23,12 +23,12 @@ control_socket_disable = True
 graceful_timeout = 60
 
 accesslog = "-"
-# What became of the expectation is the last word.
+# The last word of a line is the state of the expectation.
 access_log_format = (
     '%({x-forwarded-for}i)s "%(r)s" %(s)s %(b)s %(M)sms %({gunicorn_expect.expectation}e)s'
 )
 
-# Before the application is asked: 5 GiB, whether announced or in chunks.
+# Before the application is called: at most 5 GiB, whether announced or in chunks.
 expect_policy = policies.max_length(5 * 1024**3)
 expect_body_timeout = 30
 expect_min_rate = 240

@@ -1,6 +1,6 @@
 """A page to drop files on: ``gunicorn -k gunicorn_expect.Worker examples.upload_page.app:app``.
 
-A browser does not wait for permission before it sends. So the page asks first: it creates a
+A browser sends no Expect, and does not wait before it sends. So the page asks first: it creates a
 resumable upload by a request without a body. A file that will be refused is refused there, with
 the reason. An upload that breaks off is resumed, also if the server was started again or the page
 was closed meanwhile.
@@ -30,7 +30,7 @@ def page() -> Response:
 
 @app.before_request
 def refuse() -> Response | None:
-    """Refuse a file before it is sent, in words for its user."""
+    """Refuse a file before it is sent, with a message for the user."""
     if request.endpoint != "uploads.create":
         return None
     if not request.mimetype.startswith(("image/", "video/")):

@@ -1,4 +1,4 @@
-"""The upload service of examples/flask_upload.py, with a page that the probes of containers ask."""
+"""The upload service of examples/flask_upload.py, with a page for health checks of containers."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from examples.flask_upload import app
 
 @app.get("/healthz")
 def healthz() -> Response:
-    """Answer that a thread of this application is free to answer."""
+    """Answer health checks: a thread of this application is free."""
     return Response(status=204)

@@ -8,7 +8,7 @@ from gunicorn_expect.policies import admission, first, max_length
 # With .checked, `gunicorn --check-config` looks at the expect_* settings, too.
 worker_class = gunicorn_expect.Worker.checked
 workers = int(os.environ.get("WEB_CONCURRENCY", "3"))
-# Applications that run at once, in each worker. Clients that are waited for take none.
+# Requests that run at once, in each worker. One that waits for its client does not count.
 threads = 8
 bind = "0.0.0.0:8000"
 
@@ -28,15 +28,15 @@ keepalive = 130
 graceful_timeout = 60
 
 accesslog = "-"
-# What became of the expectation is the last word.
+# The last word of a line is the state of the expectation.
 access_log_format = (
     '%({x-forwarded-for}i)s "%(r)s" %(s)s %(b)s %(M)sms %({gunicorn_expect.expectation}e)s'
 )
 
-# Seconds. A container that is killed does not free its places: they are free after so long.
+# Seconds. A container that is killed does not release its slots: they are free after this time.
 LONGEST_UPLOAD = 900
 
-# Before the application is asked: at most 5 GiB, announced or in chunks, and at most so many
+# Before the application is called: at most 5 GiB, announced or in chunks, and at most so many
 # uploads at once, of all workers in all containers together.
 expect_policy = first(
     max_length(5 * 1024**3),

@@ -25,7 +25,7 @@ HERE = os.environ["UPLOAD_NODE"]
 OTHERS = [node for node in NODES if node != HERE]
 # Uploads at once on a node, all its workers together.
 AT_ONCE = int(os.environ.get("UPLOAD_AT_ONCE", "100"))
-# Seconds. A node that is killed takes no leave: its places are free after so long.
+# Seconds. A node that is killed does not release its slots: they are free after this time.
 LONGEST_UPLOAD = 900
 
 ROOM = {
@@ -34,7 +34,7 @@ ROOM = {
 
 
 def expect_policy(environ: dict[str, Any]) -> Decision:
-    """Take the upload, or name a node with room, or refuse it."""
+    """Accept the upload, redirect it to a node with a free slot, or refuse it."""
     refusal = ROOM[HERE](environ)
     if refusal is None:
         return None
@@ -46,7 +46,7 @@ def expect_policy(environ: dict[str, Any]) -> Decision:
 
 
 def has_room(node: str) -> bool:
-    """Tell whether a node would take an upload now."""
-    # A place there is taken and left at once: who is sent there takes one of its own.
+    """Return whether a node would accept an upload now."""
+    # This takes a slot there and releases it at once: the redirected client takes its own.
     with contextlib.ExitStack() as exits:
         return ROOM[node]({"gunicorn_expect.exits": exits}) is None
