@@ -78,7 +78,7 @@ def thorough(request):
 
 @pytest.fixture
 def kind():
-    """Give the kind of the pair; modules that try several have a fixture of their own."""
+    """Return the kind of the pair; modules that try several have a fixture of their own."""
     return "tcp"
 
 
@@ -146,7 +146,7 @@ def client(server):
 
 @pytest.fixture(scope="session")
 def redis_server():
-    """Start a redis-server on a unix socket; give its URL."""
+    """Start a redis-server on a unix socket; yield its URL."""
     program = shutil.which("redis-server")
     if program is None:
         missing("redis-server", "make realworld")
@@ -199,7 +199,7 @@ def browser(tmp_path_factory):
         "--disable-gpu",
         "--disable-quic",
         "--no-first-run",
-        # It is to call nobody but the server.
+        # It must connect to no server but the test's.
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",

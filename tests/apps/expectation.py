@@ -15,7 +15,7 @@ def state(environ, start_response):
 
 @route("/decided-after")
 def decided_after(environ, start_response):
-    """Give the time of the decision before it and after it."""
+    """Return the time of the decision before it and after it."""
     seconds = [environ[KEY].decided_after]
     environ["wsgi.input"].read()
     return answer(start_response, [*seconds, environ[KEY].decided_after])

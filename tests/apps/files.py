@@ -27,7 +27,7 @@ def echo_file(environ, start_response):
 
 @route("/echo-buffered")
 def echo_buffered(environ, start_response):
-    """Give what looks like a file, has no file number, and reads the input."""
+    """Return what looks like a file, has no file number, and reads the input."""
 
     class Raw(io.RawIOBase):
         def readable(self):
@@ -42,5 +42,5 @@ def echo_buffered(environ, start_response):
 
 @route("/open-files")
 def open_files(environ, start_response):
-    """Give the number of files that this worker has open."""
+    """Return the number of files that this worker has open."""
     return answer(start_response, len(list(pathlib.Path("/dev/fd").iterdir())))

@@ -9,7 +9,7 @@ from support.characters import EVERY_CHARACTER
 
 @route("/inform")
 def inform(environ, start_response):
-    """Send a 104 before and behind the body; answer which of them were sent."""
+    """Send a 104 before and after the body; answer which of them were sent."""
     expectation = environ[KEY]
     force = "force" in query(environ)
     sent = [expectation.inform(104, [("Location", "/uploads/7")], force=force)]

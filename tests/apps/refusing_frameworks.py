@@ -72,7 +72,7 @@ def look_limited(way):
     return LIMITED[way](flask.request)
 
 
-# Django: behind the middleware that a new project has, as far as it may read a body.
+# Django: after those middlewares of a new project that may read a body.
 
 django.conf.settings.configure(
     ALLOWED_HOSTS=["*"],
@@ -150,7 +150,7 @@ urlpatterns = [
 
 
 def django_app(view, *middleware, **settings):
-    """Give Django with this middleware and these settings, and only this view."""
+    """Return Django with this middleware and these settings, and only this view."""
 
     def app(environ, start_response):
         with django.test.override_settings(**settings):
@@ -232,7 +232,7 @@ def look_in_bottle():
     raise bottle.HTTPResponse(status=403)
 
 
-# Pyramid: before the permission is looked at, and behind it.
+# Pyramid: before the permission is checked, and after it.
 
 
 class Nobody:

@@ -1,4 +1,4 @@
-"""Going on when the test says so."""
+"""Views that wait for an event of the test."""
 
 from apps.routes import KEY, answer, route
 from apps.switchboard import tell
@@ -21,7 +21,7 @@ def refuse_after_event(environ, start_response):
 
 @route("/answer-after-event")
 def answer_after_event(environ, start_response):
-    """Read so many bytes as the query says, and answer when the test says so."""
+    """Read as many bytes as the query says, and answer at an event of the test."""
     environ["wsgi.input"].read(int(environ["QUERY_STRING"]))
     tell("wait " + environ["HTTP_X_EVENT"])
     return answer(start_response, b"unread")

@@ -95,7 +95,7 @@ def _take_for_ordinary(exchange):
 
 
 def _cut_responses(server, stream, pieces, number):
-    """Return what gunicorn answers in this place when the head ends behind any piece or line."""
+    """Return what gunicorn answers in this place when the head ends after any piece or line."""
     data = b"".join(pieces)
     ends = {match.end() for match in re.finditer(b"\n", data)}
     ends.update(itertools.accumulate(map(len, pieces)))

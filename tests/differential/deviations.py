@@ -118,7 +118,7 @@ def malformed_rest_of_a_body(case):
         return len(case.ours.read) == 1 and b"\r\nConnection: close\r\n" in case.ours.sent
     response = case.closing()
     second = response[len(case.ours.sent) :]
-    # An application that fails behind the first byte ends gunicorn's connection, too.
+    # An application that fails after the first byte ends gunicorn's connection, too.
     ended = second[9:12] in _ERRORS or (case.ours.responds == "fails late" and not second)
     return response.startswith(case.ours.sent) and ended
 
@@ -174,7 +174,7 @@ DEVIATIONS = [
 
 
 def expects_unknown(environ):
-    """Return whether a request asks for what nobody knows."""
+    """Return whether a request has an unknown expectation."""
     members = environ.get(as_ordinary_field("HTTP_EXPECT"), "").split(",")
     return any(member.strip(" \t").lower() not in ("", "100-continue") for member in members)
 
@@ -236,8 +236,8 @@ CORRECTIONS = [
 #: the one to a stream that comes at once.
 BY_PIECES = Deviation(
     (
-        b"max buffer headers",  # what has come behind a head counts, too
-        b"Invalid HTTP request line: &#x27;&#x27;",  # an empty line behind a PROXY header
+        b"max buffer headers",  # bytes after a head count, too
+        b"Invalid HTTP request line: &#x27;&#x27;",  # an empty line after a PROXY header
     ),
     "depends on the pieces in which a head comes",
 )

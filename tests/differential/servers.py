@@ -51,7 +51,7 @@ class Exchange:
 
 
 class Application:
-    """Reads and answers as it is told, and keeps what it sees."""
+    """Reads and answers as the request says, and keeps what it sees."""
 
     def __init__(self, manners):
         self._manners = manners

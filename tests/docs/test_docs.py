@@ -39,7 +39,7 @@ PAGES = {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md")
 
 
 def matches(pattern):
-    """Give each match in each page, with the name of the page."""
+    """Return each match in each page, with the name of the page."""
     return [(page, found) for page, text in PAGES.items() for found in re.findall(pattern, text)]
 
 
@@ -173,7 +173,7 @@ def test_every_requirement_has_a_test():
 
 
 def receiver_allows(*sizes):
-    """Give the seconds of waiting that these many bytes have in all, by default."""
+    """Return the seconds of waiting that these many bytes have in all, by default."""
     limits = settings.Settings.expect_body_timeout, settings.Settings.expect_min_rate
     allowed = []
     for size in sizes:
@@ -340,7 +340,7 @@ ELSEWHERE = {
 
 
 def blocks():
-    """Give each block of code: its page, its language, its first line and itself."""
+    """Yield each block of code: its page, its language, its first line and itself."""
     for page, text in PAGES.items():
         found = re.findall(r"^```(\S+)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         assert 2 * len(found) == text.count("```"), f"{page} has a block without a language"

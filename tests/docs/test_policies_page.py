@@ -91,7 +91,7 @@ def recipe_alone(request, folder):
 
 
 def recipe_of(server):
-    """Give the framework that this server serves."""
+    """Return the framework that this server serves."""
     return next(name for name, app in RECIPES.items() if server.process.args[-1] == app)
 
 
@@ -107,7 +107,7 @@ def test_every_block_is_served_by_a_test():
 
 
 @pytest.mark.parametrize("framing", [SIZED, CHUNKED], ids=["length", "chunked"])
-def test_the_policy_refuses_who_has_no_token(recipe, framing):
+def test_the_policy_refuses_a_client_without_a_token(recipe, framing):
     with Client(recipe) as client:
         client.send(waiting("PUT /files/ada/a.txt", framing))
         head = check_refused_unread(client, 401)
@@ -251,7 +251,7 @@ def test_an_upload_that_can_not_be_sent_to_the_storage_stays_here(storing, stora
     assert storage.stored("accept/mine") is None
 
 
-def test_the_policy_sends_nobody_to_the_storage_who_has_no_token(storing):
+def test_the_policy_redirects_no_client_without_a_token_to_the_storage(storing):
     with Client(storing) as client:
         client.send(waiting("PUT /accept/a.txt", SIZED))
         check_refused_unread(client, 401)
@@ -278,7 +278,7 @@ def django(folder):
 
 
 def form(owner, body):
-    """Give the head of a POST of a browser that has the cookie."""
+    """Return the head of a POST of a browser that has the cookie."""
     fields = (TOKEN, f"Cookie: csrftoken={CSRF}", f"Content-Length: {len(body)}")
     return waiting(
         f"POST /files/{owner}", *fields, "Content-Type: multipart/form-data; boundary=limit"
@@ -583,7 +583,7 @@ def test_curl_sends_its_upload_once_where_a_307_leads(refusing, big_file):
     assert answer.count(b"HTTP/1.1 100 Continue\r\n") == 1
 
 
-def test_a_status_without_known_words_must_bring_its_own():
+def test_a_status_without_a_known_reason_phrase_must_bring_its_own():
     with pytest.raises(ValueError, match="reason phrase"):
         Refuse(499)
 

@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def commands():
-    """Give each command of the README and the output that it shows."""
+    """Yield each command of the README and the output that it shows."""
     for language, block in BLOCKS:
         if language == "console":
             for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:

@@ -133,7 +133,7 @@ def test_an_append_elsewhere_than_at_the_end_is_told_where_that_is(served, site)
         (415, (WHOLE, "Upload-Offset: 0")),
     ],
 )
-def test_an_append_that_does_not_say_what_it_is_stores_nothing(served, site, status, fields):
+def test_an_append_with_a_missing_or_invalid_field_stores_nothing(served, site, status, fields):
     path = create(served, PART, f"Upload-Length: {len(DATA)}")
     assert ask(served, f"PATCH {path}", *fields, body=DATA).status == status
     assert state(served, path).offset == 0

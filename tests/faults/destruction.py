@@ -14,7 +14,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 def start(worker, *arguments, stock=False, transport="tcp", certificates=None, **env):
-    """Give a server of this worker kind; with ``stock``, one of gunicorn's own."""
+    """Return a server of this worker kind; with ``stock``, one of gunicorn's own."""
     return Server(
         *("-c", str(HERE / "configuration.py"), *arguments),
         app="faults.faulty:app",
@@ -34,7 +34,7 @@ def get(server, path):
 
 
 def post(server, path):
-    """Send all of a long body, and then receive; give the status and the body of the answer."""
+    """Send all of a long body, and then receive; return the status and the body of the answer."""
     with Client(server) as client:
         client.send(request(f"POST {path}", "Content-Length: 200000"), b"x" * 200_000)
         head, answer = client.receive_response()
@@ -42,7 +42,7 @@ def post(server, path):
 
 
 def state(server):
-    """Give the pid, and the numbers of files and threads, of the worker."""
+    """Return the pid, and the numbers of files and threads, of the worker."""
     return json.loads(get(server, "/state"))
 
 

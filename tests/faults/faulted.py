@@ -92,7 +92,7 @@ PIECES = [bytes(100_000)] * 100
 
 
 def long(way, start_response):
-    """Give a long answer in this way."""
+    """Return a long answer in this way."""
     how, _, length = way.partition("&")
     write = start_response("200 OK", [("Content-Length", "10000000")] if length else [])
     if how == "write":
@@ -103,7 +103,7 @@ def long(way, start_response):
 
 
 def long_beside_reading(body):
-    """Give a long answer while another thread reads the body; then what it has read."""
+    """Yield a long answer while another thread reads the body; then what it has read."""
     seen = []
     thread = threading.Thread(target=lambda: seen.extend(outcome_of_reading(body)))
     thread.start()
@@ -113,7 +113,7 @@ def long_beside_reading(body):
 
 
 def outcome_of_reading(body):
-    """Read all of a body; give its size, or what was raised."""
+    """Read all of a body; yield its size, or what was raised."""
     size = 0
     try:
         while data := body.read(100_000):

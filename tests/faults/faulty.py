@@ -1,4 +1,4 @@
-"""An application that misbehaves as it is told, and that tells of its process."""
+"""An application that misbehaves as the request says, and that reports on its process."""
 
 import atexit
 import os

@@ -25,7 +25,7 @@ def may_fail(name):
 
 
 class Epoll:
-    """An epoll that fails when it is told to."""
+    """An epoll that fails when the test wants it to."""
 
     def __init__(self, *arguments, epoll=select.epoll, **options):
         self._epoll = epoll(*arguments, **options)
@@ -44,7 +44,7 @@ class Epoll:
 
 
 def failing(call, name):
-    """Return this method, which fails when it is told to."""
+    """Return this method, which fails when the test wants it to."""
 
     def call_or_fail(self):
         may_fail(name)

@@ -1,4 +1,4 @@
-"""Long answers to bodies that nobody reads: none is lost, whoever sends everything first."""
+"""Long responses to unread bodies: none is lost, even if the client sends everything first."""
 
 import contextlib
 import functools
@@ -71,7 +71,7 @@ BOTH_FRAMINGS = [("&length", "length"), ("", "chunks")]
 
 
 def large(path, framing):
-    """Give a request with a large body, in pieces."""
+    """Yield a request with a large body, in pieces."""
     chunked = framing == "chunks"
     field = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {LARGE}"
     yield request(f"POST {path}", field, "Connection: close")
@@ -82,7 +82,7 @@ def large(path, framing):
 
 
 def body_of(file):
-    """Give the body of the answer that this file has."""
+    """Return the body of the answer that this file has."""
     response = http.client.HTTPResponse(SimpleNamespace(makefile=lambda *_: file))
     response.begin()
     assert response.status == 200
@@ -155,7 +155,7 @@ def test_a_read_after_a_long_answer_is_whole_if_the_client_reads_while_it_sends(
 
 
 def test_one_thread_may_read_the_body_while_another_one_writes_the_answer(served):
-    """OpenSSL can't do that for one connection: nobody's data mixes all the same."""
+    """OpenSSL can't do that for one connection: the data of the two must not mix."""
     calls = itertools.product([served.server], ["/long-beside-read"], FRAMINGS)
     in_parallel(check_read_while_answering, calls)
     served.check_nothing_is_left()

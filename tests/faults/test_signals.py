@@ -152,7 +152,7 @@ def test_nothing_is_lost_by_a_signal_that_ends_nothing(worker):
 
 
 def is_running(pid):
-    """Tell whether a process runs: what has ended is its parent's to bury."""
+    """Return whether a process runs: what has ended is its parent's to bury."""
     try:
         status = pathlib.Path(f"/proc/{pid}/stat").read_text("ascii")
     except (FileNotFoundError, ProcessLookupError):
@@ -161,7 +161,7 @@ def is_running(pid):
 
 
 def seconds_to_end(server, pid, kind, target, then):
-    """Send the signal, and do that; give the seconds until the worker has ended."""
+    """Send the signal, and do that; return the seconds until the worker has ended."""
     begun = time.monotonic()
     if target == "worker":
         os.kill(pid, kind)
@@ -182,7 +182,7 @@ def is_finished(worker, kind, stages):
 
 
 def ends(worker, stages, *, stock=False):
-    """Give the seconds until a worker has ended, for each of the signals, with these clients."""
+    """Return the seconds until a worker has ended, for each of the signals, with these clients."""
     took = {}
     with serve(WORKERS[worker][stock], "--graceful-timeout", str(GRACE)) as server:
         for kind, target in ENDS:
@@ -202,7 +202,7 @@ def ends(worker, stages, *, stock=False):
 
 
 def compared(worker, stages):
-    """Give what ended when, for each signal: by our worker, and by gunicorn's own if late."""
+    """Return what ended when, for each signal: by our worker, and by gunicorn's own if late."""
     took = ends(worker, stages)
     took_stock = ends(worker, stages, stock=True) if INF in took.values() else {}
     return [(stages, name, seconds, took_stock.get(name)) for name, seconds in took.items()]

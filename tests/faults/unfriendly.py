@@ -84,7 +84,7 @@ EXCHANGES = {
 
 
 def http2(line, *fields):
-    """Give an exchange of HTTP/2: the connection's preface, a stream, and its body."""
+    """Return an exchange of HTTP/2: the connection's preface, a stream, and its body."""
     connection = h2.connection.H2Connection()
     connection.initiate_connection()
     method, path = line.split()
@@ -120,7 +120,7 @@ class Http2Server:
 
 
 def client_hello(context):
-    """Give the first bytes of a TLS client."""
+    """Return the first bytes of a TLS client."""
     sent = ssl.MemoryBIO()
     tls = context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost")
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -186,13 +186,13 @@ def serve(worker, *arguments, env=(), **others):
 
 
 def workers_of(server):
-    """Give the process ids of the workers."""
+    """Return the process ids of the workers."""
     children = pathlib.Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
     return [int(pid) for pid in children.read_text("ascii").split()]
 
 
 def footprint(pid):
-    """Give the open files, the threads, and the KiB of a process."""
+    """Return the open files, the threads, and the KiB of a process."""
     process = pathlib.Path(f"/proc/{pid}")
     status = process.joinpath("status").read_text("ascii")
     return (
@@ -203,7 +203,7 @@ def footprint(pid):
 
 
 def at_once(worker):
-    """Give how many clients a kind of worker serves at once, and twice its threads at most."""
+    """Return how many clients a kind of worker serves at once, and twice its threads at most."""
     return 1 if worker == "sync" else 16
 
 

@@ -58,7 +58,7 @@ RELEASES = ["oldest", "newest"]
 
 
 def installed(release):
-    """Give the folders in which a server looks for these releases first."""
+    """Return the folders in which a server looks for these releases first."""
     if release == "newest":
         return []
     folder = INSTALLED / "frameworks" / "oldest"
@@ -90,7 +90,7 @@ def serve(folder, release, app, watched="", configuration="configuration.py"):
 
 @pytest.fixture(scope="module")
 def servers(folder):
-    """Give the server of these releases; ``with`` and ``without`` the line that is explained."""
+    """Yield the server of these releases; ``with`` and ``without`` the line that is explained."""
 
     @functools.cache
     def server_of(release, prefix="with"):
@@ -111,7 +111,7 @@ EACH = [
 
 
 def upload(server, path, framing, body, *fields, leaves=False):
-    """Upload; give the status, the body of the response, and what the log says of it."""
+    """Upload; return the status, the body of the response, and what the log says of it."""
     start = len(server.lines)
     with Client(server) as client:
         client.send(request(f"PUT {path}", framing, "Connection: close", *fields), body)
@@ -248,7 +248,7 @@ def test_a_django_view_sees_the_error_and_can_clean_up(django):
 
 
 def post(server, way, content_type, *chunks, fields=(CHUNKED,)):
-    """Post in chunks; give the status, and what the view has read."""
+    """Post in chunks; return the status, and what the view has read."""
     body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
     with Client(server) as client:
         fields = (*fields, f"Content-Type: {content_type}", "Connection: close")

@@ -40,7 +40,7 @@ def servers():
 
 
 def upload(server, way, fate):
-    """Upload to a view that reads this way; give the status and what the view says."""
+    """Upload to a view that reads this way; return the status and what the view says."""
     content_type, body = TYPES.get(way.partition("?")[0], ("text/plain", b"hello world"))
     framing = f"Content-Length: {len(body)}"
     if fate != "whole":
@@ -59,7 +59,7 @@ def upload(server, way, fate):
 
 
 def outcome(server, way, fate):
-    """Give what reading raised, or read, and the status where the view lets that pass."""
+    """Return what reading raised, or read, and the status where the view lets that pass."""
     said = json.loads(upload(server, f"{way}?caught", fate)[1])
     return said.get("raised", said.get("read")), upload(server, way, fate)[0]
 

@@ -25,7 +25,7 @@ def traced(request, tmp_path_factory):
 
 
 def spans(server, head, body=b""):
-    """Send this; give the status of the answer, and the spans."""
+    """Send this; return the status of the answer, and the spans."""
     start = len(server.lines)
     with Client(server) as client:
         client.send(head, body)

@@ -30,7 +30,7 @@ WORKERS = {
 
 
 def run(folder, *command, blocked=(), **env):
-    """Run a command where these modules can't be imported; give status, output and errors."""
+    """Run a command where these modules can't be imported; return status, output and errors."""
     stubs = folder / "stubs"
     stubs.mkdir(exist_ok=True)
     for module in blocked:
@@ -49,7 +49,7 @@ def run(folder, *command, blocked=(), **env):
 
 
 def check(folder, *arguments, **kwargs):
-    """Check; give the errors, which are a line each."""
+    """Check; return the errors, which are a line each."""
     status, output, lines = run(folder, "gunicorn_expect", "check", *arguments, **kwargs)
     assert output == ""
     assert status == (1 if lines else 0)
@@ -123,7 +123,7 @@ def test_a_policy_is_found_where_gunicorn_would_find_it(tmp_path):
         (("-c", "value.py"), "ValueError: Value must be positive: -1"),
     ],
 )
-def test_what_can_not_work_is_one_line(tmp_path, arguments, message):
+def test_a_configuration_that_can_not_work_is_reported_in_one_line(tmp_path, arguments, message):
     tmp_path.joinpath("broken.py").write_text("workers = (", "utf-8")
     tmp_path.joinpath("value.py").write_text("workers = -1", "utf-8")
     tmp_path.joinpath("redis.py").write_text(
@@ -181,7 +181,7 @@ def test_a_worker_that_a_file_gives_as_a_class_is_ours_in_gunicorns_log(
 # The command line.
 
 
-def test_it_tells_its_version(capsys):
+def test_it_prints_its_version(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--version"])
     assert left.value.code == 0

@@ -41,7 +41,7 @@ class ProbeResult:
         self.timeline = said["timeline"]
 
     def of(self, name):
-        """Give the only event of this name."""
+        """Return the only event of this name."""
         [event] = [event for event in self.timeline if event["event"] == name]
         return event
 
@@ -169,13 +169,13 @@ NOT_NOTED = [
 
 
 @pytest.mark.parametrize(("beginning", "events", "manner", "refusal"), NOTED)
-def test_what_is_good_to_know_is_noted(beginning, events, manner, refusal):
+def test_a_note_that_holds_is_shown(beginning, events, manner, refusal):
     [note] = judge((*OPENING, *events), manner, refusal).notes
     assert note.startswith(beginning)
 
 
 @pytest.mark.parametrize(("beginning", "events", "manner", "refusal"), NOT_NOTED)
-def test_what_is_not_so_is_not_noted(beginning, events, manner, refusal):
+def test_a_note_that_does_not_hold_is_not_shown(beginning, events, manner, refusal):
     notes = judge((*OPENING, *events), manner, refusal).notes
     assert not any(note.startswith(beginning) for note in notes)
 
@@ -199,7 +199,7 @@ def test_every_note_is_in_the_table():
         ([final(401, Server="nginx/1.2")], "The 401 says Server: nginx/1.2."),
     ],
 )
-def test_who_spoke_is_named_as_far_as_it_is_said(events, said):
+def test_servers_that_name_themselves_are_named(events, said):
     text = judge((*OPENING, *events, WHOLE, END), WAITS, 401).text
     assert said.removesuffix(" Nothing") in text
     assert ("itself" in text) == ("nginx" in said and len(events) == 2)
@@ -213,7 +213,7 @@ STAYS = "stay"
 
 
 class AnswersOneHead(Scripted):
-    """It hears a head, says each piece, and does the last step."""
+    """It receives a head, sends each piece, and does the last step."""
 
     def __init__(self, *pieces, last):
         super().__init__()
@@ -309,7 +309,7 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_what_comes_is_in_the_timeline(run, script):
+def test_events_on_the_connection_are_in_the_timeline(run, script):
     pieces, last, arguments, name, events = SCRIPTS[script]
     with AnswersOneHead(*pieces, last=last) as server:
         result = run(*arguments, server.url)
@@ -323,7 +323,7 @@ def test_what_comes_is_in_the_timeline(run, script):
     assert result.of("HeadSent")["at"] == 0
 
 
-def test_an_answer_says_whether_the_connection_closes_and_how_it_did(run):
+def test_an_outcome_has_whether_the_response_announced_close_and_whether_the_server_closed(run):
     ways = {}
     for script in ("a refusal", "kept", "1.0 kept", "not closed", "reset behind"):
         pieces, last, arguments, _, _ = SCRIPTS[script]
@@ -339,7 +339,7 @@ def test_an_answer_says_whether_the_connection_closes_and_how_it_did(run):
     }
 
 
-def test_a_reset_is_told_whether_the_probe_was_sending_or_reading(run):
+def test_a_reset_is_reported_whether_the_probe_was_sending_or_reading(run):
     with AnswersOneHead(NO, last=RESETS) as server:
         result = run(*REFUSAL, "--impatient", "--length", "50000000", server.url)
     assert result.verdict["name"] == "refusal-heard"
@@ -363,7 +363,7 @@ def test_the_head_asks_as_the_command_says():
     )
 
 
-def test_a_terminal_is_not_told_what_to_do(capsys):
+def test_control_characters_do_not_reach_the_terminal(capsys):
     server_field = NO.replace(b"Server: x", b"Server: \x1b[31mx\xe9")
     with AnswersOneHead(server_field, last=ENDS) as server:
         main(["probe", *REFUSAL, server.url])
@@ -426,7 +426,7 @@ def test_the_body_is_sent_when_it_is_asked_for_and_the_user_says_so(run, ours):
     assert sent == [bytes(300000), b""]
 
 
-def test_a_client_that_sends_on_hears_the_refusal_whole(run, ours):
+def test_a_client_that_goes_on_sending_gets_the_whole_refusal(run, ours):
     result = run(*REFUSAL, "--impatient", "--length", "50000000", url(ours))
     assert (result.status, result.verdict["name"]) == (0, "refusal-heard")
     assert result.of("BodySent")["length"] == 50000000
@@ -454,7 +454,7 @@ def test_over_tls(run, uploads, certificates, manner):
     assert "certificate" in untrusted.verdict["text"]
 
 
-def test_a_server_that_asks_for_a_certificate_of_the_client_is_told_apart(run, certificates):
+def test_a_server_that_requires_a_client_certificate_is_recognized(run, certificates):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.authority)
     context.load_cert_chain(certificates.certificate, certificates.key)
     context.verify_mode = ssl.CERT_REQUIRED

@@ -27,7 +27,7 @@ MANNERS = [{"leaves_after": 5}, {"stalls_after": 5}]
 
 
 def upload(environ, start_response):
-    """Refuse who has no token, and what is too large; else answer what was read."""
+    """Refuse a request without a token, or too large; else answer what was read."""
     if "HTTP_AUTHORIZATION" not in environ:
         start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer")])
         return []
@@ -40,7 +40,7 @@ def upload(environ, start_response):
 
 
 def reading(how):
-    """Give an application that answers what this reads of the input."""
+    """Return an application that answers what this reads of the input."""
 
     def application(environ, start_response):
         said = how(environ["wsgi.input"])
@@ -86,7 +86,7 @@ def test_what_is_read_is_continued(app):
     assert not answer.refused_unread
 
 
-def test_nobody_who_does_not_ask_is_continued(app):
+def test_a_client_without_expect_gets_no_100(app):
     answer = app.put("/f", b"hello")
     assert answer.body == b"hello"
     assert answer.interim == []
@@ -95,7 +95,7 @@ def test_nobody_who_does_not_ask_is_continued(app):
     assert answer.decided_by is DecidedBy.NOBODY
 
 
-def test_who_does_not_ask_is_refused_unread_as_well():
+def test_a_client_without_expect_is_also_refused_unread():
     answer = TestApp(upload).put("/f", b"x", status=401)
     assert answer.refused_unread
     assert answer.decided_by is DecidedBy.NOBODY
@@ -154,7 +154,7 @@ def test_a_policy_may_be_a_place():
 
 
 @pytest.mark.parametrize("policy", ["no place", "apps.deciding:nothing", 7, lambda: None])
-def test_what_is_no_policy_is_refused(policy):
+def test_a_test_app_refuses_a_policy_that_is_not_one(policy):
     with pytest.raises(BadSettingError, match="expect_policy is "):
         TestApp(upload, policy=policy)
 
@@ -281,7 +281,7 @@ def test_a_100_has_its_header_fields_and_hints_wait_for_it():
     assert of_tests().put("/hints-and-refuse", b"x", expect=True, status=403).interim == []
 
 
-def test_interim_responses_are_heard_in_their_order():
+def test_interim_responses_are_received_in_their_order():
     created, received = (
         Interim(104, [("Location", "/uploads/7")]),
         Interim(104, [("Upload-Offset", "5")]),
@@ -294,7 +294,7 @@ def test_interim_responses_are_heard_in_their_order():
     assert answer.interim == [created, Interim(100, []), received]
 
 
-def test_hints_behind_the_beginning_of_the_answer_are_silent():
+def test_early_hints_are_not_sent_after_the_response_has_started():
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         yield b"one"
@@ -313,7 +313,7 @@ def test_hints_are_silent_by_http_1_0():
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_what_was_sent_can_be_read_behind_the_beginning_of_the_answer(chunked):
+def test_the_body_can_be_read_after_the_response_has_started(chunked):
     raised = []
 
     def application(environ, start_response):
@@ -432,7 +432,7 @@ def test_an_unknown_expectation_is_answered_417(app, value):
     assert answer.decided_by is DecidedBy.NOBODY
 
 
-def test_a_100_is_sent_again_for_who_asks_for_more():
+def test_a_100_is_sent_again_when_the_application_asks_for_more():
     def how(body):
         body.send_hundred_continue_response()
         begin = body.read(2)
@@ -535,7 +535,7 @@ def test_a_request_of_webtests_own_is_answered(app):
     assert app.do_request(req).continued
 
 
-def test_what_webob_knows_of_the_request_is_not_said_of_ours():
+def test_the_notes_of_webob_about_its_input_are_not_kept_for_ours():
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         return [webob.Request(environ).body]
@@ -695,7 +695,7 @@ def counting():
 
 
 def on_the_wire(server, case):
-    """Give what a client of a real gunicorn hears, and what was read."""
+    """Return what a client of a real gunicorn receives, and what was read."""
     fields = [f"X-Case: {case}", f"X-Decide: {case.decide}", "Connection: close"]
     if case.expect:
         fields.append(f"Expect: {case.expect}")

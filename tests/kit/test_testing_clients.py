@@ -37,7 +37,7 @@ def server():
 
 
 class FollowsAScript(Scripted):
-    """It says these bytes when it has heard so many, and then ends."""
+    """It sends these bytes once it has received so many, and then ends."""
 
     def __init__(self, *script):
         super().__init__()
@@ -66,7 +66,7 @@ def test_what_is_accepted_arrives(server, client):
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda x: type(x).__name__)
-def test_every_client_hears_the_interim_responses(server, client):
+def test_every_client_receives_the_interim_responses(server, client):
     outcome = client.post(server.url + "/inform", b"hello", {"Upload-Complete": "?1"})
     assert outcome.status == 200
     created, *permission, received = outcome.interim
@@ -82,7 +82,7 @@ def test_every_client_hears_the_interim_responses(server, client):
     [("/refuse?status=403+Forbidden", {}), ("/read", [("X-Decide", "refuse 403")])],
     ids=["application", "policy"],
 )
-def test_what_is_refused_is_not_sent_by_who_asks(server, client, path, headers):
+def test_a_refused_body_is_not_sent_by_a_client_that_waits(server, client, path, headers):
     outcome = client.post(server.url + path, LARGE, headers)
     assert outcome.status == 403
     assert outcome.headers["connection"] == "close"
@@ -92,14 +92,14 @@ def test_what_is_refused_is_not_sent_by_who_asks(server, client, path, headers):
     assert outcome.next is None
 
 
-def test_who_does_not_wait_hears_its_refusal_behind_the_body(server):
+def test_a_client_that_does_not_wait_gets_the_refusal_after_its_body(server):
     outcome = DoesNotWait().put(server.url + "/refuse-with-body", LARGE)
     assert (outcome.status, outcome.body) == (413, b"too large")
     assert outcome.body_bytes_sent == len(LARGE)
     assert outcome.closed
 
 
-def test_who_asks_and_does_not_wait_is_sent_no_100(server):
+def test_a_client_that_sends_expect_and_does_not_wait_gets_no_100(server):
     outcome = DoesNotWait().put(server.url + "/state", b"hello", {"Expect": "100-continue"})
     assert outcome.body == b'["waived", false, "waived", "WAIVED"]'
     assert outcome.interim == []
@@ -138,7 +138,7 @@ def answer(*fields, status="200 OK"):
     return "\r\n".join([f"HTTP/1.1 {status}", "Content-Length: 0", *fields, "", ""]).encode()
 
 
-def test_who_waits_gives_up_in_the_end_and_has_sent_nothing():
+def test_a_client_that_waits_gives_up_in_the_end_and_has_sent_nothing():
     with (
         FollowsAScript((b"never", b"")) as server,
         pytest.raises(TimeoutError, match="no response came"),
@@ -148,14 +148,14 @@ def test_who_waits_gives_up_in_the_end_and_has_sent_nothing():
     assert server.heard.endswith(b"\r\n\r\n")
 
 
-def test_who_waits_a_second_sends_then():
+def test_a_client_that_waits_a_second_then_sends_the_body():
     with FollowsAScript((b"hello", answer())) as server:
         outcome = WaitsOneSecond().put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent, outcome.interim) == (200, 5, [])
 
 
 class KeepsHinting(Scripted):
-    """It sends interim responses until it hears the body, and answers then."""
+    """It sends interim responses until it receives the body, and then answers."""
 
     def converse(self, client):
         self.hear(client, b"\r\n\r\n")
@@ -170,20 +170,20 @@ class KeepsHinting(Scripted):
             return
 
 
-def test_who_waits_a_second_sends_then_whatever_else_it_hears():
+def test_a_client_that_waits_a_second_then_sends_whatever_else_it_receives():
     with KeepsHinting() as server:
         outcome = WaitsOneSecond().put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (200, 5)
     assert {interim.status for interim in outcome.interim} == {103}
 
 
-def test_who_does_not_wait_says_nothing_of_it():
+def test_a_client_that_does_not_wait_sends_no_expect():
     with FollowsAScript((b"hello", answer())) as server:
         DoesNotWait().put(server.url, b"hello")
     assert b"Expect" not in server.heard
 
 
-def test_a_100_behind_another_interim_response_is_heard():
+def test_a_100_after_another_interim_response_is_received():
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     with FollowsAScript((b"\r\n\r\n", hints + CONTINUE), (b"hello", answer())) as server:
         outcome = Waits().put(server.url, b"hello")
@@ -191,14 +191,14 @@ def test_a_100_behind_another_interim_response_is_heard():
     assert outcome.status == 200
 
 
-def test_another_interim_response_is_no_word():
+def test_another_interim_response_does_not_end_the_wait():
     with FollowsAScript((b"\r\n\r\n", HINTS + answer(status="403 Forbidden"))) as server:
         outcome = Waits().put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (403, 0)
     assert server.heard.endswith(b"\r\n\r\n")
 
 
-def test_who_skips_the_body_goes_on_where_the_server_lets_it():
+def test_a_client_that_skips_the_body_goes_on_if_the_connection_is_kept():
     script = (b"\r\n\r\n", answer(status="403 Forbidden")), (b"GET /next ", answer())
     with FollowsAScript(*script) as server:
         outcome = SkipsTheBody(then="/next").put(server.url, b"hello")
@@ -208,7 +208,7 @@ def test_who_skips_the_body_goes_on_where_the_server_lets_it():
     assert b"hello" not in server.heard
 
 
-def test_who_skips_the_body_goes_on_where_it_is_not_let():
+def test_a_client_that_skips_the_body_goes_on_even_after_connection_close():
     with FollowsAScript(
         (b"\r\n\r\n", answer("Connection: close", status="403 Forbidden"))
     ) as server:
@@ -218,7 +218,7 @@ def test_who_skips_the_body_goes_on_where_it_is_not_let():
     assert b"GET /next HTTP/1.1\r\n" in server.heard
 
 
-def test_a_word_that_never_ends_a_body_is_no_answer():
+def test_a_100_without_a_final_response_is_an_error():
     script = (b"\r\n\r\n", CONTINUE)
     with (
         FollowsAScript(script) as server,
@@ -227,7 +227,7 @@ def test_a_word_that_never_ends_a_body_is_no_answer():
         Waits().put(server.url, b"hello")
 
 
-def test_who_trickles_stops_at_an_answer():
+def test_a_trickling_client_stops_at_a_response():
     with FollowsAScript((b"\r\n\r\n", CONTINUE), (b"\r\n\r\nhe", answer())) as server:
         outcome = Trickles(size=1, interval=0.001).put(server.url, b"he")
     assert outcome.body_bytes_sent == 2
@@ -237,7 +237,7 @@ def test_who_trickles_stops_at_an_answer():
 
 
 class HintsBehindTheFirstByte(Scripted):
-    """It sends an interim response behind the first byte of a body, and listens a little."""
+    """It sends an interim response after the first byte of a body, and reads for a while."""
 
     def converse(self, client):
         self.hear(client, b"\r\n\r\n")
@@ -250,14 +250,14 @@ class HintsBehindTheFirstByte(Scripted):
         client.sendall(answer())
 
 
-def test_who_trickles_is_no_faster_for_another_interim_response():
+def test_a_trickling_client_is_no_faster_for_another_interim_response():
     with HintsBehindTheFirstByte() as server:
         outcome = Trickles(size=1, interval=PATIENCE).put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (200, 1)
     assert [interim.status for interim in outcome.interim] == [100, 103]
 
 
-def test_who_trickles_goes_on_at_another_interim_response():
+def test_a_trickling_client_goes_on_at_another_interim_response():
     script = (b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", HINTS), (b"hello", answer())
     with FollowsAScript(*script) as server:
         outcome = Trickles(size=1, interval=0.01).put(server.url, b"hello")
@@ -279,7 +279,7 @@ def test_a_connection_that_is_said_to_close_and_does_not_is_not_closed(script):
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1\r\n\r\n"])
-def test_what_is_no_response_is_an_error(said):
+def test_a_malformed_response_is_an_error(said):
     with (
         FollowsAScript((b"hello", said)) as server,
         pytest.raises((HTTPException, ConnectionError)),

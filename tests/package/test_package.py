@@ -1,4 +1,4 @@
-"""What a user gets who installs the package.
+"""What a user gets by installing the package.
 
 With ``--built FOLDER`` the files that are there are tested, as ``make release-check`` has it.
 """

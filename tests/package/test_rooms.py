@@ -1,4 +1,4 @@
-"""Each room of the package knows only the rooms below it."""
+"""Each module of the package imports only the modules below it."""
 
 import ast
 import os

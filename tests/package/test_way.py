@@ -16,7 +16,7 @@ WORKERS = {
     "sync": "gunicorn_expect.Sync",
 }
 
-#: At most so many, with a log at debug level. A longer way is slower, and nobody can follow it. A
+#: At most so many, with a log at debug level. A longer way is slower and hard to follow. A
 #: few more calls than usual are allowed: something may be due meanwhile.
 LIMITS = {
     ("thread", "get"): {"calls": 90, "moves": 22, "crossings": 8, "files": 9},

@@ -162,7 +162,7 @@ def test_policies_with_other_names_count_apart_and_with_the_same_together(shared
     assert Upload(admission(1, storage=shared)).refusal
 
 
-def test_a_place_expires_if_nobody_frees_it(shared, inside):
+def test_a_slot_expires_if_nobody_releases_it(shared, inside):
     assert Upload(admission(1, storage=shared)).refusal is None
     [place] = inside.keys()
     assert 0 < inside.ttl(place) <= room.LEASE
@@ -170,7 +170,7 @@ def test_a_place_expires_if_nobody_frees_it(shared, inside):
     assert Upload(admission(1, storage=shared)).refusal is None
 
 
-def test_who_is_refused_does_not_make_a_lease_longer(shared, inside):
+def test_a_refused_upload_does_not_extend_a_lease(shared, inside):
     assert Upload(admission(1, storage=shared)).refusal is None
     [place] = inside.keys()
     inside.expire(place, 100)
@@ -287,7 +287,7 @@ def test_a_storage_that_says_nothing_stops_nobody(warnings, monkeypatch):
     assert len(warnings) == 1
 
 
-def test_a_storage_has_the_time_for_a_word_that_its_url_says_or_a_second(monkeypatch):
+def test_a_storage_has_a_second_to_answer_or_the_timeout_in_its_url(monkeypatch):
     made = []
 
     def from_url(url, **options):
@@ -326,7 +326,7 @@ def test_a_place_whose_upload_ended_while_the_storage_failed_is_freed_later(
 
 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5, None, [], "soon", "0/minute", "1/s;2/day", ""])
-def test_what_is_no_limit_is_an_error_when_the_policy_is_made(limit):
+def test_a_bad_limit_is_an_error_when_the_policy_is_made(limit):
     with pytest.raises(ValueError, match=r"100/minute|admits nobody"):
         admission(limit)
 
@@ -345,7 +345,7 @@ def test_what_is_no_limit_is_an_error_when_the_policy_is_made(limit):
     ],
 )
 @pytest.mark.parametrize("limit", [1, "1/day"])
-def test_what_can_not_be_set_is_an_error_when_the_policy_is_made(limit, settings, error):
+def test_a_bad_argument_is_an_error_when_the_policy_is_made(limit, settings, error):
     with pytest.raises(ValueError, match=error):
         admission(limit, **settings)
 
@@ -456,7 +456,7 @@ def finish(client):
 
 
 def refused(server, policy):
-    """Ask for a place, and get none; give the answer."""
+    """Ask for a place, and get none; return the answer."""
     with Client(server) as client:
         ask(client, policy)
         answer = client.receive_all()
@@ -546,7 +546,7 @@ def test_a_worker_that_is_killed_takes_the_count_in_its_memory_along(alone):
         finish(client)
 
 
-#: What an application or its client does, and the status that is heard of it.
+#: What an application or its client does, and the status that the client gets.
 ENDS = {
     "success": ("/read", b"hello", "200"),
     "success of a generator": ("/read-while-yielding-nothing", b"hello", "200"),

@@ -1,4 +1,4 @@
-"""A policy as an endpoint: what it makes of a proxy's question, and who is served."""
+"""A policy as an endpoint: how it answers a proxy's question, and which peers it serves."""
 
 import json
 
@@ -23,7 +23,7 @@ def shown(environ):
 
 
 def asked(policy=shown, uri="/files/big.iso", method="PUT", **fields):
-    """Ask as a proxy does; give the response."""
+    """Ask as a proxy does; return the response."""
     fields = {"X-Forwarded-Method": method, "X-Forwarded-Uri": uri, **fields}
     fields = {name.replace("_", "-"): value for name, value in fields.items() if value is not None}
     return TestApp(policies.endpoint(policy)).get("/may-upload", headers=fields, expect_errors=True)

@@ -19,7 +19,7 @@ FACTORIES = [
 
 
 def said(policy, **environ):
-    """Give the status and the header fields of a refusal; None: nothing was said."""
+    """Return the status and the header fields of a refusal; None: nothing was said."""
     decision = policy(environ)
     return decision and (decision.status, dict(decision.headers))
 
@@ -55,7 +55,7 @@ def test_a_body_of_unknown_length_is_limited_and_goes_on():
 
 
 @pytest.mark.parametrize("size", [-1, True, "10", 1.5, None])
-def test_what_is_no_number_of_bytes_is_an_error_when_the_policy_is_made(size):
+def test_a_bad_number_of_bytes_is_an_error_when_the_policy_is_made(size):
     with pytest.raises(ValueError, match=r"number of bytes.*not"):
         policies.max_length(size)
 
@@ -100,7 +100,7 @@ def test_a_body_without_a_media_type_is_refused_even_where_each_is_taken():
 
 
 @pytest.mark.parametrize("media_range", ["image", "*/png", "image/p*", "image/png;q=1", "", None])
-def test_what_accept_can_not_say_is_an_error(media_range):
+def test_a_range_that_an_accept_field_can_not_have_is_an_error(media_range):
     with pytest.raises(ValueError, match=r"range of media types"):
         policies.content_types("image/*", media_range)
 
@@ -114,7 +114,7 @@ def test_another_method_is_refused_with_those_that_there_are():
 
 
 @pytest.mark.parametrize("name", ["put", "PUT,POST", "", "P T", None])
-def test_what_no_client_sends_is_no_method(name):
+def test_a_method_that_no_client_sends_is_an_error(name):
     with pytest.raises(ValueError, match="is no method"):
         policies.methods("PUT", name)
 
@@ -162,7 +162,7 @@ def encoded(text):
         ({"HTTP_AUTHORIZATION": "bEARER   letmein"}, None),
     ],
 )
-def test_who_has_no_good_token_is_told_what_is_missing(authorization, challenge):
+def test_a_missing_or_bad_token_gets_a_challenge(authorization, challenge):
     policy = policies.bearer(policies.one_of("other", "letmein"))
     expected = challenge and ("401 Unauthorized", {"WWW-Authenticate": challenge})
     assert said(policy, **authorization) == expected
@@ -179,7 +179,7 @@ def test_a_malformed_token_is_not_checked():
     ("identity", "user"),
     [("jo", {"REMOTE_USER": "jo"}), ("\u0141uk", {"REMOTE_USER": "\xc5\x81uk"}), (True, {})],
 )
-def test_who_has_a_good_token_is_known_to_the_application(identity, user):
+def test_the_application_gets_the_identity_of_a_valid_token(identity, user):
     environ = {"HTTP_AUTHORIZATION": "Bearer t"}
     assert policies.bearer({"t": identity}.get)(environ) is None
     del environ["HTTP_AUTHORIZATION"]
@@ -205,7 +205,7 @@ def test_who_has_a_good_token_is_known_to_the_application(identity, user):
         ("bAsIc  " + encoded("\u0142uk:se:cr\u00e9t"), True),
     ],
 )
-def test_who_has_no_good_password_is_refused(authorization, fits):
+def test_a_wrong_password_is_refused(authorization, fits):
     check = policies.passwords({"jo": "secret", "al": "other", "\u0142uk": "se:cr\u00e9t"})
     environ = {"HTTP_AUTHORIZATION": authorization} if authorization else {}
     expected = None if fits else ("401 Unauthorized", {"WWW-Authenticate": BASIC})
@@ -213,7 +213,7 @@ def test_who_has_no_good_password_is_refused(authorization, fits):
 
 
 @pytest.mark.parametrize(("returned", "identity"), [(True, "jo"), ("id-7", "id-7")])
-def test_who_has_a_good_password_is_known_to_the_application(returned, identity):
+def test_the_application_gets_the_user_of_a_valid_password(returned, identity):
     environ = {"HTTP_AUTHORIZATION": "Basic " + encoded("jo:secret")}
     assert policies.basic(lambda user, password: returned)(environ) is None
     del environ["HTTP_AUTHORIZATION"]
@@ -237,7 +237,7 @@ def test_a_realm_is_sent_as_it_is_or_is_an_error(make):
 
 @pytest.mark.parametrize("make", [policies.bearer, policies.basic])
 @pytest.mark.parametrize("makes", FACTORIES)
-def test_what_makes_checks_is_none_itself(make, makes):
+def test_a_factory_of_checks_is_not_a_check_itself(make, makes):
     with pytest.raises(TypeError, match=rf" is not a check itself: write .*{makes.__name__}\("):
         make(makes)
 
@@ -348,7 +348,7 @@ def test_a_pattern_of_no_path_is_an_error(pattern):
 
 
 @pytest.mark.parametrize("make", [policies.first, lambda *x: policies.route("/*", *x)])
-def test_what_can_not_be_called_is_no_policy(make):
+def test_a_policy_that_can_not_be_called_is_an_error(make):
     with pytest.raises(TypeError, match=r"^an object of type str is no policy"):
         make(refused(403), "apps.deciding:policy_by_path")
 
@@ -371,7 +371,7 @@ def application(environ, start_response):
 
 
 class App(TestApp):
-    """A TestApp of whom each request with a body waits."""
+    """A TestApp that sends Expect with each request that has a body."""
 
     def put(self, *arguments, **options):
         return super().put(*arguments, expect=True, **options)
@@ -420,7 +420,7 @@ def test_an_application_does_not_see_what_a_policy_refuses(method, path, body, s
     assert field is None or field in answer.headers.items()
 
 
-def test_who_is_unknown_hears_of_nothing_else():
+def test_an_unknown_client_gets_401_before_any_other_refusal():
     answer = browser(guarded()).post("/photos/1", b"x" * 11, status="*")
     assert answer.status == "401 Unauthorized"
     assert answer.headers["WWW-Authenticate"] == BASIC
@@ -545,7 +545,7 @@ def test_a_client_that_waits_is_accepted_when_the_body_is_read(
 
 
 @ready
-def test_a_client_that_does_not_wait_hears_the_same(
+def test_a_client_that_does_not_wait_gets_the_same_response(
     guarding, path, refused, status, fields, accepted
 ):
     method = "POST" if status == 405 else "PUT"
@@ -622,7 +622,7 @@ def test_others_are_not(policy):
 def test_what_comes_before_a_policy_that_may_wait_is_asked_by_the_loop(policy, where):
     part = inline_part(where(policy))
     environ = {"CONTENT_LENGTH": "5", "REQUEST_METHOD": "POST", "PATH_INFO": "/a"}
-    assert part(environ) is None  # what is behind it must not answer first
+    assert part(environ) is None  # a policy after it must not answer first
     assert part({**environ, "CONTENT_LENGTH": "6"}).status == "413 Content Too Large"
 
 
@@ -631,6 +631,6 @@ def test_a_route_is_asked_by_the_loop_about_its_paths_only():
     assert part({"CONTENT_LENGTH": "6", "PATH_INFO": "/b"}) is None
 
 
-def test_what_can_have_no_mark_is_told_so():
+def test_a_callable_without_attributes_can_not_be_marked_as_inline():
     with pytest.raises(TypeError, match="can't be marked as inline: make a function of it"):
         inline("text".startswith)

@@ -27,7 +27,7 @@ def server(request):
 
 
 def asked(server, path):
-    """Tell whether the policy, and whether the application, has seen a request."""
+    """Return whether the policy, and whether the application, has seen a request."""
     policy, application = json.loads(server.get("/asked"))
     return f"PUT {path}" in policy, f"PUT {path}" in application
 
@@ -97,14 +97,14 @@ def test_to_proceed_sends_the_100_before_the_application_is_called(client):
     assert json.loads(client.receive_response()[1]) == ["hello", "continued"]
 
 
-def test_to_proceed_says_nothing_to_a_client_that_does_not_wait(client):
+def test_a_policy_that_proceeds_sends_nothing_to_a_client_that_does_not_wait(client):
     client.send(request("PUT /read", LENGTH, "X-Decide: proceed"), b"hello")
     head, body = client.receive_response()
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert body == b"hello"
 
 
-def test_where_the_policy_says_nothing_the_application_decides(server, client):
+def test_if_the_policy_returns_none_the_application_decides(server, client):
     client.send(waiting("PUT /read", LENGTH))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"hello")
@@ -120,7 +120,7 @@ def test_what_the_policy_found_out_reaches_the_application(client):
 
 
 @pytest.mark.parametrize("fields", [(), ("Expect: 100-continue", "Content-Length: 0")])
-def test_a_request_without_a_body_is_none_of_its_business(server, client, fields):
+def test_a_request_without_a_body_is_ignored(server, client, fields):
     path = f"/hello?{len(fields)}"
     client.send(request(f"GET {path}", *fields))
     assert client.receive_response()[1] == b"hello"
@@ -226,7 +226,7 @@ def test_an_application_may_read_while_it_is_iterated_and_then_the_upload_is_ove
     server.board.wait("iterated")
 
 
-def test_a_function_of_anothers_that_makes_policies_is_named_when_it_is_asked(
+def test_a_policy_factory_of_another_package_is_named_when_it_is_called_as_a_policy(
     worker, transport, certificates
 ):
     with Server(

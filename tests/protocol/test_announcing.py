@@ -16,7 +16,7 @@ numbers = itertools.count()
 
 
 def answered(server, client, *pieces, framing, reads=0):
-    """Give the head of an answer that begins when these pieces have been sent."""
+    """Return the head of an answer that begins when these pieces have been sent."""
     event = f"announce-{next(numbers)}"
     client.send(request(f"PUT /answer-after-event?{reads}", framing, f"X-Event: {event}"))
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""A browser never waits for a word: it sends the whole body, and then reads its answer."""
+"""A browser never waits: it sends the whole body, and then reads the response."""
 
 import pytest
 from selenium.webdriver.common.by import By
@@ -57,7 +57,7 @@ def test_a_script_that_fetches_gets_the_status_and_the_text_of_a_refusal(upload_
     assert text.endswith("<h1>Too large</h1>")
 
 
-def test_who_submits_a_form_sees_the_page_of_a_refusal(upload_page):
+def test_a_browser_that_submits_a_form_shows_the_page_of_the_refusal(upload_page):
     upload_page.find_element(By.TAG_NAME, "form").submit()
     WebDriverWait(upload_page, PATIENCE).until(
         lambda page: page.execute_script(

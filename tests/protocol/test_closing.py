@@ -1,4 +1,4 @@
-"""A refusal is heard: connections that close while a body is on its way.
+"""A refusal reaches its client: connections that close while a body is on its way.
 
 Each worker kind, by TCP and by TLS. The clients here are strict: a reset is a failure, and so is
 the end of a TLS connection without a close_notify.
@@ -119,7 +119,7 @@ def start(worker):
 
 
 def refused(server, stack):
-    """Give a client that has its whole refusal, and does not close."""
+    """Return a client that has its whole refusal, and does not close."""
     client = stack.enter_context(StrictClient(server))
     client.send(waiting("PUT /refuse-with-body", f"Content-Length: {BODY}"))
     client.check_refused()
@@ -200,7 +200,7 @@ class SmallWindow:
 
 
 @pytest.mark.parametrize("transport", ["tcp"], indirect=True)
-def test_an_answer_that_fails_in_its_middle_is_heard_as_far_as_it_goes(server):
+def test_a_response_that_fails_in_its_middle_is_received_up_to_there(server):
     with StrictClient(server) as client:
         client.send(request("PUT /fail-after-first-byte", f"Content-Length: {BODY}"), HALF)
         assert client.receive_head().startswith(b"HTTP/1.1 200 OK\r\n")

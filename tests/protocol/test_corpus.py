@@ -72,7 +72,7 @@ def byte_by_byte(data):
 
 
 def cut_short(data):
-    """Cut behind a line, in its middle, and before the last byte."""
+    """Cut after a line, in its middle, and before the last byte."""
     lines = [match.end() for match in re.finditer(rb"\n", data)]
     ends = {*lines[:3], *lines[-3:], *(end - 1 for end in lines[:2]), len(data) // 2, len(data) - 1}
     for end in sorted(ends - {0, len(data)}):

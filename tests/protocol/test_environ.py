@@ -47,7 +47,7 @@ def test_the_time_of_the_decision_is_known_when_it_has_been_made(client):
     assert after >= 0
 
 
-def test_there_is_no_time_of_a_decision_where_nobody_waits(client):
+def test_there_is_no_time_of_a_decision_if_the_client_does_not_wait(client):
     client.send(request("PUT /decided-after", "Content-Length: 5"), b"hello")
     assert json.loads(client.receive_response()[1]) == [None, None]
 

@@ -150,7 +150,7 @@ def test_an_expectation_in_a_trailer_is_none(client):
 
 
 @pytest.mark.keeps_alive
-def test_an_unknown_expectation_in_a_trailer_is_none(client):
+def test_an_unknown_expectation_in_a_trailer_is_ignored(client):
     client.send(
         waiting("PUT /read", "Transfer-Encoding: chunked"),
         b"5\r\nhello\r\n0\r\nExpect: x\r\n\r\n",

@@ -46,7 +46,7 @@ def test_half_a_head_is_late(server):
     assert b"\r\nConnection: close\r\n" in answer
 
 
-def test_a_client_that_says_nothing_hears_nothing_and_is_closed(server):
+def test_a_client_that_sends_nothing_gets_nothing_and_is_closed(server):
     with raw(server) as sock:
         assert sock.recv(100) == b""
 

@@ -59,7 +59,7 @@ def test_requests_that_come_together_are_answered_in_order(server):
         assert client.receive_response()[1] == b"hello"
 
 
-def test_a_client_that_waits_on_a_connection_that_was_kept_is_told_to_go_on(server):
+def test_a_client_that_waits_on_a_kept_connection_gets_its_100(server):
     with Client(server) as client:
         hello(client)
         for _ in range(3):  # until no thread stays with the connection
@@ -165,7 +165,7 @@ def busy(server):
 
 
 def refused(server, path, *fields):
-    """Give the answer to a client that waits."""
+    """Return the answer to a client that waits."""
     with Client(server) as client:
         client.send(waiting(f"PUT {path}", LENGTH, "X-Decide: refuse 403", *fields))
         return client.receive_all()
@@ -192,7 +192,9 @@ def test_early_hints_of_an_inline_policy_go_to_a_client_that_understands(
     "decision",
     ["nothing", "proceed", "refuse 413", "refuse 403 no", "limit 3", "raise", "nonsense 1", "read"],
 )
-def test_an_inline_policy_is_heard_as_another_one_is(inline, threaded, head, decision):
+def test_the_response_of_an_inline_policy_is_received_like_that_of_another_one(
+    inline, threaded, head, decision
+):
     answers = []
     for server in (inline, threaded):
         with Client(server) as client:
@@ -251,7 +253,7 @@ def test_hooks_and_access_log_see_a_refusal_in_the_loop(tmp_path):
     assert [line for line in told if line.startswith(("before", "after"))] == [
         "before /read-after-event",
         *("before /read", "after /read: 403 Forbidden"),
-        "before /hook",  # behind it the other hook gets no response, as gunicorn has it, and fails
+        "before /hook",  # after it the other hook gets no response, as in gunicorn, and fails
         *("before /read", "after /read: 403 Forbidden"),
         "after /read-after-event: 200 OK",
     ]
@@ -270,7 +272,7 @@ def test_a_refusal_in_the_loop_counts_as_a_request():
     assert sum("Autorestarting worker" in line for line in server.lines) == 1
 
 
-def test_a_slow_inline_policy_is_told_of_once_by_its_name():
+def test_a_slow_inline_policy_is_logged_once_by_its_name():
     with Server(env=INLINE) as server:
         for _ in range(2):
             with Client(server) as client:

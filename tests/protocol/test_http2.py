@@ -35,7 +35,7 @@ WAYS_IN = {
 
 
 def cells(*ways_in):
-    """Give each kind of worker with each way into HTTP/2, and the gunicorn to try it on."""
+    """Return each kind of worker with each way into HTTP/2, and the gunicorn to try it on."""
     return [" ".join(cell) for cell in itertools.product(["thread", "gevent"], ways_in)]
 
 
@@ -45,7 +45,7 @@ def on(*ways_in):
 
 @pytest.fixture(scope="module")
 def servers(certificates):
-    """Give the server of a cell, which is started when it is first asked for."""
+    """Yield the server of a cell, which is started when it is first asked for."""
     started = []
 
     @functools.cache
@@ -83,7 +83,7 @@ def http2(request, servers, certificates):
 # Reading.
 
 
-def test_no_100_where_nobody_waits(http2):
+def test_no_100_is_sent_to_a_client_that_does_not_wait(http2):
     assert http2.get("/ordinary-read") == ["200", b'["", "none"]', "end"]
     stream = http2.open("POST /ordinary-read", WAITS, end=True)
     assert http2.answer(stream) == ["200", b'["", "none"]', "end"]
@@ -136,7 +136,7 @@ def test_early_hints_wait_until_the_expectation_is_settled(http2):
     assert http2.fields[stream][1]["link"] == "</after>"
 
 
-def test_interim_responses_come_before_and_behind_the_body(http2):
+def test_interim_responses_come_before_and_after_the_body(http2):
     stream = http2.open("PUT /inform")
     assert http2.first(stream) == ["104"]
     http2.send(stream, b"hello")
@@ -190,7 +190,7 @@ def test_a_character_of_an_interim_response_is_sent_or_is_an_error(http2, where)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_no_interim_response_behind_the_first_byte_of_the_answer(http2, method):
+def test_no_interim_response_is_sent_after_the_response_has_started(http2, method):
     stream = http2.open(f"{method} /inform-late", data=b"hello", end=True)
     assert http2.answer(stream) == ["200", b"7False", "end"]
 
@@ -355,7 +355,7 @@ def test_a_client_that_leaves_while_it_waits_is_logged_as_such(http2, what):
 
 @pytest.fixture(scope="module", params=["thread alpn", "thread both", "gevent alpn"])
 def serve(request, certificates):
-    """Give what starts a server with these settings, and gives what connects to it."""
+    """Yield what starts a server with these settings, and gives what connects to it."""
     worker, way_in = request.param.split()
     secure = certificates if way_in == "alpn" else None
 
@@ -489,7 +489,7 @@ def test_a_client_that_never_reads_is_cut_off_after_gunicorns_timeout(serve):
 
 
 def upgrading(head, line, *fields):
-    """Give a head that asks for HTTP/2, and the connection that it may become."""
+    """Return a head that asks for HTTP/2, and the connection that it may become."""
     connection = new_connection()
     settings = connection.initiate_upgrade_connection().decode()
     asking = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", f"HTTP2-Settings: {settings}"]
@@ -497,7 +497,7 @@ def upgrading(head, line, *fields):
 
 
 def smuggled(path):
-    """Give what a client sends when it speaks HTTP/2, a request among it."""
+    """Return what a client sends when it speaks HTTP/2, a request among it."""
     connection = new_connection()
     connection.initiate_upgrade_connection()
     connection.send_headers(3, head_of(f"GET {path}"), end_stream=True)

@@ -1,4 +1,4 @@
-"""Interim responses that an application sends: when, to whom, and what they may say."""
+"""Interim responses that an application sends: when, to which clients, with which fields."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ def test_a_request_without_a_body_gets_interim_responses(client):
     assert json.loads(client.receive_response()[1]) == [True, True]
 
 
-def test_a_client_that_does_not_wait_gets_them_before_and_behind_its_body(client):
+def test_a_client_that_does_not_wait_gets_interim_responses_before_and_after_its_body(client):
     client.send(request("POST /inform", "Content-Length: 5"))
     assert client.receive(len(CREATED)) == CREATED
     client.send(b"hello")
@@ -85,7 +85,7 @@ def test_they_are_sent_by_one_thread_while_another_one_reads(client):
     assert client.receive_response()[1] == hashlib.sha256(body).hexdigest().encode()
 
 
-def test_an_error_behind_one_is_answered(client):
+def test_an_error_after_an_interim_response_is_answered(client):
     client.send(request("GET /inform-and-fail"))
     assert client.receive_head() == b"HTTP/1.1 102 Processing\r\n\r\n"
     assert client.receive_head().startswith(b"HTTP/1.1 500 ")

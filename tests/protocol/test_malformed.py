@@ -62,7 +62,7 @@ def test_a_malformed_head_is_refused_when_it_comes_byte_by_byte(server, name):
 
 
 @pytest.mark.keeps_alive
-def test_a_malformed_head_behind_a_request_is_refused(server):
+def test_a_malformed_head_after_a_request_is_refused(server):
     with Client(server) as client:
         client.socket.settimeout(AT_ONCE)
         client.send(request("GET /hello"), MALFORMED["folded-first"])
@@ -71,7 +71,7 @@ def test_a_malformed_head_behind_a_request_is_refused(server):
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_client_that_ends_its_side_behind_a_malformed_head_is_refused(server, cell, name):
+def test_a_client_that_half_closes_after_a_malformed_head_is_refused(server, cell, name):
     if cell.transport == "tls":
         pytest.skip("a client that ends a TLS connection hears nothing more")
     if cell.parser == "fast" and name in FAST_TAKES:
@@ -94,7 +94,7 @@ def test_a_client_that_ends_its_side_in_the_middle_of_a_head_is_let_go_at_once(s
 
 
 @pytest.mark.keeps_alive
-def test_an_empty_line_behind_a_request_is_not_the_beginning_of_the_next_one(server):
+def test_an_empty_line_after_a_request_does_not_begin_the_next_one(server):
     with Client(server) as client:
         upload = request("PUT /read", "Content-Length: 5") + b"hello\r\n"
         client.send(upload)

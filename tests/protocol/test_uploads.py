@@ -19,7 +19,7 @@ from support.server import Server
 SIZED = "Content-Length: 10"
 CHUNKED = "Transfer-Encoding: chunked"
 
-#: What comes of a body before its client leaves.
+#: The bytes of a body that arrive before its client leaves.
 CUT_OFF = {
     "no byte": (SIZED, b""),
     "half": (SIZED, b"hello"),
@@ -68,7 +68,7 @@ def test_what_a_waiting_client_cuts_off_is_not_whole_for_the_application(
 def test_a_client_that_cuts_off_its_upload_and_listens_hears_400(server, client, framing, sent):
     name = next(names)
     client.send(request(f"PUT /tell-broken?{name}", framing), sent)
-    client.shut_down()  # over TLS without a word: there it hears ciphertext
+    client.shut_down()  # over TLS without a close_notify: there it receives ciphertext
     answer = client.receive_all()
     server.board.wait(f"{name}-ClientDisconnected")
     server.wait_for_log(rf"PUT /tell-broken\?{name} HTTP/1.1 -> 400 none")
@@ -172,7 +172,7 @@ def test_chunks_that_are_malformed_are_a_400(server, client, body):
 
 @malformed
 @pytest.mark.parametrize("when", ["with the head", "after the answer"])
-def test_chunks_that_are_malformed_behind_an_answer_are_the_end(server, client, body, when):
+def test_malformed_chunks_after_a_response_close_the_connection(server, client, body, when):
     body += request("GET /hello?smuggled-behind-malformed-chunks")
     client.send(request("PUT /refuse-with-body", CHUNKED), body if when == "with the head" else b"")
     head, answer = client.receive_response()
@@ -198,7 +198,7 @@ def test_an_answer_that_began_breaks_off_with_a_malformed_chunk(client):
 
 
 def mark(server):
-    """Give the place in the log from which on it tells of what comes next."""
+    """Return the place in the log from which on it tells of what comes next."""
     before = len(server.lines)
     server.get("/hello")
     server.wait_for_log("GET /hello", before)

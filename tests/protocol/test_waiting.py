@@ -1,4 +1,4 @@
-"""Many clients that wait for a word at the same time, in one worker process."""
+"""Many clients that wait for a 100 at the same time, in one worker process."""
 
 import contextlib
 

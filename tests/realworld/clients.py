@@ -38,7 +38,7 @@ SILENT = 2
 WORKERS = {"thread": "gunicorn_expect.Worker", "gevent": "gunicorn_expect.GeventWorker"}
 REFUSALS = [401, 403, 413, 503]
 STATUSES = [*REFUSALS, 417]
-#: When a 104 is sent: before the body is asked for, in the middle of it, and behind it.
+#: When a 104 is sent: before the body is asked for, in the middle of it, and after it.
 INFORMS = ["before", "between", "behind"]
 
 
@@ -65,13 +65,13 @@ class Program:
         return self.asks != "never"
 
     def missing(self):
-        """Give what is not installed, if anything."""
+        """Return what is not installed, if anything."""
         if self.file == "python.py":
             return None if importlib.util.find_spec(self.needs) else self.needs
         return next((tool for tool in self.needs.split() if not shutil.which(tool)), None)
 
     def command(self, env):
-        """Give the command that starts it, compiled into this HOME if need be."""
+        """Return the command that starts it, compiled into this HOME if need be."""
         path = str(PROGRAMS / self.file)
         if path.endswith(".go"):
             run(["go", "build", "-o", f"{env['HOME']}/client", path], env)
@@ -115,7 +115,7 @@ class HangsError(AssertionError):
 
 
 class RunningClient:
-    """A client that is told what to upload by lines, and answers each by a line."""
+    """A client that reads from lines what to upload, and answers each by a line."""
 
     def __init__(self, command, env):
         self.process = subprocess.Popen(
@@ -132,7 +132,7 @@ class RunningClient:
         self.version = self.answer()
 
     def upload(self, way, size, *urls):
-        """Upload to these addresses, one after the other; give what the caller saw of each."""
+        """Upload to these addresses, one after the other; return what the caller saw of each."""
         self.begin(way, size, *urls)
         return self.answer()
 
@@ -188,7 +188,7 @@ class Outcome:
 
 
 def received(exchange):
-    """Give what the server says that it received."""
+    """Return what the server says that it received."""
     return next(
         line.split(b": ")[1].decode()
         for line in exchange.answer.split(b"\r\n")
@@ -225,7 +225,7 @@ class World(contextlib.ExitStack):
         return self._running[name]
 
     def outcome(self, worker, name, scenario):
-        """Give what this client does in this scenario; it is tried once."""
+        """Return what this client does in this scenario; it is tried once."""
         key = worker, name, str(scenario)
         if key not in self._outcomes:
             try:

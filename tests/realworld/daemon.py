@@ -62,7 +62,7 @@ class Daemon:
         return socket.create_connection(self.address, PATIENCE)
 
     def _arguments(self, folder):
-        """Write what it is told into this folder; give the arguments."""
+        """Write what it is told into this folder; return the arguments."""
         raise NotImplementedError
 
     def _wait_until_it_listens(self):

@@ -31,9 +31,9 @@ class Proxy:
     public: tuple[str, str] = (PUBLIC, "127.0.0.1:{port}")
     #: Other places that the file names.
     paths: tuple[tuple[str, str], ...] = ()
-    #: Whether the client hears the application's word alone; else the proxy says the 100.
+    #: Whether only the application sends the 100; otherwise the proxy sends it itself.
     asks_application: bool = True
-    #: Whether an answer ends an upload; else it is heard when the upload has come whole.
+    #: Whether a response ends an upload; otherwise the client gets it after the whole upload.
     stops_upload: bool = True
     #: Whether it knows other interim responses than 100; else it takes them for the response.
     knows_interim: bool = True

@@ -23,7 +23,7 @@ def app(environ, start_response):
 
 
 def refusal_of(environ):
-    """Give the status and the code by which S3 refuses this presigned request, if it does.
+    """Return the status and the code by which S3 refuses this presigned request, if it does.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     """

@@ -43,7 +43,7 @@ def needs(module):
 
 
 def check_asked_once(relay):
-    """Check that each body that a client waited with was asked for, once; give how many were."""
+    """Check that each body that a client waited with was asked for, once; return how many were."""
     asked = 0
     for sent, answered in zip(relay.sent_by_clients(), relay.sent_by_server(), strict=True):
         assert answered.count(CONTINUE) == len(WAITS.findall(sent))
@@ -66,7 +66,7 @@ def s3(request):
 
 @contextlib.contextmanager
 def boto3(server, **arguments):
-    """Give a client of boto3, which tries once."""
+    """Yield a client of boto3, which tries once."""
     needs("boto3")
     import boto3
     import botocore.config
@@ -307,7 +307,7 @@ def test_curl_asks_for_properties_by_a_body_that_it_is_asked_for_once(webdav):
     assert b"getcontentlength>5<" in answer
 
 
-def test_a_client_of_python_that_never_asks_keeps_its_connection_through_webdav(webdav):
+def test_a_python_client_without_expect_keeps_its_connection_to_webdav(webdav):
     body = BIG[:1_000_000]
     client = http.client.HTTPConnection(*webdav.address, timeout=20)
     with contextlib.closing(client):
@@ -334,7 +334,7 @@ def test_a_client_of_python_that_never_asks_keeps_its_connection_through_webdav(
 
 
 @pytest.mark.parametrize("path", ["", "nowhere/"])
-def test_a_client_of_python_that_never_asks_hears_the_refusal_of_webdav(webdav, path):
+def test_a_python_client_without_expect_gets_the_refusal_of_webdav(webdav, path):
     """It sends all of the file before it looks."""
     credentials = ("ada", "letmein") if path else None
     answer = requests.put(url(webdav, f"{path}big.iso"), data=BIG, auth=credentials, timeout=60)

@@ -88,7 +88,7 @@ REFUSALS = {
 }
 
 
-def test_who_asks_and_is_refused_is_not_asked_for_its_body(proxy, upstream):
+def test_a_refused_client_that_waits_gets_no_100(proxy, upstream):
     for refusal, (query, fields, field) in REFUSALS.items():
         if refusal == "413" and not proxy.proxy.tells_length:
             continue
@@ -104,7 +104,7 @@ def test_who_asks_and_is_refused_is_not_asked_for_its_body(proxy, upstream):
     assert upstream.sent_by_clients() == []
 
 
-def test_who_does_not_ask_hears_the_refusal_and_nothing_reaches_gunicorn(proxy, upstream):
+def test_a_client_without_expect_gets_the_refusal_and_nothing_reaches_gunicorn(proxy, upstream):
     with Uploader(proxy) as client:
         client.send(put(f"Content-Length: {512 * MIB}"))
         # A proxy may close while it is sending, when it has answered.
@@ -154,7 +154,7 @@ def test_a_request_without_a_body_needs_no_permission(proxy, upstream):
     assert len(upstream.sent_by_clients()) == 1
 
 
-def test_where_nobody_answers_the_proxy_nobody_may_upload(servers, upstream, proxy):
+def test_no_upload_is_accepted_if_the_policy_does_not_answer_the_proxy(servers, upstream, proxy):
     dead = ("127.0.0.1", 1)
     with (
         AskingProxy(proxy.proxy, upstream.address, dead) as alone,

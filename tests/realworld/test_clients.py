@@ -45,20 +45,20 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def worker():
-    """Give the worker; tests that try several have a parameter of that name."""
+    """Return the worker; tests that try several have a parameter of that name."""
     return "thread"
 
 
 @pytest.fixture
 def outcome(world, name, worker):
-    """Give a function that tries a scenario with the client."""
+    """Return a function that tries a scenario with the client."""
     if absent := CLIENTS[name].missing():
         missing(absent, "make test" if CLIENTS[name].file == "python.py" else "apt-get install")
     return functools.partial(world.outcome, worker, name)
 
 
 def check_crossed(name, exchange):
-    """Check how much came of a refused body that nobody asked about."""
+    """Check how much arrived of a refused body that was sent without Expect."""
     if CLIENTS[name].stops:
         assert exchange.body < PLAIN_SIZE  # none, if the refusal is quicker
     else:
@@ -83,7 +83,7 @@ def test_a_client_that_waits_sends_no_byte_of_a_refused_body(outcome, status):
 
 @pytest.mark.parametrize("name", NOT_WAITING)
 @every_refusal
-def test_a_client_that_never_asks_sends_a_refused_body(name, outcome, status):
+def test_a_client_without_expect_sends_a_refused_body(name, outcome, status):
     (exchange,) = outcome(status).exchanges
     assert not exchange.asks
     check_crossed(name, exchange)
@@ -127,14 +127,14 @@ def test_what_follows_a_refusal_arrives_whole_on_another_connection(outcome):
 
 
 @every_client
-def test_who_asks_without_being_told_is_known(name, outcome):
+def test_clients_that_send_expect_by_default_are_known(name, outcome):
     (exchange,) = outcome("default").exchanges
     assert exchange.asks == (CLIENTS[name].asks == "by itself")
     assert received(exchange) == whole(SIZE)
 
 
 @every_client
-def test_nobody_is_told_to_send_an_empty_body(name, outcome):
+def test_no_100_is_sent_for_an_empty_body(name, outcome):
     (exchange,) = outcome("empty").exchanges
     assert outcome("empty").statuses == [200]
     assert exchange.asks == (name == "botocore")

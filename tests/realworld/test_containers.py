@@ -49,7 +49,7 @@ def pod(kubernetes):
 
 
 def checked(program, *arguments):
-    """Run a program that checks a file; give its exit code and its output."""
+    """Run a program that checks a file; return its exit code and its output."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])  # noqa: PTH120
     found = shutil.which(program, path=path) or missing(program)
     done = subprocess.run(
@@ -201,7 +201,7 @@ def test_all_workers_count_their_uploads_in_redis(services, shared):
     assert b"\r\nretry-after: " in answer.lower()
 
 
-def test_a_refusal_by_the_policy_is_heard_through_nginx(services):
+def test_a_refusal_by_the_policy_reaches_the_client_through_nginx(services):
     _, nginx = services
     with Client(nginx) as client:
         client.send(waiting("PUT /files/big", TOKEN, f"Content-Length: {5 * 1024**3 + 1}"))

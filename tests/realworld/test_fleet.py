@@ -94,7 +94,7 @@ def fleet(shared, tmp_path, at_once):
 
 
 def path(node, file):
-    """Give the path of a file, on this node if one is named."""
+    """Return the path of a file, on this node if one is named."""
     return f"/files/{file}" if node is None else f"/@{node}/files/{file}"
 
 
@@ -116,14 +116,14 @@ def finish(client):
 
 
 def asks(fleet, node=None, file="asking"):
-    """Ask to upload; give the answer's head."""
+    """Ask to upload; return the answer's head."""
     with Client(fleet) as client:
         client.send(waiting(f"PUT {path(node, file)}", TOKEN, f"Content-Length: {len(BODY)}"))
         return client.receive_head()
 
 
 @pytest.mark.parametrize("at_once", [1])
-def test_who_finds_no_room_is_sent_to_the_node_that_has(fleet):
+def test_an_upload_without_a_slot_is_redirected_to_a_node_that_has_one(fleet):
     with upload_under_way(fleet, "a", "first") as first:
         head = asks(fleet, "a", "second?version=2")
         assert head.startswith(b"HTTP/1.1 307 ")
@@ -168,7 +168,7 @@ def test_when_no_node_has_room_nobody_is_sent_anywhere(fleet):
 
 
 @pytest.mark.parametrize("at_once", [1])
-def test_nobody_is_sent_to_another_host_by_what_he_asks_for(fleet):
+def test_a_request_target_can_not_redirect_a_client_to_another_host(fleet):
     with upload_under_way(fleet, "a", "first"), Client(fleet) as client:
         client.send(waiting("PUT /@a//elsewhere.example/files/x", TOKEN, "Content-Length: 5"))
         head = client.receive_head()
@@ -198,7 +198,7 @@ def test_when_a_node_is_killed_nobody_hangs_and_nothing_is_stored_short(fleet):
         finish(other)
     assert fleet.stored() == {"other": BODY}
 
-    for node in (None, "a", "b"):  # who is sent to the one that died finds the other
+    for node in (None, "a", "b"):  # a client that is redirected to the dead node gets the other
         with upload_under_way(fleet, node, f"after-{node}") as client:
             finish(client)
 
@@ -213,7 +213,7 @@ def test_a_crowd_of_uploads_gets_through_the_death_of_a_node_and_its_return(flee
     }
 
     def attempt(target, body):
-        """Give the status and the answer, or the place to go to."""
+        """Return the status and the answer, or the place to go to."""
         with contextlib.suppress(ConnectionError), Client(fleet) as client:
             client.send(waiting(f"PUT {target}", TOKEN, f"Content-Length: {len(body)}"))
             head, answer = client.receive_head(), b""
@@ -235,7 +235,7 @@ def test_a_crowd_of_uploads_gets_through_the_death_of_a_node_and_its_return(flee
         for _ in range(200):
             status, answer = attempt(target, body)
             answers.append(status)
-            # A node that is killed behind the head of its answer leaves a client without the rest.
+            # A node that is killed after the head of its response leaves a client without the rest.
             if status == 201 and answer:
                 assert json.loads(answer)["sha256"] == hashlib.sha256(body).hexdigest()
                 return

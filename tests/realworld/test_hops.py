@@ -40,7 +40,7 @@ def gunicorn(request):
 
 @contextlib.contextmanager
 def before(gunicorn, hop, program):
-    """Run this proxy; give it, and a function that ends it and returns what reached gunicorn."""
+    """Run this proxy; yield it, and a function that ends it and returns what reached gunicorn."""
     with (
         tempfile.TemporaryDirectory(prefix="upstream-") as folder,
         Upstream(gunicorn, f"{folder}/socket") as upstream,
@@ -98,7 +98,7 @@ def outcomes(seen, verb):
 
 
 def expectation(accepted, refused, asked):
-    """Say what becomes of ``Expect``, by the probe's verdicts and what reached gunicorn."""
+    """Return what the hop does with ``Expect``, by the probe and by what reached gunicorn."""
     if asked:
         return "passes it on"
     if accepted == "accepted" and refused == "refused-behind-continue":
@@ -135,7 +135,7 @@ def answered(client):
 
 
 def passed(proxy, status):
-    """Say what becomes of an interim response to a client that did not send ``Expect``.
+    """Return what the hop does with an interim response to a client without ``Expect``.
 
     The next response has to come, too: a proxy may take the interim one for the response.
     """
@@ -152,7 +152,7 @@ def passed(proxy, status):
 
 def masked(cell):
     """Return the outcomes of a cell, without the bytes sent if there were any: they vary."""
-    # One that does not wait may hear of it before it has sent anything.
+    # A client that does not wait may receive it before it has sent anything.
     cell = re.sub(r"gets 401 after [^;]*", "gets 401", cell)
     cell = re.sub(r"(then 401|gets 401); sends (?!0 bytes$)[^;]*", r"\1", cell)
     return set(re.sub("then 401; sends 0 bytes", "then 401", cell).split(" or "))

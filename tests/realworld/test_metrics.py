@@ -71,7 +71,7 @@ def kill_a_worker(server):
 
 @pytest.fixture(scope="module")
 def prometheus(server, tmp_path_factory):
-    """Start the Prometheus that the example configures, for this server; give its address."""
+    """Start the Prometheus that the example configures, for this server; yield its address."""
     folder = tmp_path_factory.mktemp("prometheus")
     text = METRICS.joinpath("prometheus.yml").read_text("utf-8")
     text = text.replace("127.0.0.1:8000", "{}:{}".format(*server.address)).replace("15s", "200ms")
@@ -106,7 +106,7 @@ def ask(prometheus, query):
 
 
 def value(prometheus, query):
-    """Give the only value of a query, as soon as it has one."""
+    """Return the only value of a query, as soon as it has one."""
     ends = time.monotonic() + PATIENCE
     while not (result := ask(prometheus, query)):
         assert time.monotonic() < ends, f"Prometheus has no {query}"

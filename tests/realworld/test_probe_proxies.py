@@ -1,4 +1,4 @@
-"""The probe before the proxies of examples/deploy: it tells who of them says 100 himself."""
+"""The probe on the proxies of examples/deploy: it shows which of them send 100 themselves."""
 
 import json
 import shlex
@@ -46,7 +46,7 @@ def run(proxy, capsys):
 
 
 @pytest.mark.parametrize("manner", [[], ["--send-body"]], ids=["waits", "sends"])
-def test_a_refusal_shows_who_says_100_himself(proxy, run, manner, monkeypatch):
+def test_a_refusal_shows_which_proxies_send_100_themselves(proxy, run, manner, monkeypatch):
     if not proxy.proxy.asks_application:
         # On a busy machine the refusal comes later than the probe looks on after a 100.
         monkeypatch.setattr(exchange, "LOOKING_ON", 5.0)
@@ -60,7 +60,7 @@ def test_a_refusal_shows_who_says_100_himself(proxy, run, manner, monkeypatch):
     assert [event["event"] for event in timeline].count("Whole") == 1
 
 
-def test_a_refusal_is_heard_by_a_client_that_sends_on(run):
+def test_a_refusal_reaches_a_client_that_goes_on_sending(run):
     status, verdict, _ = run("--refusal", "401", "--impatient")
     assert (status, verdict["name"]) == (0, "refusal-heard")
 

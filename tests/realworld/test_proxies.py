@@ -54,7 +54,7 @@ def waiting_put(*fields):
 
 
 def interim_and_final(client):
-    """Receive a response; give the interim ones before it, its head and its body."""
+    """Receive a response; return the interim ones before it, its head and its body."""
     interim = []
     while (response := client.receive_response())[0].startswith(b"HTTP/1.1 1"):
         interim.append(response[0])
@@ -62,7 +62,7 @@ def interim_and_final(client):
 
 
 def body_bytes(upstream):
-    """Give the number of body bytes that came to us, framing included."""
+    """Return the number of body bytes that came to us, framing included."""
     sent = upstream.sent_by_clients()
     return sum(len(each.partition(b"\r\n\r\n")[2]) for each in sent)
 
@@ -75,7 +75,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_client_that_waits_hears_the_refusal_before_it_sends_its_body(proxy, upstream, refusal):
+def test_a_client_that_waits_gets_the_refusal_before_it_sends_its_body(proxy, upstream, refusal):
     status, fields = REFUSALS[refusal]
     with Client(proxy) as client:
         client.send(waiting_put(*fields))
@@ -91,7 +91,7 @@ class Uploader(Client):
     """A client that does not wait: it sends until it has an answer, or has sent all."""
 
     def upload(self, size):
-        """Send zeros; give how many."""
+        """Send zeros; return how many."""
         piece = memoryview(bytes(64 * 1024))
         sent = 0
         self.socket.setblocking(False)

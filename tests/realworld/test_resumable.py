@@ -40,7 +40,7 @@ every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 @pytest.fixture(scope="module")
 def tus():
-    """Give the folder of tus-js-client."""
+    """Return the folder of tus-js-client."""
     for name in ("node", "npm"):
         if shutil.which(name) is None:
             missing(name, "apt-get install nodejs npm; make test")

@@ -131,7 +131,7 @@ class Service:
 
 def test_gunicorn_serves_on_the_socket_that_systemd_hands_over(tmp_path):
     with Service(tmp_path) as service:
-        with Client(service) as client:  # before gunicorn is there: nobody is turned away
+        with Client(service) as client:  # before gunicorn has started: no client is turned away
             client.send(waiting("PUT /files/a", "Content-Length: 5"))
             assert client.receive_response()[0].startswith(b"HTTP/1.1 401 ")
         assert "READY=1" in service.notification()

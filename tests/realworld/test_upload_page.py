@@ -55,7 +55,7 @@ def choose(page, path):
 
 
 def outcome(page):
-    """Wait for what became of the file; give the kind of it, and the words that are shown."""
+    """Wait for the result of a file; return its kind, and the text that is shown."""
     row = WebDriverWait(page, 2 * PATIENCE).until(  # the page itself waits for longer each time
         lambda page: page.find_element(By.CSS_SELECTOR, "#files li[class]"), "nothing came of it"
     )

@@ -23,7 +23,7 @@ def app(environ, start_response):
 
 
 def inform(environ, answer, when):
-    """Take the body, and send a 104 before it, in the middle of it, or behind it."""
+    """Take the body, and send a 104 before it, in the middle of it, or after it."""
 
     def send():
         expectation.inform(104, [("Upload-Offset", "0")], force=when != "unforced")

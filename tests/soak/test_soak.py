@@ -71,7 +71,7 @@ SHORT = {
 
 
 class Crowd:
-    """Clients that go on until they are told to stop; what became of each is counted."""
+    """Clients that go on until they have to stop; each outcome is counted."""
 
     def __init__(self, server, seed, short):
         self.server = server
@@ -241,7 +241,7 @@ def check_log(lines, killed):
 
 
 def disturb(server, seconds):
-    """Reload the server, or kill its workers, for so long; give when, and who was killed."""
+    """Reload the server, or kill its workers, for so long; return when, and who was killed."""
     times, killed = [], []
     for act in itertools.islice(itertools.cycle(SIGNALS), int(seconds / EVERY) - 1):
         time.sleep(EVERY)

@@ -113,7 +113,7 @@ def greenlet():
 
 
 class Logger(glogging.Logger):
-    """Notes that its files are opened again, and hangs then if it is told to."""
+    """Notes when its files are reopened, and then hangs if the test wants it to."""
 
     def reopen_files(self):
         super().reopen_files()

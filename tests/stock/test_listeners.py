@@ -34,7 +34,7 @@ def test_each_of_several_binds_is_served_as_by_stock_gunicorn(worker):
 
 @contextlib.contextmanager
 def port_of_its_own():
-    """Give an address that nobody else gets: bound, and not listening."""
+    """Yield an address that nobody else gets: bound, and not listening."""
     with socket.socket() as place:
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         place.bind(("127.0.0.1", 0))

@@ -50,7 +50,7 @@ def test_an_upgrade_that_the_application_ignores_leaves_the_connection_as_it_was
     check(servers, converse)
 
 
-def test_a_kept_connection_that_was_not_taken_over_holds_up_nobody(worker, servers):
+def test_a_kept_connection_that_was_not_taken_over_delays_no_other_connection(worker, servers):
     """Nor does it when a part of a request comes, of which more is waited for."""
     if worker == "sync":
         pytest.skip("it keeps no connection")

@@ -107,7 +107,7 @@ class Connection:
         return head
 
     def ask(self, method, path, body=b"", *fields):
-        """Send a request; return what is heard until its stream is over."""
+        """Send a request; return what is received until its stream is over."""
         stream = self._h2.get_next_available_stream_id()
         head = {":method": method, ":path": path, ":scheme": self._scheme, ":authority": "test"}
         self._h2.send_headers(stream, [*head.items(), *fields], end_stream=not body)

@@ -148,7 +148,7 @@ class Plain(Client):
 
 
 def leaving_rudely(data):
-    """Leave without a close_notify, behind this. What comes is not decrypted any more."""
+    """Send this and leave without a close_notify. What comes is not decrypted any more."""
 
     def converse(client):
         client.send(data)

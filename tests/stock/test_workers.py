@@ -324,7 +324,7 @@ def test_a_worker_ends_when_its_master_is_gone(worker):
             assert [line for line in server.lines if "Parent changed, shutting down" in line]
 
 
-def test_statsd_is_told_the_same_as_by_stock_gunicorn(worker):
+def test_statsd_gets_the_same_metrics_as_from_stock_gunicorn(worker):
     found = []
     for stock in (False, True):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:

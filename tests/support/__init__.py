@@ -16,7 +16,7 @@ ASKED_SIZE = 4 * 1024**2
 
 
 def until(condition):
-    """Wait for what no event tells."""
+    """Wait for a condition for which there is no event."""
     pause = threading.Event()
     for _ in range(PATIENCE * 100):
         if condition():

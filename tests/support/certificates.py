@@ -6,7 +6,7 @@ import trustme
 
 
 class Certificates:
-    """A certificate for localhost, and those who trust it."""
+    """A certificate for localhost, and contexts of clients that trust it."""
 
     def __init__(self, folder):
         self._authority = trustme.CA()

@@ -20,7 +20,7 @@ TRAILERS = st.lists(st.sampled_from([b"X: 1\r\n", b"X-Checksum: \t abc\r\n"]), m
 
 @st.composite
 def in_chunks(draw, body):
-    """Give what this body is in chunks of any size."""
+    """Return what this body is in chunks of any size."""
     pieces = []
     position = 0
     while position < len(body):

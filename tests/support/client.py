@@ -1,4 +1,4 @@
-"""A client that says exactly what a test wants it to say: raw bytes both ways."""
+"""A client that sends exactly the bytes that a test wants."""
 
 import re
 import socket
@@ -8,14 +8,14 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def request(line, *fields):
-    """Give a request head: ``request("PUT /read", "Content-Length: 5")``."""
+    """Return a request head: ``request("PUT /read", "Content-Length: 5")``."""
     if " HTTP/" not in line:
         line += " HTTP/1.1"
     return "\r\n".join([line, "Host: test", *fields, "", ""]).encode("latin-1")
 
 
 def waiting(line, *fields):
-    """Give the head of a client that waits for a word."""
+    """Return a request head with ``Expect: 100-continue``."""
     return request(line, "Expect: 100-continue", *fields)
 
 
@@ -37,7 +37,7 @@ class Client:
         self.socket.sendall(b"".join(pieces))
 
     def shut_down(self):
-        """Send no more; over TLS, leave without a word."""
+        """Send no more; over TLS, leave without a close_notify."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def close(self):
@@ -60,7 +60,7 @@ class Client:
         return self.receive_until(b"\r\n\r\n")
 
     def receive_response(self):
-        """Receive a final response with a Content-Length or chunked body; give head and body."""
+        """Receive a final response with a Content-Length or chunked body; return head and body."""
         head = self.receive_head()
         length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
         if length:

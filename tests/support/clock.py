@@ -1,4 +1,4 @@
-"""A clock that a test advances, in place of the module `time`."""
+"""A clock that a test advances, instead of the module `time`."""
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""What a worker gives to its connections, without its process: gunicorn's own parts, and ours."""
+"""The `Service` that a worker gives to its connections, without a worker process."""
 
 import contextlib
 import logging
@@ -24,7 +24,7 @@ LISTENER = ("127.0.0.1", 8000)
 
 
 class Outcomes(Counters):
-    """Keeps how connections ended that were closed in order."""
+    """Keeps the outcomes of connections that lingered."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ def unserved(environ, start_response):
 
 @contextlib.contextmanager
 def service(application=unserved, *, settings=None, gunicorn=None, **given):
-    """Give the service of a thread worker that is not run.
+    """Yield the service of a thread worker that is not run.
 
     Args:
         application: of the worker.

@@ -7,7 +7,7 @@ from support.installed import missing
 
 
 def curl(*arguments):
-    """Run curl; give what it received, interim responses included."""
+    """Run curl; return what it received, interim responses included."""
     program = shutil.which("curl") or missing("curl", "apt-get install curl")
     # By itself it sends the body after a second without a response; a busy machine may be slower.
     waits = ("--expect100-timeout", "60")

@@ -8,7 +8,7 @@ from support import CHECKOUT, PATIENCE, TESTS
 
 
 def run_gunicorn(*arguments, cwd=None, path=(), **env):
-    """Run it; return what it has become.
+    """Run gunicorn until it ends; return the completed process.
 
     Args:
         arguments: of its command line.
@@ -30,7 +30,7 @@ def run_gunicorn(*arguments, cwd=None, path=(), **env):
 
 
 def refusal_of(*arguments, **options):
-    """Run a gunicorn that is to refuse to start a worker; return the line in which it says why."""
+    """Run a gunicorn that must refuse to start a worker; return the line that says why."""
     result = run_gunicorn("--bind", "127.0.0.1:0", *arguments, **options)
     assert result.returncode == 1
     assert "Booting worker" not in result.stderr

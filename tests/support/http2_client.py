@@ -1,4 +1,4 @@
-"""A client of HTTP/2: streams on one connection, and what was heard on each of them."""
+"""A client of HTTP/2: streams on one connection, and what was received on each of them."""
 
 import collections
 import contextlib
@@ -43,7 +43,7 @@ def head_of(line):
 
 
 class Http2Client:
-    """A connection, and what was heard on each of its streams, in order.
+    """A connection, and what was received on each of its streams, in order.
 
     That is the status of each HEADERS frame, the bytes of its DATA frames in one, "end", and
     "reset" with the name of the error code.
@@ -76,7 +76,7 @@ class Http2Client:
         self._flush()
 
     def widen(self, stream, size):
-        """Let the server send so much more on this stream."""
+        """Let the server send ``size`` bytes more on this stream."""
         self._h2.increment_flow_control_window(size, stream)
         self._flush()
 
@@ -85,13 +85,13 @@ class Http2Client:
         self._flush()
 
     def first(self, stream):
-        """Give what is heard first."""
+        """Return what is received first on a stream."""
         while not self.heard[stream] and self.receive():
             pass
         return self.heard[stream][:1]
 
     def answer(self, stream):
-        """Give all that is heard, what comes behind the end among it."""
+        """Return all that is received on a stream, even after its end."""
         while not self.is_over(stream) and self.receive():
             pass
         self.settle()
@@ -99,7 +99,7 @@ class Http2Client:
 
     def settle(self):
         """Wait until the server has received all that was sent."""
-        # What the server sent before its answer to this has come when the answer comes.
+        # When the answer to this has come, everything that the server sent before it has come.
         self._settled = False
         self._h2.ping(b"settled?")
         self._flush()

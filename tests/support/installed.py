@@ -22,7 +22,7 @@ def missing(what, means="make test"):
 
 
 def gunicorn_at(version):
-    """Give the folder of another gunicorn."""
+    """Return the folder of another gunicorn."""
     folder = INSTALLED / "gunicorns" / version
     if not folder.exists():
         missing(f"gunicorn {version}")

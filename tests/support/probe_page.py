@@ -9,7 +9,7 @@ BLOCKS = re.findall(r"^```console\n\$ gunicorn-expect (.*?)\n(.*?)^```$", PAGE, 
 
 
 def blocks(place):
-    """Give each command line to the server at this place, and its output."""
+    """Return each command line to the server at this place, and its output."""
     return [(command, output) for command, output in BLOCKS if place in command]
 
 

@@ -1,4 +1,4 @@
-"""What stands between clients and a server, and sees the bytes of both."""
+"""A relay between clients and a server that sees the bytes of both."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ from support import PATIENCE
 class Relay:
     """Stands between clients and a server, and keeps the bytes that each of them sent."""
 
-    #: Whether it closes at its end what clients leave open, as browsers do.
+    #: Whether it closes the connections in the end that clients leave open, as browsers do.
     hangs_up = False
 
     def __init__(self, server):
@@ -37,13 +37,13 @@ class Relay:
             thread.join(PATIENCE)
 
     def sent_by_clients(self):
-        """Give the bytes of each connection; call it when the clients are done."""
+        """Return the bytes of each connection; call it when the clients are done."""
         for thread in self._threads[1:]:
             thread.join(PATIENCE)
         return self._sent
 
     def sent_by_server(self):
-        """Give the bytes of each connection, in the same order."""
+        """Return the bytes of each connection, in the same order."""
         self.sent_by_clients()
         return self._answered
 

@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 def parsed(head):
-    """Give the status of a response, and its fields by their names in lower case."""
+    """Return the status of a response, and its fields by their names in lower case."""
     line, *lines = head.decode("latin-1").split("\r\n")[:-2]
     fields = (each.partition(": ") for each in lines)
     return int(line.split()[1]), {name.lower(): value for name, _, value in fields}
@@ -69,7 +69,7 @@ def ask(server, line, *fields, body=None):
 
 
 def create(server, *fields, body=b""):
-    """Create an upload; give its path."""
+    """Create an upload; return its path."""
     answer = ask(server, "POST /uploads", *(fields or (PART,)), body=body)
     assert answer.status == 201
     return answer.fields["location"]
@@ -100,7 +100,7 @@ def resume(server, path, data):
 
 
 def begin(client, line, *fields, size):
-    """Send the head of a creation with data; give the path that the 104 names."""
+    """Send the head of a creation with data; return the path that the 104 names."""
     client.send(request(line, f"Content-Length: {size}", *fields))
     status, answered = parsed(client.receive_head())
     assert status == 104
@@ -134,11 +134,11 @@ class Site:
         return Server(*self._arguments, app=APP, worker=self._worker, env=self._env)
 
     def stored(self):
-        """Give the names of the files that are complete."""
+        """Return the names of the files that are complete."""
         return sorted(path.name for path in self.folder.glob("*") if path.is_file())
 
     def unfinished(self):
-        """Give the names of the files that uploads have."""
+        """Return the names of the files that uploads have."""
         return sorted(path.name for path in self.folder.glob(".uploads/*"))
 
     def has(self, name, data):

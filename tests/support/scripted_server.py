@@ -1,4 +1,4 @@
-"""A server that says what a test has written for it, whatever it hears."""
+"""A server that sends what a test has written for it, whatever it receives."""
 
 import socket
 import threading
@@ -7,7 +7,7 @@ from support import PATIENCE
 
 
 class Scripted:
-    """A server of one connection that is no server: it says what a test has written for it."""
+    """A server for one connection: it sends what a test has written for it."""
 
     def __init__(self):
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -31,10 +31,10 @@ class Scripted:
             self.converse(client)
 
     def converse(self, client):
-        """Hear and say it all."""
+        """Receive and send as the test has written it."""
         raise NotImplementedError
 
     def hear(self, client, mark):
-        """Hear on until this has been said."""
+        """Receive until this mark has come."""
         while mark not in self.heard and (data := client.recv(65536)):
             self.heard += data

@@ -151,7 +151,7 @@ class Server:
         return sock
 
     def wait_for_log(self, pattern, start=0):
-        """Wait for a line of the log, the access log among it; give its match."""
+        """Wait for a line of the log, the access log among it; return its match."""
 
         def found():
             return next(filter(None, (re.search(pattern, x) for x in self.lines[start:])), None)

@@ -23,7 +23,7 @@ KINDS = ["tcp", "unix", "gevent", "tls"]
 
 @contextlib.contextmanager
 def connected(kind, certificates):
-    """Give the server's end of a connection, and the client's."""
+    """Yield the server's end of a connection, and the client's."""
     if kind == "unix":
         ours, theirs = socket.socketpair()
     else:
@@ -71,7 +71,7 @@ def transport_of(sock):
 
 
 def what_is_left(sock):
-    """Give all that can still be received, of a client that has left."""
+    """Return all that can still be received, of a client that has left."""
     sock.settimeout(PATIENCE)
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
@@ -88,7 +88,7 @@ def announcing(event):
 
 
 class WaitCounter:
-    """Counts who waits: ``waiting`` of a receiver."""
+    """Counts the waits of a receiver, as its ``waiting``."""
 
     def __init__(self):
         self.entered = 0
@@ -104,7 +104,7 @@ class WaitCounter:
 
 
 class PacedClient:
-    """Sends the next piece when it is waited for, and not before.
+    """Sends the next piece when the reader waits for it, and not before.
 
     So the reader meets every piece by itself, without a sleep and without a race. When it waits
     and no piece is left, the client leaves; or, if it stays, the reader would wait for ever, and
@@ -156,7 +156,7 @@ class PacedClient:
         until = math.inf if milliseconds is None else self.now + math.ceil(milliseconds) / 1000
         if self._due is None:
             self._due = self.now + self.pace if self._pieces or not self._stays else math.inf
-        assert min(self._due, until) < math.inf, "it waits for what never comes"
+        assert min(self._due, until) < math.inf, "it waits for bytes that never come"
         if self._due > until:
             self.now = until
             return []

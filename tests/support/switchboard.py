@@ -18,7 +18,7 @@ class Switchboard:
         self._thread.start()
 
     def _event(self, name):
-        # Under a lock: who waits and who tells may both be the first.
+        # Under a lock: the thread that waits and the one that sets may both come first.
         with self._lock:
             return self._events.setdefault(name, threading.Event())
 

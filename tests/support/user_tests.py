@@ -1,4 +1,4 @@
-"""The tests of a user of our kit, run by a pytest of their own."""
+"""Runs the tests of a user of our kit, in a pytest of their own."""
 
 import subprocess
 import sys

@@ -122,7 +122,7 @@ def calls_of(kind, worker, directory):
 
 
 def settle():
-    """Let what follows a response be recorded: nothing on the wire tells that it has ended."""
+    """Wait until the calls after a response are recorded: the wire does not show their end."""
     time.sleep(1)
 
 

@@ -41,7 +41,7 @@ class AnsweredRequest:
 
 @pytest.fixture
 def ask(certificates):
-    """Give a function that lets an application answer a request, by default one that waits."""
+    """Return a function that lets an application answer a request, by default one that waits."""
 
     def ask(application, head=None, body=b"", **given):
         with (
@@ -74,7 +74,7 @@ def answering(status, headers=(), items=()):
     ("method", "status"),
     [("PUT", "204 No Content"), ("PUT", "304 Not Modified"), ("HEAD", "200 OK")],
 )
-def test_an_answer_that_can_have_no_body_says_nothing_of_its_length(ask, method, status):
+def test_a_response_that_can_have_no_body_has_no_content_length(ask, method, status):
     result = ask(answering(status), waiting(f"{method} /", LENGTH))
     assert result.status == status
     assert result.field(b"Content-Length") == []
@@ -96,7 +96,7 @@ def test_header_fields_are_those_of_the_call(ask):
     assert ask(application).field(b"X-One") == [b"1"]
 
 
-def test_an_empty_write_says_nothing_of_the_length(ask):
+def test_an_empty_write_sets_no_content_length(ask):
     def application(environ, start_response):
         start_response("200 OK", [])(b"")
         return [b"more"]
@@ -201,7 +201,7 @@ def test_a_connection_of_a_refusal_of_any_length_is_closed_in_order_once(certifi
 
 @contextlib.contextmanager
 def asked(certificates, method="PUT", **given):
-    """Give a connection on which a client waits for 100 Continue, and the client's end of it."""
+    """Yield a connection on which a client waits for 100 Continue, and the client's end of it."""
     with connected("unix", certificates) as (ours, theirs), service(**given) as made:
         theirs.sendall(waiting(f"{method} /", LENGTH))
         conn = connection(made, ours)
@@ -211,7 +211,7 @@ def asked(certificates, method="PUT", **given):
 
 
 @pytest.mark.parametrize("method", ["PUT", "HEAD"])
-def test_a_refusal_is_the_same_by_whom_it_is_asked(certificates, method):
+def test_a_refusal_is_the_same_whoever_calls_the_policy(certificates, method):
     policy = inline(lambda environ: Refuse(401, [("WWW-Authenticate", "Bearer")], b"why"))
     answers = []
     for by_the_loop in (True, False):
@@ -369,7 +369,7 @@ def test_a_refusal_of_a_body_that_was_read_is_warned_of_with_its_place(ask, capl
 
 
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "404 Not Found", "422 No"])
-def test_what_is_known_only_from_the_body_is_not_warned_of(ask, caplog, status):
+def test_a_status_that_may_depend_on_the_body_is_not_warned_of(ask, caplog, status):
     ask(reading_first(status), **LARGE)
     assert warnings(caplog) == []
 
@@ -442,7 +442,7 @@ def test_the_calls_of_the_application_are_noted_and_no_others(ask):
     ]
 
 
-def test_nobody_looks_who_reads_if_no_warning_is_wanted(ask):
+def test_the_reader_is_not_noted_if_no_warning_is_wanted(ask):
     seen = []
 
     def application(environ, start_response):

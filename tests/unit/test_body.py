@@ -134,7 +134,7 @@ BEHIND = b"GET /behind HTTP/1.1\r\n\r\n"
 
 
 def result(way, body):
-    """Give what this way to read gives, or that it gives nothing more."""
+    """Return what this way to read gives, or that it gives nothing more."""
     try:
         return way(body)
     except StopIteration:
@@ -143,7 +143,7 @@ def result(way, body):
 
 @st.composite
 def uploads(draw):
-    """Give a body, its length if it has one, and what is sent of it."""
+    """Return a body, its length if it has one, and what is sent of it."""
     body = draw(BODIES)
     length = len(body) if draw(st.booleans()) else None
     framed = body
@@ -159,7 +159,7 @@ def uploads(draw):
 
 @st.composite
 def in_pieces(draw, data):
-    """Give the first piece, which comes with the head, and those that come after it."""
+    """Return the first piece, which comes with the head, and those that come after it."""
     cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=4)))
     first, *rest = [data[start:end] for start, end in itertools.pairwise([0, *cuts, len(data)])]
     return first, [piece for piece in rest if piece]
@@ -237,7 +237,7 @@ def test_any_body_that_is_cut_off_is_an_error_by_any_way_to_read(
 # The ways to read.
 
 
-def test_a_read_of_nothing_gives_nothing_and_asks_for_nothing(ours):
+def test_a_read_of_0_bytes_returns_nothing_and_sends_no_100(ours):
     body, exchange, _ = make(ours, 5)
     assert body.read(0) == body.readline(0) == b""
     assert body.readinto(bytearray()) == 0
@@ -292,7 +292,7 @@ def test_a_size_may_be_given_by_keyword(ours, theirs, length, way, data):
 
 @pytest.mark.parametrize("length", [12, None])
 @pytest.mark.parametrize("way", [method("read", 1), readinto(1)], ids=["read", "readinto"])
-def test_small_reads_take_what_is_here_at_once_and_nothing_behind_it(ours, theirs, length, way):
+def test_small_reads_receive_what_has_arrived_and_do_not_wait_for_more(ours, theirs, length, way):
     received = []
 
     class Receives(Receiver):
@@ -385,7 +385,7 @@ def test_two_threads_that_read_at_once_share_the_body(ours, theirs):
     assert sorted(got[0] + got[1]) == records
 
 
-def test_a_thread_does_not_read_while_another_one_asks(ours, theirs):
+def test_a_thread_does_not_read_while_another_one_sends_the_100(ours, theirs):
     body, exchange, _ = make(ours, 2)
     both_ask = threading.Barrier(2)
     exchange.read = lambda: both_ask.wait(PATIENCE)
@@ -413,7 +413,7 @@ def test_nothing_is_allocated_for_a_length_that_is_only_announced(ours, theirs, 
 
 
 def failed(ours, theirs):
-    """Give a body that has failed, and what it failed of."""
+    """Return a body that has failed, and what it failed of."""
     theirs.sendall(b"12345")
     theirs.shutdown(socket.SHUT_WR)
     return make(ours, 10)[0]
@@ -440,7 +440,7 @@ def test_a_body_that_has_failed_is_no_garbage(ours, theirs):
 
 @pytest.mark.parametrize("answered", [False, True])
 @pytest.mark.parametrize("way", ["read", "readinto"])
-def test_what_a_read_raises_is_told_once(ours, theirs, way, answered):
+def test_the_error_of_a_read_is_reported_once(ours, theirs, way, answered):
     failures = []
     body, exchange, _ = make(ours, DRAIN_SIZE + 10, failures=failures)
     if answered:
@@ -453,7 +453,7 @@ def test_what_a_read_raises_is_told_once(ours, theirs, way, answered):
     assert failures == [ClientDisconnected]
 
 
-def test_a_client_that_leaves_while_nobody_reads_is_not_told_of(ours, theirs):
+def test_a_client_that_leaves_while_nobody_reads_is_not_reported(ours, theirs):
     failures = []
     _, exchange, _ = make(ours, 10, failures=failures)
     exchange.respond()
@@ -532,7 +532,7 @@ def readinto_and_look(size):
     ],
 )
 @pytest.mark.parametrize("how", BREAKING)
-def test_an_error_has_what_its_call_had_taken(
+def test_an_error_has_the_bytes_that_its_call_had_read(
     ours, theirs, how, way, before, partial, large, monkeypatch
 ):
     if large:  # it is waited for in the kernel
@@ -679,7 +679,7 @@ def test_the_answer_does_not_wait_for_a_thread_that_reads(ours, theirs, monkeypa
 
 
 @pytest.mark.parametrize("length", [10, None])
-def test_what_was_not_read_is_thrown_away(ours, theirs, length):
+def test_the_unread_rest_of_a_body_is_discarded(ours, theirs, length):
     whole = b"0123456789" if length else b"a\r\n0123456789\r\n0\r\n\r\n"
     body, exchange, receiver = make(ours, length)
     theirs.sendall(whole[:6])
@@ -706,7 +706,7 @@ def test_the_body_of_a_request_that_has_ended_is_an_error(ours, theirs, length, 
 
 
 @pytest.mark.parametrize("sent", [b"", b"he", b"5\r\nhe"])
-def test_what_is_left_is_not_waited_for_for_long(ours, theirs, sent, monkeypatch):
+def test_the_rest_of_a_body_is_awaited_only_briefly(ours, theirs, sent, monkeypatch):
     theirs.sendall(sent)
     body, exchange, _ = make(ours, None if b"\r" in sent else 5)
     monkeypatch.setattr(exchange_module, "DRAIN_TIMEOUT", 0.03)

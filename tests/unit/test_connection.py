@@ -1,4 +1,4 @@
-"""One connection, from its head to what becomes of it: a pair of sockets, and gunicorn's parser."""
+"""One connection, from its head to its end: a pair of sockets, and gunicorn's parser."""
 
 import socket
 import struct
@@ -42,7 +42,7 @@ def refusing(environ, start_response):
 
 @pytest.fixture
 def application():
-    """Give the application; modules of tests have one of their own."""
+    """Return the application; modules of tests have one of their own."""
     return reading
 
 
@@ -69,7 +69,7 @@ def opened(conn):
 # The request.
 
 
-def test_what_comes_in_pieces_is_one_request(conn, theirs):
+def test_a_head_that_arrives_in_pieces_is_one_request(conn, theirs):
     assert conn.advance() is Wants.READ
     assert not conn.has_begun
     for piece in (HEAD[:1], HEAD[1:-1]):
@@ -166,7 +166,7 @@ def test_a_client_that_is_gone_when_the_body_is_asked_for_is_gone_for_good(certi
     ids=["sized", "chunked", "trailers"],
 )
 @pytest.mark.parametrize("cut", [0, 1, 10, 10_000])
-def test_what_comes_behind_a_body_is_of_the_next_request(conn, theirs, upload, cut):
+def test_bytes_after_a_body_belong_to_the_next_request(conn, theirs, upload, cut):
     theirs.sendall(upload + NEXT[:cut])
     assert conn.wait_for_head(5)
     wants = conn.answer()
@@ -258,7 +258,7 @@ def test_a_head_is_waited_for_and_is_late_in_the_end(certificates):
         assert theirs.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_client_that_sends_nothing_hears_nothing(conn, theirs):
+def test_a_client_that_sends_nothing_gets_no_response(conn, theirs):
     assert not conn.wait_for_first_byte(0.01)
     assert not conn.wait_for_head(0.01)
     conn.transport.half_close()

@@ -59,7 +59,7 @@ def test_a_status_without_a_known_reason_phrase_needs_one(status):
 @pytest.mark.parametrize(
     "status", ["", "4x3 What", "Not Found", "40 4", "4\u0663\u0661", None, 4.3, True]
 )
-def test_what_is_no_status_is_an_error(status):
+def test_a_bad_status_is_an_error(status):
     with pytest.raises(ValueError, match="status"):
         Refuse(status)
 

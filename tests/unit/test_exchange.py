@@ -275,7 +275,7 @@ def test_proceed_sends_its_fields_once():
 @pytest.mark.parametrize(
     "headers", [{"X-Node": "7"}, ["X-Node"], [("X-Node",)], [(b"X-Node", b"7")], [("X-Node", 7)]]
 )
-def test_proceed_says_what_a_header_field_is(headers):
+def test_proceed_names_the_header_field_that_can_not_be_sent(headers):
     with pytest.raises(ValueError, match="header field 1 of a 100 Continue is no pair of str"):
         Expectation().proceed(headers)
 
@@ -320,7 +320,7 @@ def test_a_client_whose_body_is_here_is_informed():
     assert expectation.state is State.WAIVED
 
 
-def test_nobody_is_informed_who_was_declined():
+def test_a_declined_client_gets_no_further_interim_response():
     wire = Notes()
     exchange = waiting_exchange(wire)
     exchange.respond()
@@ -361,7 +361,7 @@ DECIDE = {
 
 
 @pytest.mark.parametrize("decide", DECIDE)
-def test_the_decision_is_told_once_with_its_time(clock, decide):
+def test_the_decision_is_reported_once_with_its_time(clock, decide):
     told = []
     exchange = waiting_exchange(
         Notes(), on_decided=lambda decided: told.append((decided.state, decided.decided_after))
@@ -374,7 +374,7 @@ def test_the_decision_is_told_once_with_its_time(clock, decide):
     assert Expectation(exchange).decided_after == 1.0
 
 
-def test_bytes_that_arrived_with_the_head_are_told_of_too(clock):
+def test_a_waived_expectation_is_reported_too(clock):
     told = []
     exchange = waiting_exchange(
         Notes(arrived=True),
@@ -384,7 +384,7 @@ def test_bytes_that_arrived_with_the_head_are_told_of_too(clock):
     assert told == [(State.WAIVED, 1.0)]
 
 
-def test_a_100_that_could_not_be_sent_is_told_of():
+def test_the_decision_is_reported_even_if_the_100_could_not_be_sent():
     told = []
     exchange = waiting_exchange(Notes(fails=True), on_decided=told.append)
     with pytest.raises(BrokenPipeError):
@@ -392,7 +392,7 @@ def test_a_100_that_could_not_be_sent_is_told_of():
     assert told == [exchange]
 
 
-def test_nothing_is_decided_where_nobody_waits():
+def test_nothing_is_decided_if_the_client_does_not_wait():
     told = []
     exchange = sending_exchange(Notes(), on_decided=told.append)
     exchange.read()
@@ -440,7 +440,7 @@ def test_a_client_that_left_while_it_waited_was_not_declined():
     assert exchange.end(may_keep=True) is End.LINGER
 
 
-def test_nothing_is_sent_behind_a_response_that_found_its_client_gone():
+def test_nothing_is_sent_after_a_response_whose_client_was_gone():
     wire = Notes(gone=ClientDisconnected("gone"))
     exchange = waiting_exchange(wire)
     with pytest.raises(ClientDisconnected):
@@ -451,7 +451,7 @@ def test_nothing_is_sent_behind_a_response_that_found_its_client_gone():
     assert wire.sent == []
 
 
-def test_a_thread_that_reads_leaves_much_behind_for_all_the_response_can_know():
+def test_the_rest_of_a_body_that_a_thread_reads_counts_as_much():
     exchange = sending_exchange(Notes(rest=Rest.LITTLE))
     with exchange.reading:
         assert not exchange.respond()

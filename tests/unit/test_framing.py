@@ -63,7 +63,7 @@ def test_a_sized_body_ends_where_its_length_says(ours, theirs):
 
 
 @pytest.mark.parametrize("before", ["nothing", "with the head", "a read"])
-def test_a_sized_body_does_not_receive_what_is_behind_it(ours, theirs, before):
+def test_a_sized_body_does_not_receive_the_bytes_after_it(ours, theirs, before):
     ahead = b"0" if before == "with the head" else b""
     leave(theirs, b"0hello and the next"[len(ahead) :])
     body = Sized(Receiver(transport_of(ours), ahead), 6)
@@ -188,7 +188,7 @@ def test_a_trailer_section_has_a_limit_in_all(chunked, theirs, trailers):
     assert trailers == []
 
 
-def test_who_sends_no_trailers_has_none(chunked, theirs, trailers):
+def test_a_body_without_trailers_has_none(chunked, theirs, trailers):
     leave(theirs, b"0\r\n\r\n")
     assert chunked.read(1) == b""
     assert trailers == []
@@ -235,7 +235,7 @@ def test_much_is_left_if_the_last_chunk_is_not_here(chunked, theirs, here):
     theirs.sendall(here)
     for _ in range(2):
         assert chunked.rest() is Rest.MUCH
-    # Nothing is lost by it, and who reads on is waited for again.
+    # Nothing is lost by it, and a further read waits again.
     whole = b"5\r\nhello\r\n0\r\n\r\n" if here[:1] != b"0" else b"0\r\nX: 1\r\n\r\n"
     theirs.sendall(whole[len(here) :])
     assert read_all(chunked) == (b"hello" if here[:1] != b"0" else b"")
@@ -298,7 +298,7 @@ HEAD = request("PUT /", "Transfer-Encoding: chunked")
 
 @st.composite
 def mutated(draw):
-    """Give the chunks of a body with a few bytes that are others, more or fewer."""
+    """Return the chunks of a body with a few bytes that are others, more or fewer."""
     framed = bytearray(draw(in_chunks(draw(st.binary(max_size=12)))))
     odd = st.one_of(st.binary(max_size=3), st.sampled_from([b"\n", b"\r", b"\r\n", b"0\r\n", b"f"]))
     for _ in range(draw(st.integers(1, 3))):

@@ -21,7 +21,7 @@ class WrongError(Exception):
 
 
 class Parser:
-    """Takes every head, and judges as it is told to."""
+    """Accepts every head, and judges as the test wants it to."""
 
     def __init__(self, prefix=b"", verdict=None):
         self.prefix = prefix
@@ -111,7 +111,7 @@ DOUBTFUL = [
 
 
 @pytest.mark.parametrize("data", DOUBTFUL)
-def test_what_looks_wrong_is_judged_as_soon_as_it_does(data):
+def test_a_line_is_judged_as_soon_as_it_looks_wrong(data):
     for refused in (None, WrongError):
         head, parser = begun(LIMITS, Parser(verdict=refused))
         assert fed(head, data[:-1]) == [None] * (len(data) - 1)
@@ -125,7 +125,7 @@ def test_what_looks_wrong_is_judged_as_soon_as_it_does(data):
 
 
 @pytest.mark.parametrize("data", DOUBTFUL)
-def test_what_looks_wrong_is_judged_when_it_comes_at_once(data):
+def test_a_line_that_looks_wrong_is_judged_when_all_arrives_at_once(data):
     head, _ = begun(LIMITS, Parser(verdict=WrongError))
     with pytest.raises(WrongError):
         head.feed(data)
@@ -143,7 +143,7 @@ def test_a_line_is_judged_without_the_first_half_of_its_end():
     assert parser.judged == [b"GET / HTTP/1.1\r\nHost: a\r\n b" + b"\r\n" * 6]
 
 
-def test_what_came_is_judged_as_it_is_when_no_more_comes():
+def test_an_unfinished_head_is_judged_when_the_client_sends_no_more():
     head, parser = begun(LIMITS, Parser())
     head.end()
     assert parser.judged == []

@@ -60,7 +60,7 @@ def receive_all(sock):
 
 
 def check_closed(peer):
-    """Check that nobody reads on."""
+    """Check that no more is read."""
     give_up = time.monotonic() + PATIENCE
 
     def send():
@@ -227,7 +227,7 @@ def test_a_peer_is_read_on_for_as_many_bytes_as_it_likes(ours, theirs, linger):
     assert len(linger) == 1
 
 
-def test_a_loop_wakes_for_what_is_due(certificates):
+def test_the_loop_wakes_for_a_timeout(certificates):
     """One that waited as long as it may would stand still for the rest of the test run."""
     settings = Settings(expect_linger=600, expect_linger_idle=0.05)
     with connected("unix", certificates) as (ours, _), service(settings=settings) as of:
@@ -358,7 +358,7 @@ def linger_here(sock, total=PATIENCE, idle=PATIENCE):
         return of.counters.lingered_as
 
 
-def test_what_lingers_in_place_reads_on_until_the_peer_closes(ours, theirs):
+def test_lingering_in_place_reads_until_the_peer_closes(ours, theirs):
     ours.sendall(b"the answer")
     answers = []
 
@@ -374,22 +374,22 @@ def test_what_lingers_in_place_reads_on_until_the_peer_closes(ours, theirs):
     assert answers == [b"the answer"]
 
 
-def test_what_lingers_in_place_ends_with_a_peer_that_is_gone(ours, theirs, kind):
+def test_lingering_in_place_ends_when_the_peer_is_gone(ours, theirs, kind):
     reset(raw(theirs) if kind == "tls" else theirs)
     assert linger_here(ours) == ["closed"]
 
 
-def test_what_lingers_in_place_is_closed_after_its_idle_time(ours, theirs):
+def test_lingering_in_place_ends_after_the_idle_time(ours, theirs):
     assert linger_here(ours, idle=0.02) == ["timed_out"]
     check_closed(theirs)
 
 
-def test_what_lingers_in_place_is_closed_after_its_total_time(ours, theirs):
+def test_lingering_in_place_ends_after_the_total_time(ours, theirs):
     with sending_on(theirs.sendall, every=0.001):
         assert linger_here(ours, total=0.1) == ["timed_out"]
 
 
-def test_what_lingers_in_place_keeps_an_answer_that_is_on_its_way_for_the_total_time(full):
+def test_lingering_in_place_keeps_a_response_on_its_way_for_the_total_time(full):
     ours, _, _ = full
     begun = time.monotonic()
     assert linger_here(ours, total=0.3, idle=0.01) == ["timed_out"]
@@ -447,7 +447,7 @@ def test_the_thread_reads_on_until_the_peer_closes(thread, close, ours, theirs, 
     assert len(thread) == 0
 
 
-def test_the_thread_looks_at_once_at_what_is_due_sooner(pairs):
+def test_an_earlier_timeout_wakes_the_thread_at_once(pairs):
     """One that slept on would be late by a minute."""
     with service(settings=Settings(expect_linger_idle=0.02)) as of:
         of.worker.service = of

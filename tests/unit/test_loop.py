@@ -42,7 +42,7 @@ def deadlines(clock):
     return Deadlines(10)
 
 
-def test_the_first_that_was_put_is_due_first(deadlines, clock):
+def test_the_connection_that_was_put_first_expires_first(deadlines, clock):
     assert deadlines.first() == (None, float("inf"))
     for name in "abc":
         assert deadlines.put(name) == clock.now + 10
@@ -69,7 +69,7 @@ def test_without_a_limit_nothing_is_ever_due(clock):
     assert deadlines.first() == ("a", float("inf"))
 
 
-def test_shortened_those_that_are_meant_are_due_first(deadlines, clock):
+def test_shortened_timeouts_expire_first(deadlines, clock):
     for name in "abc":
         deadlines.put(name)
         clock.now += 1
@@ -83,7 +83,7 @@ def test_shortened_those_that_are_meant_are_due_first(deadlines, clock):
     assert deadlines.first() == ("d", 1005)
 
 
-def test_what_is_due_sooner_is_not_put_off(deadlines, clock):
+def test_an_earlier_timeout_is_not_delayed(deadlines, clock):
     deadlines.put("a")
     clock.now += 9
     deadlines.shorten(2)
@@ -200,7 +200,7 @@ def test_a_head_that_is_here_at_once_is_answered_in_the_turn_that_accepts_it(dri
     assert conn.request.path == "/hello"
 
 
-def test_what_comes_in_pieces_is_waited_for(driven):
+def test_the_loop_waits_for_a_head_that_arrives_in_pieces(driven):
     client = driven.client(GET[:5])
     assert driven.turn(3) == []
     client.sendall(GET[5:-1])
@@ -222,7 +222,7 @@ def test_the_time_is_that_of_the_whole_head(driven, clock):
     assert driven.loop.lingering == 1
 
 
-def test_a_client_that_sent_nothing_is_late_without_a_word(driven, clock):
+def test_a_client_that_sent_nothing_times_out_without_a_response(driven, clock):
     client = driven.client()
     driven.turn()
     clock.now += HEAD_TIMEOUT
@@ -240,7 +240,7 @@ def test_without_a_timeout_nothing_is_late(drive, clock):
     assert driven.until_started()
 
 
-def test_a_turn_ends_when_something_is_due_and_not_when_it_may(monkeypatch, drive):
+def test_a_turn_ends_at_a_timeout_and_not_before(monkeypatch, drive):
     """A loop that waited on would stand still for the rest of the test run."""
     monkeypatch.undo()  # by the real clock
     driven = drive(head_timeout=0.05)
@@ -302,7 +302,7 @@ def test_a_connection_that_is_kept_is_started_by_its_next_head(driven):
     assert len(driven.loop.kept) == 0
 
 
-def test_a_connection_is_kept_for_its_time_and_ends_without_a_word(driven, clock):
+def test_an_idle_connection_is_closed_after_keepalive_without_a_response(driven, clock):
     _, client = kept(driven)
     clock.now += KEEPALIVE - 1
     driven.turn()
@@ -324,7 +324,7 @@ def test_a_head_that_has_begun_on_a_kept_connection_has_the_time_of_a_head(drive
     assert driven.until_started() is conn
 
 
-def test_what_a_thread_has_raised_ends_the_worker(driven):
+def test_an_exception_that_ends_a_thread_ends_the_worker(driven):
     def application(environ, start_response):
         raise SystemExit(3)
 
@@ -337,7 +337,7 @@ def test_what_a_thread_has_raised_ends_the_worker(driven):
     assert client.recv(1000) == b""
 
 
-def test_a_request_behind_another_is_answered_by_the_same_thread_if_none_waits(driven):
+def test_a_pipelined_request_is_answered_by_the_same_thread_if_no_task_waits(driven):
     driven.service.application = empty
     client = driven.client(GET * 3)
     [conn] = driven.turn()
@@ -347,7 +347,7 @@ def test_a_request_behind_another_is_answered_by_the_same_thread_if_none_waits(d
     assert len(driven.loop.kept) == 1
 
 
-def test_a_request_behind_another_lets_those_that_wait_for_a_thread_go_first(driven):
+def test_a_pipelined_request_lets_tasks_that_wait_for_a_thread_go_first(driven):
     driven.service.application = empty
     driven.pool.busy = True
     client = driven.client(GET * 2)
@@ -357,7 +357,7 @@ def test_a_request_behind_another_lets_those_that_wait_for_a_thread_go_first(dri
     assert driven.turn() == [conn]
 
 
-def test_a_part_of_a_head_behind_a_request_has_the_time_of_a_head(driven, clock):
+def test_the_head_timeout_holds_for_a_partial_head_after_a_request(driven, clock):
     driven.service.application = empty
     client = driven.client(GET + GET[:5])
     [conn] = driven.turn()
@@ -369,7 +369,7 @@ def test_a_part_of_a_head_behind_a_request_has_the_time_of_a_head(driven, clock)
     assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_without_one_thread_a_client_is_told_to_come_later(driven, caplog):
+def test_a_client_gets_503_if_no_thread_can_start(driven, caplog):
     driven.pool.has_threads = False
     client = driven.client(GET)
     driven.turn()
@@ -444,7 +444,7 @@ class Full(socket.socket):
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_a_system_without_room_is_asked_again_after_a_pause_and_told_of_once(
+def test_accept_is_tried_again_after_a_pause_without_room_and_that_is_logged_once(
     drive, clock, caplog, code
 ):
     driven = drive()
@@ -461,7 +461,7 @@ def test_a_system_without_room_is_asked_again_after_a_pause_and_told_of_once(
     assert driven.until_started()
 
 
-def test_a_listener_that_is_none_ends_the_worker(drive):
+def test_a_listening_socket_that_is_broken_ends_the_worker(drive):
     driven = drive()
     full = driven.listen_on(Full)
     full.error = errno.EBADF
@@ -512,7 +512,7 @@ def test_a_stopping_loop_waits_for_a_head_that_has_begun_and_not_for_others(driv
     driven.turn()
     for client in (silent, idle):
         assert client.recv(1000) == b""
-    assert driven.turn(3) == []  # nobody is accepted
+    assert driven.turn(3) == []  # no connection is accepted
     begun.sendall(GET[5:])
     assert driven.until_started().request.path == "/hello"
     assert not readable(late)
@@ -557,7 +557,7 @@ def test_a_thread_that_wakes_a_loop_which_has_ended_writes_nowhere(driven):
 
 
 def nowhere():
-    """Give the ends of a connection that have the numbers of the last files that were closed."""
+    """Yield the ends of a connection that have the numbers of the last files that were closed."""
     for end in socket.socketpair():
         end.setblocking(False)
         yield end.detach()

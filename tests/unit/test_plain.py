@@ -161,7 +161,7 @@ def test_it_says_how_long_the_body_is(fields, length):
 
 
 @pytest.mark.parametrize("behind", [b"", b"hello", b"\r\n\r\n", GET + b"\r\n"])
-def test_what_follows_the_head_is_given_back(behind):
+def test_the_bytes_after_the_head_are_returned(behind):
     _, rest = heads_of(configured()).parse(POST + b"Content-Length: 5\r\n\r\n" + behind, CLIENT, 1)
     assert rest == behind
 
@@ -270,7 +270,7 @@ def test_what_a_setting_allows_is_for_gunicorn_to_read(data, setting):
 
 
 def spoiled(head):
-    """Give a head of which some bytes are others, are gone, or appear twice."""
+    """Return a head of which some bytes are others, are gone, or appear twice."""
     octets = st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"_", b"-", b"#", b"/"])
     return st.builds(
         lambda at, size, put: head[:at] + put + head[at + size :],
@@ -432,7 +432,7 @@ def test_a_field_of_one_request_is_not_in_the_next():
     assert request.headers == []
 
 
-def test_a_client_that_makes_up_names_fills_no_memory_and_keeps_none_from_being_read():
+def test_field_names_that_a_client_invents_fill_no_memory_and_are_still_parsed():
     cfg = configured(limit_request_fields=32768)
     heads = heads_of(cfg)
     for start in range(0, 2 * _REMEMBERED, 100):
@@ -479,7 +479,7 @@ def test_no_head_is_plain_below_a_script_name(monkeypatch):
 
 
 @pytest.mark.parametrize("multithread", [False, True])
-def test_its_application_is_told_whether_threads_call_it(multithread):
+def test_wsgi_multithread_tells_whether_threads_call_the_application(multithread):
     with service(multithread=multithread) as served:
         request, _ = served.plain_heads(LISTENER).parse(GET + b"\r\n", CLIENT, 1)
         assert request.environ["wsgi.multithread"] is multithread

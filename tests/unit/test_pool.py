@@ -99,7 +99,7 @@ def pool_of(size, most):
 
 @pytest.fixture
 def alive():
-    """Give how many threads of pools there are now."""
+    """Return how many threads of pools there are now."""
     before = set(threading.enumerate())
 
     def count():
@@ -383,7 +383,7 @@ def no_more_threads(thread):
     raise RuntimeError("can't start new thread")
 
 
-def test_a_system_that_has_no_more_threads_is_told_of_once_and_not_when_there_are_some(
+def test_a_lack_of_threads_is_logged_once_and_no_longer_when_there_are_some(
     monkeypatch,
 ):
     told = []

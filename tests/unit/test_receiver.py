@@ -35,7 +35,7 @@ def receive_all(receiver, size, **how):
 # What comes.
 
 
-def test_what_came_with_the_head_comes_first(ours, theirs):
+def test_bytes_that_came_with_the_head_are_received_first(ours, theirs):
     receiver = Receiver(transport_of(ours), b"with the head")
     theirs.sendall(b" and behind it")
     assert receiver.receive(4) == b"with"
@@ -45,7 +45,7 @@ def test_what_came_with_the_head_comes_first(ours, theirs):
     assert receiver.ahead == b""
 
 
-def test_what_is_here_will_do(ours, theirs):
+def test_a_read_that_is_not_whole_returns_what_has_arrived(ours, theirs):
     theirs.sendall(b"here")
     assert Receiver(transport_of(ours)).receive(100) == b"here"
 
@@ -66,7 +66,7 @@ def test_fewer_bytes_than_wanted_come_when_the_client_leaves(ours, theirs):
 @pytest.mark.parametrize(
     "leave", [lambda theirs: transport_of(theirs).half_close(), lambda theirs: None]
 )
-def test_a_client_that_leaves_sends_no_more_with_a_word_and_without(ours, theirs, leave):
+def test_a_client_that_leaves_sends_no_more_whether_it_waits_or_not(ours, theirs, leave):
     theirs.sendall(b"last")
     leave(theirs)
     theirs.close()
@@ -86,7 +86,7 @@ def test_a_connection_that_breaks_is_an_error(certificates):
             receiver.receive(1)
 
 
-def test_what_is_no_tls_is_an_error(certificates):
+def test_plain_text_on_a_tls_connection_is_an_error(certificates):
     with (
         connected("tls", certificates) as (ours, theirs),
         socket.socket(fileno=theirs.detach()) as plain,
@@ -155,13 +155,13 @@ def test_a_line_is_taken_with_its_lf(ours, theirs):
         assert receiver.ahead == b"rest of it"
 
 
-def test_a_line_that_is_too_long_is_given_as_it_is(ours, theirs):
+def test_a_line_that_is_too_long_is_returned_as_it_is(ours, theirs):
     receiver = Receiver(transport_of(ours))
     with PacedClient(ours, theirs, [b"1234", b"5678", b"90"]):
         assert receiver.line(8) == b"1234567890"
 
 
-def test_more_is_received_behind_what_is_ahead(ours, theirs):
+def test_fill_appends_to_the_bytes_that_are_ahead(ours, theirs):
     receiver = Receiver(transport_of(ours), b"ahead ")
     assert receiver.receive(2) == b"ah"
     theirs.sendall(b"more")
@@ -172,7 +172,7 @@ def test_more_is_received_behind_what_is_ahead(ours, theirs):
     assert receiver.ahead == b"ead more"
 
 
-def test_what_is_ahead_is_kept_when_nothing_follows_it(ours):
+def test_bytes_that_are_ahead_are_kept_when_the_client_sends_no_more(ours):
     receiver = Receiver(transport_of(ours), b"ahead")
     receiver.patience = 0
     with pytest.raises(BlockingIOError):
@@ -211,7 +211,7 @@ def test_patience_may_end_after_a_first_read(ours, theirs):
         receiver.receive_into(memoryview(bytearray(1)))
 
 
-def test_what_is_here_is_counted(kind, ours, theirs):
+def test_here_counts_the_bytes_that_have_arrived(kind, ours, theirs):
     receiver = Receiver(transport_of(ours), b"123")
     receiver.receive(1)
     assert receiver.here() == 2
@@ -265,7 +265,7 @@ def test_a_client_may_be_waited_for_for_ever(ours, theirs):
 
 
 def reader(receiver, size):
-    """Give each way to receive so many bytes."""
+    """Return each way to receive so many bytes."""
 
     def receive_into():
         buffer = bytearray(size)
@@ -321,7 +321,7 @@ def test_a_small_body_may_come_after_all_of_the_time(ours, theirs, size, seconds
         assert receiver.receive(size, whole=whole) == b"x" * size
 
 
-def test_what_came_with_the_head_buys_time_as_well(ours, theirs):
+def test_bytes_that_came_with_the_head_extend_the_time_as_well(ours, theirs):
     receiver = Receiver(transport_of(ours), b"x" * 2400, timeout=30, min_rate=240)
     with PacedClient(ours, theirs, [b"1", b"2", b"3"]) as client:
         client.pace = 19
@@ -372,7 +372,7 @@ class Late(socket.socket):
 def test_a_large_body_that_is_here_at_each_read_may_still_be_slow(
     ours, theirs, size, is_slow, monkeypatch
 ):
-    """What the kernel has waited counts as well. But only who has to be waited for is late."""
+    """The time that the kernel waited counts as well. But only a wait can time out."""
     monkeypatch.setattr(receiver_module, "LARGE", 0)
     reads = 3000  # 15 s, of which a byte each buys 12.5
     with PacedClient(ours, theirs, [], stays=True) as client, Late(fileno=ours.detach()) as late:
@@ -479,7 +479,7 @@ def test_a_client_that_sends_as_soon_as_it_is_asked_costs_one_call_and_no_place(
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_read_that_waits_says_so_once_and_when_it_goes_on(ours, theirs, whole):
+def test_a_read_that_waits_enters_waiting_once_and_leaves_it_when_it_goes_on(ours, theirs, whole):
     waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), timeout=30, waiting=waiting)
     with PacedClient(ours, theirs, [b"1", b"2", b"3"]) as client:

@@ -2,7 +2,7 @@
 
 from gunicorn_expect.states import ENDS, TRANSITIONS, End, Event, Rest, State
 
-#: A body behind whose end the next request certainly begins.
+#: A body after whose end the next request certainly begins.
 CERTAIN = {Rest.NOTHING, Rest.LITTLE}
 
 

@@ -58,7 +58,7 @@ def served(application, sock):
 
 
 def uploaded(theirs, window):
-    """Upload the pieces, each when the server has received the one before; give the answer.
+    """Upload the pieces, each when the server has received the one before; return the answer.
 
     The client wants no more of it at once than the window.
     """
@@ -89,7 +89,7 @@ def uploaded(theirs, window):
 
 
 def while_it_is_read(environ, act):
-    """Do this again and again, while another thread reads the body; give that."""
+    """Do this again and again, while another thread reads the body; return that."""
     read = []
     reader = threading.Thread(target=lambda: read.append(environ["wsgi.input"].read()))
     reader.start()
@@ -161,7 +161,7 @@ def test_a_thread_that_still_reads_when_its_request_was_answered_takes_no_frame_
 
 
 def answered(client, theirs):
-    """Give the answer of the next stream that ends."""
+    """Return the answer of the next stream that ends."""
     answer, ended = b"", False
     while not ended:
         theirs.sendall(client.data_to_send())

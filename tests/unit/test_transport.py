@@ -45,7 +45,7 @@ def discard(transport, size):
 # Without waiting.
 
 
-def test_what_is_here_is_received_and_nothing_is_waited_for(transport, theirs):
+def test_receive_returns_what_has_arrived_without_waiting(transport, theirs):
     assert transport.receive(10) is None
     theirs.sendall(b"hello")
     assert transport.wait(READ, PATIENCE) & READ
@@ -75,7 +75,7 @@ def receive_so_much(sock, size):
         size -= len(sock.recv(65536))
 
 
-def test_a_wait_is_for_what_it_was_asked_for(transport, theirs):
+def test_a_wait_ends_only_for_the_events_that_it_was_called_with(transport, theirs):
     assert transport.wait(READ | WRITE, PATIENCE) == WRITE
     assert transport.wait(READ, 0) == 0
     theirs.sendall(b"x")

@@ -61,7 +61,7 @@ class Statsd:
         assert self.rest(counters) == expected
 
     def rest(self, counters=()):
-        """Give what is here, beside these counters."""
+        """Return what is here, beside these counters."""
         counters = collections.Counter(counters)
         self.socket.sendto(b"", self.socket.getsockname())
         while (counted := self._next()) is not None:
@@ -144,7 +144,7 @@ def test_the_time_until_the_decision_is_measured(client, statsd):
     assert 0 < milliseconds < PATIENCE * 1000
 
 
-def test_a_client_that_was_told_to_go_on_is_counted(client, statsd):
+def test_a_client_that_got_its_100_is_counted(client, statsd):
     client.send(waiting("PUT /read-by?read-3", "Content-Length: 5"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"hello")
@@ -152,7 +152,7 @@ def test_a_client_that_was_told_to_go_on_is_counted(client, statsd):
     statsd.check(continued=1)
 
 
-def test_a_client_that_did_not_wait_for_the_word_is_counted(client, statsd):
+def test_a_client_that_did_not_wait_for_the_100_is_counted(client, statsd):
     client.send(waiting("PUT /read", "Content-Length: 5"), b"hello")
     assert client.receive_response()[1] == b"hello"
     statsd.check(waived=1)
@@ -163,7 +163,7 @@ def test_a_client_that_was_declined_is_counted_with_the_bytes_that_it_need_not_s
     statsd.check(declined=1, bytes_not_uploaded=5_000_000_000)
 
 
-def test_a_client_that_was_declined_is_counted_without_bytes_where_nobody_told(client, statsd):
+def test_a_declined_upload_of_unknown_length_is_counted_without_bytes(client, statsd):
     client.send(waiting("PUT /refuse", "Transfer-Encoding: chunked"))
     client.receive_response()
     statsd.check(declined=1)
@@ -180,7 +180,7 @@ def test_a_client_that_was_declined_by_an_error_is_counted(client, statsd):
     [request("GET /hello"), request("PUT /read", "Content-Length: 5") + b"hello"],
     ids=["GET", "PUT"],
 )
-def test_requests_of_which_nothing_is_to_be_said_are_not_counted(client, statsd, message):
+def test_requests_without_an_expectation_are_not_counted(client, statsd, message):
     client.send(message)
     assert client.receive_response()[1] == b"hello"
     statsd.check()
@@ -190,7 +190,7 @@ def test_a_client_that_breaks_its_connection_while_it_waits_was_not_declined(ser
     with Client(server) as client:
         client.send(waiting("PUT /refuse-after-event?broken", "Content-Length: 5"))
         server.board.wait("entered-broken")
-        # A reset, not an end: who has ended may still listen.
+        # A reset, not an end: a client that has half-closed may still read.
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     server.board.set("broken")
     statsd.check(disconnected=1)
@@ -200,12 +200,12 @@ def test_a_client_that_breaks_its_connection_while_it_waits_was_not_declined(ser
 # The policy.
 
 
-def test_a_refusal_of_the_policy_is_counted_beside_what_became_of_the_client(client, statsd):
+def test_a_refusal_of_the_policy_is_counted_in_addition_to_the_decision(client, statsd):
     refuse(client, "/refused-by-policy")
     statsd.check(refused_by_policy=1, declined=1, bytes_not_uploaded=5_000_000_000)
 
 
-def test_a_refusal_of_the_policy_is_counted_where_nobody_waits(client, statsd):
+def test_a_refusal_of_the_policy_is_counted_if_the_client_does_not_wait(client, statsd):
     client.send(request("PUT /refused-by-policy", "Content-Length: 5"), b"hello")
     assert client.receive_response()[0].startswith(b"HTTP/1.1 413 ")
     statsd.check(refused_by_policy=1)
@@ -323,7 +323,7 @@ def test_streams_are_counted(start):
         statsd.check(disconnected=1)
 
 
-# Where it is told.
+# Where it is reported.
 
 
 @pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["", "preload"])
@@ -347,7 +347,7 @@ DECIDED = {
 
 
 def decide(server):
-    """Let there be a decision of each kind, and a request without one behind them."""
+    """Send a request for each kind of decision, and then one without a decision."""
     with Client(server) as client:
         client.send(waiting(f"{DECIDED['continued']}?3", "Content-Length: 3"))
         client.receive(len(CONTINUE))
@@ -391,7 +391,7 @@ def check_every_line_says_something(server):
 
 
 class Log:
-    """Keeps what it is told."""
+    """Keeps what is reported to it."""
 
     def __init__(self):
         self.lines = []
@@ -463,7 +463,7 @@ def test_what_interrupts_a_read_is_no_failure_of_the_body(log):
 
 
 @pytest.mark.parametrize("log", [None, BrokenLog()], ids=["none", "broken"])
-def test_a_log_that_is_broken_or_is_none_breaks_nothing(log):
+def test_a_broken_or_missing_log_breaks_no_request(log):
     counters = Counters(log)
     assert decline(counters, 5).state is State.DECLINED
     counters.refused("413 Content Too Large")

@@ -56,12 +56,12 @@ def pid_of_worker_that_served(server, line):
 
 
 def next_worker(server, pid):
-    """Wait for a worker other than this one; give its pid."""
+    """Wait for a worker other than this one; return its pid."""
     return server.wait_for_log(rf"worker (?!{pid} )(\d+) is ready")[1]
 
 
 def upload(client, path="/read", body=b"a body of 18 bytes"):
-    """Upload what is asked for; give the head and the body of the answer."""
+    """Upload what is asked for; return the head and the body of the answer."""
     client.send(waiting(f"PUT {path}", f"Content-Length: {len(body)}"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(body)
@@ -87,7 +87,7 @@ def check_the_rule(server, *address):
 
 @contextlib.contextmanager
 def client_that_waits(server):
-    """Give a client whose application is inside and has not read yet."""
+    """Yield a client whose application is inside and has not read yet."""
     with Client(server) as client:
         client.send(waiting("PUT /read-after-event?signalled", "Content-Length: 5"))
         server.board.wait("entered-signalled")

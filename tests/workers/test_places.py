@@ -82,7 +82,7 @@ def uploads(server, path, count, **framing):
 
 
 def assert_all_answered(uploads):
-    """End them all first: nobody knows in which order they get what they want."""
+    """End them all first: the order in which they get what they want is not known."""
     for upload in uploads:
         upload.end()
     for upload in uploads:

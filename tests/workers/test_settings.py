@@ -25,7 +25,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def configured(tmp_path, monkeypatch):
-    """Give gunicorn's configuration as it loads it with these arguments."""
+    """Yield gunicorn's configuration as it loads it with these arguments."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
@@ -106,7 +106,7 @@ def test_seconds_are_numbers_from_0_up(configured, value, seconds):
 
 
 @pytest.mark.parametrize("value", NO_SECONDS)
-def test_a_value_in_the_environment_that_is_none_is_refused_by_its_name_there(configured, value):
+def test_a_bad_value_in_the_environment_is_refused_by_the_name_of_its_variable(configured, value):
     with pytest.raises(ValueError, match=r"^GUNICORN_EXPECT_LINGER_IDLE is ") as raised:
         settings.load(configured(), {"GUNICORN_EXPECT_LINGER_IDLE": value})
     assert str(raised.value) == (
@@ -115,7 +115,7 @@ def test_a_value_in_the_environment_that_is_none_is_refused_by_its_name_there(co
 
 
 @pytest.mark.parametrize("value", [*map(repr, NO_SECONDS), "None", "-1", "[2]", "float('inf')"])
-def test_a_value_in_the_file_that_is_none_is_refused_by_its_name_there(configured, file, value):
+def test_a_bad_value_in_the_file_is_refused_by_its_name_there(configured, file, value):
     file.write_text(f"expect_linger = {value}\n", "utf-8")
     with pytest.raises(ValueError, match=r"^expect_linger is .*; it takes a number, 0 or more$"):
         settings.load(configured("-c", str(file)), {})
@@ -160,7 +160,7 @@ def test_there_need_not_be_a_policy(value):
     assert settings.policy_of(found) is None
 
 
-def test_a_policy_is_a_callable_or_its_place(tmp_path, configured):
+def test_a_policy_is_a_callable_or_its_import_path(tmp_path, configured):
     assert settings.policy_of(settings.check({"expect_policy": a_policy}, {})) is a_policy
     place = settings.check({}, {"GUNICORN_EXPECT_POLICY": "apps.deciding:policy"})
     assert settings.policy_of(place).__module__ == "apps.deciding"
@@ -188,14 +188,14 @@ def test_the_place_of_a_policy_is_looked_for_and_not_imported(configured, tmp_pa
         (an_async_policy, "an async function"),
     ],
 )
-def test_a_policy_that_is_none_is_refused_at_once(value, why):
+def test_a_policy_that_is_not_callable_is_refused_at_once(value, why):
     with pytest.raises(ValueError, match=f"^expect_policy is .*{re.escape(why)}"):
         settings.check({"expect_policy": value}, {})
 
 
 @pytest.mark.parametrize("value", [Made(), MadeWrongly(), [Made()]])
 @pytest.mark.parametrize("name", ["expect_policy", "expect_linger", "expect_warn", "expect_polcy"])
-def test_what_is_set_wrongly_is_named_by_its_type(name, value):
+def test_a_bad_setting_is_shown_by_its_type_without_its_contents(name, value):
     with pytest.raises(ValueError, match=f"^{name}") as raised:
         settings.check({name: value}, {})
     assert "s3cret" not in str(raised.value)
@@ -307,7 +307,7 @@ def test_a_switch_that_is_neither_is_refused(value):
         ),
     ],
 )
-def test_a_name_that_is_none_is_refused_with_the_nearest_right_one(configured, environ, line):
+def test_an_unknown_setting_is_refused_with_the_nearest_known_one(configured, environ, line):
     with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
         settings.check(configured, environ)
 

@@ -1,4 +1,4 @@
-"""A warning for those who let an upload come and then refuse it."""
+"""The warning of an application that reads an upload and then refuses it."""
 
 import os
 import re
@@ -63,7 +63,7 @@ CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
 
 
 def warnings_of(folder, app, *uploads):
-    """Upload to these paths in turn; give the warnings that the log has then."""
+    """Upload to these paths in turn; return the warnings that the log has then."""
     folder.joinpath("views.py").write_text(VIEWS, "utf-8")
     with Server(
         app=app, env={"PYTHONPATH": os.pathsep.join(map(str, (folder, CHECKOUT)))}
@@ -126,7 +126,7 @@ def test_the_warning_can_be_turned_off():
         assert not [line for line in server.lines if "[WARNING]" in line]
 
 
-# A success that nobody has read for.
+# A success without a read.
 
 LOST = r"The application answered PUT '/hello' with '200 OK' and did not read the body"
 CHUNK = b"5\r\nhello\r\n0\r\n\r\n"

@@ -44,7 +44,7 @@ def main():
 
 
 def try_application(name, trial, folder, workers):
-    """Try an application on each of these workers; give the rows of the table."""
+    """Try an application on each of these workers; return the rows of the table."""
     environment = Environment(folder / name, trial.packages)
     version = environment.version(trial.packages[0].partition("[")[0].partition("=")[0])
     seen = {}

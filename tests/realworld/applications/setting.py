@@ -50,7 +50,7 @@ class Environment:
         return str(self.folder / "bin" / name)
 
     def run(self, name, *arguments, **how):
-        """Run a program that is installed there; give what it prints."""
+        """Run a program that is installed there; return what it prints."""
         return run(self.program(name), *arguments, **how)
 
     def python(self, code, *arguments, **how):
@@ -91,7 +91,7 @@ def run(*command, env=None, timeout=LONG, **how):
 
 
 def refused(*command, **how):
-    """Run what must fail; give what it says."""
+    """Run what must fail; return what it says."""
     try:
         said = run(*command, **how)
     except FailedError as failure:
@@ -101,7 +101,7 @@ def refused(*command, **how):
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What curl heard."""
+    """What curl received."""
 
     status: int
     #: Of the body, what it sent.
@@ -114,7 +114,7 @@ class Answer:
 
 
 def curl(*arguments):
-    """Upload by curl, which waits for the word; give what it heard."""
+    """Upload by curl, which waits for a 100; return what it received."""
     said = run(
         *("curl", "--silent", "--show-error", "--include", "--output", os.devnull),
         *("--dump-header", "-", "--expect100-timeout", "60", "--header", "Expect: 100-continue"),
@@ -125,7 +125,7 @@ def curl(*arguments):
 
 
 def cut_off(server, method, path, *fields):
-    """Send 4 bytes of 100 and leave; give the status, or "no response"."""
+    """Send 4 bytes of 100 and leave; return the status, or "no response"."""
     head = [
         f"{method} {path} HTTP/1.1",
         "Host: 127.0.0.1",
@@ -159,7 +159,7 @@ def random_file(path, size):
 
 
 def found(root, file):
-    """Give how many files below a folder are that one, by content."""
+    """Return how many files below a folder are that one, by content."""
     wanted = digest(file)
     size = file.stat().st_size
     return sum(
