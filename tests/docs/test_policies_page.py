@@ -592,7 +592,7 @@ def test_a_status_without_a_known_reason_phrase_must_bring_its_own():
 
 
 @pytest.mark.parametrize("framing", [SIZED, CHUNKED], ids=["length", "chunked"])
-def test_a_request_with_a_body_is_asked_about_though_nobody_waits(recipe, framing):
+def test_the_policy_is_called_for_a_body_even_if_the_client_does_not_wait(recipe, framing):
     with Client(recipe) as client:
         client.send(request("PUT /files/ada/a.txt", framing))
         assert client.receive_head().startswith(b"HTTP/1.1 401 ")

@@ -269,7 +269,7 @@ def test_a_rate_by_a_key_is_of_each(storage):
 
 
 @pytest.mark.parametrize("limit", [1, "1/day"])
-def test_a_storage_that_is_not_there_stops_nobody_and_is_warned_of_once(limit, warnings, clock):
+def test_an_unreachable_storage_admits_all_uploads_and_is_warned_of_once(limit, warnings, clock):
     policy = admission(limit, storage=NOWHERE)
     assert [Upload(policy).refusal for _ in range(3)] == [None] * 3
     assert len(warnings) == 1
@@ -279,7 +279,7 @@ def test_a_storage_that_is_not_there_stops_nobody_and_is_warned_of_once(limit, w
     assert len(warnings) == 2
 
 
-def test_a_storage_that_says_nothing_stops_nobody(warnings, monkeypatch):
+def test_a_storage_that_does_not_answer_admits_all_uploads(warnings, monkeypatch):
     monkeypatch.setattr(room, "PATIENCE", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         policy = admission(1, storage="redis://{}:{}".format(*silent.getsockname()))

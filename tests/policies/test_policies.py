@@ -271,7 +271,7 @@ class Awaitable:
         (policies.basic, "Basic " + base64.b64encode(b"jo:s3cret").decode()),
     ],
 )
-def test_a_check_that_returns_what_is_to_be_called_or_awaited_lets_nobody_in(make, field, check):
+def test_a_check_that_returns_a_function_or_an_awaitable_refuses_everybody(make, field, check):
     environ = {"HTTP_AUTHORIZATION": field}
     with pytest.raises(
         TypeError,
@@ -355,7 +355,7 @@ def test_a_policy_that_can_not_be_called_is_an_error(make):
 
 @pytest.mark.parametrize("make", [policies.first, lambda *x: policies.route("/*", *x)])
 @pytest.mark.parametrize("makes", FACTORIES)
-def test_what_makes_policies_is_none_itself(make, makes):
+def test_a_factory_of_policies_is_not_a_policy_itself(make, makes):
     with pytest.raises(TypeError, match=rf" is not a policy itself: write .*{makes.__name__}\("):
         make(refused(403), makes)
 

@@ -154,7 +154,7 @@ def test_a_policy_that_fails_is_a_500_and_the_body_is_not_read(server, client, d
         ("class", "gunicorn_expect.decision.Refuse"),
     ],
 )
-def test_what_is_no_decision_is_named_in_one_line_without_its_value(
+def test_a_result_that_is_no_decision_is_logged_in_one_line_without_its_value(
     server, client, framing, head, decision, returned
 ):
     start = len(server.lines)

@@ -101,7 +101,9 @@ def test_a_short_rest_that_never_comes_is_not_waited_for_without_end(worker):
 
 
 @pytest.mark.parametrize("fields", [(), ("Expect: 100-continue",)], ids=["not asking", "asking"])
-def test_a_client_that_says_close_hears_it_and_is_heard_no_more(server, client, fields):
+def test_a_client_that_sends_close_gets_close_and_its_next_request_is_ignored(
+    server, client, fields
+):
     client.send(request("PUT /read", "Content-Length: 5", "Connection: close", *fields))
     if fields:
         assert client.receive(len(CONTINUE)) == CONTINUE

@@ -65,7 +65,7 @@ def test_an_empty_field_is_no_expectation(client, value):
     ids=repr,
 )
 @pytest.mark.parametrize("line", ["PUT /read", "GET /hello"])
-def test_an_expectation_that_nobody_knows_is_a_417_and_the_end(server, fields, line):
+def test_an_unknown_expectation_gets_417_and_closes_the_connection(server, fields, line):
     with Client(server) as client:
         client.send(request(f"{line}?unknown", *fields, "Content-Length: 5"))
         answer = client.receive_all()
@@ -139,7 +139,7 @@ def test_a_folded_line_and_a_bare_lf_are_a_400_and_no_100(cell, client, head):
 
 
 @pytest.mark.keeps_alive
-def test_an_expectation_in_a_trailer_is_none(client):
+def test_an_expectation_in_a_trailer_is_ignored(client):
     client.send(
         request("PUT /ordinary-read", "Transfer-Encoding: chunked", "Trailer: Expect"),
         b"5\r\nhello\r\n0\r\nExpect: 100-continue\r\n\r\n",

@@ -382,14 +382,14 @@ def impatient(serve):
 
 
 @pytest.mark.parametrize("sent", [b"", b"hello"])
-def test_a_client_that_stalls_hears_408(impatient, sent):
+def test_a_client_that_stalls_gets_408(impatient, sent):
     with impatient() as http2:
         stream = http2.open("PUT /read", data=sent)
         assert http2.answer(stream) == ["408", "end", NO_MORE]
         assert http2.get("/hello") == ["200", b"hello", "end"]
 
 
-def test_a_client_that_stalls_after_its_100_hears_408(impatient):
+def test_a_client_that_stalls_after_its_100_gets_408(impatient):
     with impatient() as http2:
         assert http2.answer(http2.open("PUT /read", WAITS)) == ["100", "408", "end", NO_MORE]
 

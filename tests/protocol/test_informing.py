@@ -28,7 +28,7 @@ def test_a_client_that_does_not_wait_gets_interim_responses_before_and_after_its
     assert json.loads(client.receive_response()[1]) == [True, True]
 
 
-def test_a_client_that_waits_gets_none_before_its_100(client):
+def test_a_client_that_waits_gets_no_other_interim_response_before_its_100(client):
     client.send(waiting("POST /inform", "Content-Length: 5"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"hello")
@@ -59,7 +59,7 @@ def test_a_client_whose_body_is_here_already_does_not_wait(client):
 
 
 @pytest.mark.parametrize("expects", [[], ["Expect: 100-continue"]])
-def test_a_client_of_http_1_0_gets_none(client, expects):
+def test_a_client_of_http_1_0_gets_no_interim_response(client, expects):
     client.send(request("POST /inform?force=1 HTTP/1.0", "Content-Length: 5", *expects), b"hello")
     answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.0 200 OK\r\n")

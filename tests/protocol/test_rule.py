@@ -280,7 +280,7 @@ def test_no_100_in_the_middle_of_an_answer_while_another_thread_reads(client):
 
 
 @pytest.mark.parametrize("spin", [0, 10, 100, 1_000, 10_000])
-def test_threads_that_read_while_the_answer_begins_send_one_100_before_it_or_none(server, spin):
+def test_threads_that_read_while_the_response_starts_send_one_100_before_it_or_none(server, spin):
     for _ in range(20):
         with Client(server) as client:
             client.send(waiting(f"PUT /threads-race?{spin}", "Content-Length: 4"))

@@ -45,7 +45,7 @@ def test_a_phase_that_does_not_come_whole_is_an_error(server, client):
     assert not client.receive_all().startswith(b"HTTP/1.1 201")
 
 
-def test_a_client_that_expects_none_gets_none(server, client):
+def test_a_client_that_sent_no_expect_gets_no_100(server, client):
     client.send(
         request("PUT /phases?2", "Transfer-Encoding: chunked"),
         b"5\r\nfirst\r\n0\r\n\r\n",

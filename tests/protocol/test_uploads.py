@@ -65,7 +65,9 @@ def test_what_a_waiting_client_cuts_off_is_not_whole_for_the_application(
 
 
 @cut_off
-def test_a_client_that_cuts_off_its_upload_and_listens_hears_400(server, client, framing, sent):
+def test_a_client_that_half_closes_in_the_middle_of_its_upload_gets_400(
+    server, client, framing, sent
+):
     name = next(names)
     client.send(request(f"PUT /tell-broken?{name}", framing), sent)
     client.shut_down()  # over TLS without a close_notify: there it receives ciphertext
@@ -282,7 +284,7 @@ def impatient(request, certificates):
 
 
 @pytest.mark.parametrize("where", ["no byte", "half", "half a chunk", "no last chunk"])
-def test_a_client_that_stalls_hears_408(impatient, where):
+def test_a_client_that_stalls_gets_408(impatient, where):
     framing, sent = CUT_OFF[where]
     name = next(names)
     with Client(impatient) as client:
@@ -293,7 +295,7 @@ def test_a_client_that_stalls_hears_408(impatient, where):
         impatient.board.wait(f"{name}-BodyTimeout")
 
 
-def test_a_client_that_stalls_after_its_100_hears_408(impatient):
+def test_a_client_that_stalls_after_its_100_gets_408(impatient):
     with Client(impatient) as client:
         client.send(waiting("PUT /read", SIZED))
         assert client.receive(len(CONTINUE)) == CONTINUE
@@ -357,7 +359,7 @@ def test_a_client_that_is_in_time_takes_as_long_as_it_likes_if_no_rate_is_asked(
 # Slow.
 
 
-def test_a_client_that_is_too_slow_hears_408(worker, transport, certificates):
+def test_a_client_that_is_too_slow_gets_408(worker, transport, certificates):
     """Its pauses are short, and what it sends buys it next to nothing."""
     with (
         Server(

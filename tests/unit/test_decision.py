@@ -77,7 +77,7 @@ def test_a_bad_status_is_an_error(status):
         lambda value: policies.bearer(policies.one_of("x"), realm=value),
     ],
 )
-def test_what_is_called_with_an_environ_by_mistake_tells_nothing_of_it(make):
+def test_a_factory_called_with_an_environ_by_mistake_does_not_print_it(make):
     environ = {"HTTP_AUTHORIZATION": "Bearer s3cret", "PATH_INFO": "/s3cret"}
     with pytest.raises((TypeError, ValueError)) as raised:
         make(environ)

@@ -139,7 +139,7 @@ def test_chunks_are_read_whatever_is_said_with_their_size(chunked, theirs, line)
         *(b"5\r", b"5;a\rb", b"5;\x00", b"5;a=\xe9"),
     ],
 )
-def test_what_is_no_size_is_malformed(chunked, theirs, line):
+def test_a_size_line_without_a_size_is_malformed(chunked, theirs, line):
     leave(theirs, line, b"\r\nhello\r\n0\r\n\r\n")
     with pytest.raises(MalformedBody) as raised:
         chunked.read(1)

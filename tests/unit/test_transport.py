@@ -87,7 +87,7 @@ def test_a_wait_ends_only_for_the_events_that_it_was_called_with(transport, thei
 
 
 @of_plain_sockets
-def test_a_half_close_says_that_nothing_follows_and_leaves_what_can_be_read(transport, theirs):
+def test_a_half_close_ends_our_side_and_leaves_unread_bytes_readable(transport, theirs):
     transport.send(b"the answer")
     assert transport.half_close()
     assert what_is_left(theirs) == b"the answer"

@@ -210,7 +210,7 @@ def test_a_bad_setting_is_shown_by_its_type_without_its_contents(name, value):
         (Proceed, "lambda environ: Proceed(...)"),
     ],
 )
-def test_what_makes_policies_is_none_itself(makes, write):
+def test_a_factory_of_policies_is_not_a_policy_itself(makes, write):
     line = f"which is not a policy itself: write {write}"
     with pytest.raises(ValueError, match=f"^expect_policy is .*{re.escape(line)}$"):
         settings.check({"expect_policy": makes}, {})
