@@ -26,8 +26,8 @@ class State(enum.Enum):
     NONE = "nobody waits: no Expect, or HTTP/1.0, or no body to send"
     PENDING = "the client is waiting; nothing has been sent yet"
     CONTINUED = "a 100 has been sent"
-    WAIVED = "body bytes came before a 100 was sent; it is not needed any more"
-    DECLINED = "the first byte of a final response went out first; the body was not asked for"
+    WAIVED = "the client has sent body bytes without waiting for a 100, so it gets none"
+    DECLINED = "the final response has started before a 100: the body was not asked for"
 
 
 class Event(enum.Enum):
