@@ -29,8 +29,9 @@ COMMANDS = dict(commands())
 TRANSCRIPT = [command for command in COMMANDS if command.startswith(("truncate", "curl"))]
 GUNICORN = [command for command in COMMANDS if command.startswith("gunicorn")]
 FLASK, CODE, CONFIGURATION = (block for language, block in BLOCKS if language == "python")
-#: What the table of faults gives to try: a broken upload, a client that doesn't ask, one that does.
-TRIED = re.findall(r"\| `((?:curl|python3) .*)` \|$", README, re.MULTILINE)
+#: What the table of faults gives to try: a broken upload, a client that doesn't ask, one that does,
+#: the request after a refusal, stalled uploads.
+TRIED = re.findall(r"\| `((?:curl|python3|for) .*)` \|$", README, re.MULTILINE)
 
 
 def test_every_command_is_run_by_a_test():
@@ -38,7 +39,7 @@ def test_every_command_is_run_by_a_test():
     assert set(COMMANDS) == {"make serve", *installs, *TRANSCRIPT, *GUNICORN}
     assert len(TRANSCRIPT) == 3
     assert len(GUNICORN) == 2
-    assert len(TRIED) == 3
+    assert len(TRIED) == 5
 
 
 def masked(text):
@@ -77,7 +78,7 @@ def tried(command, server, folder):
     here = command.replace("127.0.0.1:8000", "{}:{}".format(*server.address))
     here = here.replace("'127.0.0.1', 8000", "'{}', {}".format(*server.address))
     return subprocess.run(
-        shlex.split(here), cwd=folder, check=False, capture_output=True, text=True, timeout=60
+        ["bash", "-c", here], cwd=folder, check=False, capture_output=True, text=True, timeout=60
     ).stdout.strip()
 
 
@@ -96,6 +97,17 @@ def test_a_refusal_is_heard_as_the_table_says(tmp_path):
     with Server(app="examples.plain_wsgi:app") as server:
         assert tried(TRIED[1], server, tmp_path) == "401"
         assert tried(TRIED[2], server, tmp_path) == "0"
+
+
+@pytest.mark.parametrize(("worker", "status"), [("gthread", ""), ("gunicorn_expect.Worker", "201")])
+def test_the_request_after_a_refusal_ends_as_the_table_says(tmp_path, worker, status):
+    with Server(worker=worker, app="examples.plain_wsgi:app") as server:
+        assert tried(TRIED[3], server, tmp_path) == status
+
+
+def test_a_request_beside_stalled_uploads_is_answered_as_the_table_says(tmp_path):
+    with Server(app="examples.plain_wsgi:app") as server:
+        assert tried(TRIED[4], server, tmp_path).startswith("HTTP/1.1 401 ")
 
 
 def test_the_flask_application_that_is_shown_refuses_and_accepts(tmp_path):
