@@ -56,7 +56,7 @@ def test_a_refusal_shows_which_proxies_send_100_themselves(proxy, run, manner, m
     else:
         assert (status, verdict["name"]) == (1, "refused-behind-continue")
         assert "The 401 says Server: nginx" in verdict["text"]
-        assert "nginx says 100 itself, before it asks anybody." in verdict["text"]
+        assert "nginx sends 100 itself, before it asks the server behind it." in verdict["text"]
     assert [event["event"] for event in timeline].count("Whole") == 1
 
 
