@@ -30,8 +30,8 @@ TRANSCRIPT = [command for command in COMMANDS if command.startswith(("truncate",
 GUNICORN = [command for command in COMMANDS if command.startswith("gunicorn")]
 FLASK, CODE, CONFIGURATION = (block for language, block in BLOCKS if language == "python")
 #: What the table of faults gives to try: a broken upload, a client that doesn't ask, one that does,
-#: the request after a refusal, stalled uploads.
-TRIED = re.findall(r"\| `((?:curl|python3|for) .*)` \|$", README, re.MULTILINE)
+#: the request after a refusal, a large upload, stalled uploads.
+TRIED = re.findall(r"\| `((?:curl|python3|truncate|for) .*)` \|$", README, re.MULTILINE)
 
 
 def test_every_command_is_run_by_a_test():
@@ -39,7 +39,7 @@ def test_every_command_is_run_by_a_test():
     assert set(COMMANDS) == {"make serve", *installs, *TRANSCRIPT, *GUNICORN}
     assert len(TRANSCRIPT) == 3
     assert len(GUNICORN) == 2
-    assert len(TRIED) == 5
+    assert len(TRIED) == 6
 
 
 def masked(text):
@@ -105,9 +105,15 @@ def test_the_request_after_a_refusal_ends_as_the_table_says(tmp_path, worker, st
         assert tried(TRIED[3], server, tmp_path) == status
 
 
+def test_a_large_upload_is_timed_as_the_table_says(tmp_path):
+    with Server(app="examples.plain_wsgi:app") as server:
+        assert float(tried(TRIED[4], server, tmp_path)) > 0
+        assert server.wait_for_log(r"PUT /1g.iso HTTP/1.1 -> (\d+)")[1] == "201"
+
+
 def test_a_request_beside_stalled_uploads_is_answered_as_the_table_says(tmp_path):
     with Server(app="examples.plain_wsgi:app") as server:
-        assert tried(TRIED[4], server, tmp_path).startswith("HTTP/1.1 401 ")
+        assert tried(TRIED[5], server, tmp_path).startswith("HTTP/1.1 401 ")
 
 
 def test_the_flask_application_that_is_shown_refuses_and_accepts(tmp_path):
