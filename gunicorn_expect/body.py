@@ -206,10 +206,14 @@ class Body:
         except OSError as error:
             with self._exchange.reading:
                 self._exchange.fail(error)
+            self._note_reader()
             raise
-        finally:
-            # Last: other threads read as soon as they see it, so the 100 must be out.
-            self.first_reader = _calls() if self._notes_reader else ()
+        # Last: other threads read as soon as they see it, so the 100 must be out. Not after an
+        # interrupt, such as gevent.Timeout: it may have come before the 100, so ask again.
+        self._note_reader()
+
+    def _note_reader(self) -> None:
+        self.first_reader = _calls() if self._notes_reader else ()
 
     def _next(self, size: int) -> bytes:
         """Read up to ``size`` bytes when none are read ahead; ``b""`` at the end of the body."""

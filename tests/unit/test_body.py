@@ -395,6 +395,22 @@ def test_a_thread_does_not_read_while_another_one_sends_the_100(ours, theirs):
         assert {read.result() for read in reads} == {b"1", b"2"}
 
 
+def test_a_read_that_was_interrupted_before_the_100_asks_again(ours, theirs):
+    body, exchange, _ = make(ours, 1)
+    ask = exchange.read
+
+    def interrupted():
+        exchange.read = ask
+        raise KeyboardInterrupt
+
+    exchange.read = interrupted
+    theirs.sendall(b"1")
+    with pytest.raises(KeyboardInterrupt):
+        body.read(1)
+    assert body.read(1) == b"1"
+    assert exchange.reads == 1
+
+
 # Whole or an error.
 
 
