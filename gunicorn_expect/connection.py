@@ -232,11 +232,7 @@ class Connection:
             # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore
             # that expectation" (RFC 9110 section 10.1.1).
             expected = [value for name, value in request.headers if name == "EXPECT"]
-            waits = bool(expected) and (
-                expected == ["100-continue"]  # what nearly all clients send
-                or expects_continue(expected)
-            )
-            waits = waits and request.version >= (1, 1)
+            waits = bool(expected) and expects_continue(expected) and request.version >= (1, 1)
             waits = waits and self._cfg.protocol == "http"  # the uwsgi protocol has no 100
         except UnknownExpectationError as error:
             raise host.expectation_failed(str(error)) from None

@@ -64,8 +64,9 @@ class _Settling:
         # A 101 does end the exchange, but "if a server receives both an Upgrade and an Expect
         # header field with the "100-continue" expectation, the server MUST send a 100 (Continue)
         # response before sending a 101 (Switching Protocols) response" (RFC 9110 section 7.8).
-        awaited = self.responses.state is State.PENDING
-        if str(status)[:1] == "1" and (status[:3] != "101" or awaited):
+        if str(status)[:1] == "1" and (
+            status[:3] != "101" or self.responses.state is State.PENDING
+        ):
             raise ValueError(
                 f"start_response({status!r}): a 1xx is not a final response. To let the client "
                 "send the body, read wsgi.input, or call proceed() of the environ's "
