@@ -52,18 +52,16 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def warnings(monkeypatch):
-    """What is logged, whatever a gunicorn in this process has made of its logger."""
+def warnings(caplog):
+    """The lines logged, whatever level a gunicorn in this process has set."""
     records = []
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())
     logger = logging.getLogger("gunicorn.error")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
     logger.addHandler(handler)
-    yield records
+    with caplog.at_level(logging.WARNING, logger.name):
+        yield records
     logger.removeHandler(handler)
-    logger.setLevel(level)
 
 
 class Upload:
