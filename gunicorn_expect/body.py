@@ -34,7 +34,7 @@ _SERVER: Final = "gunicorn_expect.answer"
 class Body:
     """The body of one request, as PEP 3333 describes ``wsgi.input``, and with ``readinto``.
 
-    Every method that reads returns what the head announced, or raises:
+    Every method that reads returns the bytes that the client announced, or raises one of these:
 
     * ClientDisconnected, an OSError: the client left before the end
     * BodyTimeout, a TimeoutError: it sent too little for too long

@@ -282,7 +282,7 @@ class Receiver:
         return self._ahead[self._taken :]
 
     def _let_the_kernel_wait(self) -> None:
-        """Let further calls wait in the kernel; in a large body, keep the sender near."""
+        """Make further calls block for up to `TICK`; limit how far ahead a large body is sent."""
         with contextlib.suppress(OSError):  # gone
             if not self._ticks:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)

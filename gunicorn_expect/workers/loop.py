@@ -137,7 +137,7 @@ class Deadlines(OrderedDict["Connection", float]):
     """
 
     def __init__(self, seconds: float) -> None:
-        """Let each connection wait for ``seconds``; 0: without a limit."""
+        """Set the timeout of each connection, in seconds; 0 disables it."""
         super().__init__()
         self.seconds = seconds or math.inf
 
@@ -154,7 +154,7 @@ class Deadlines(OrderedDict["Connection", float]):
         return None, math.inf
 
     def shorten(self, seconds: float, which: Callable[[Connection], bool] = lambda _: True) -> None:
-        """Let these connections expire in ``seconds`` from now at the latest."""
+        """Shorten the timeout of these connections to at most ``seconds`` from now."""
         self.seconds = min(self.seconds, seconds)
         latest = time.monotonic() + seconds
         due = [(conn, min(when, latest) if which(conn) else when) for conn, when in self.items()]

@@ -76,7 +76,7 @@ class Http2Client:
         self._flush()
 
     def widen(self, stream, size):
-        """Let the server send ``size`` bytes more on this stream."""
+        """Allow the server to send ``size`` more bytes on this stream: send a WINDOW_UPDATE."""
         self._h2.increment_flow_control_window(size, stream)
         self._flush()
 
