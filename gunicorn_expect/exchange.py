@@ -427,7 +427,7 @@ class Exchange(Responses):
     def _look_at_the_rest(self) -> Rest:
         if self.state is State.DECLINED:
             return Rest.UNASKED
-        framing = self.framing or self._open_body()
+        framing = self._open_body()
         if framing.ended:
             return Rest.NOTHING
         if not self.reading.acquire(blocking=False):
