@@ -35,7 +35,7 @@ def test_a_view_that_reads_too_early_is_found(tmp_path):
     failed = set(re.findall(r"^FAILED \S+::(\w+)", run_pytest(tmp_path, "-rA"), re.MULTILINE))
     assert {
         "test_without_a_token_nothing_is_read",
-        "test_who_asks_sends_no_byte_of_what_is_refused",
+        "test_a_client_that_waits_sends_no_byte_of_a_refused_upload",
     } <= failed
 
 
