@@ -1,8 +1,8 @@
 """Draw the pictures of the pages: ``python docs/draw.py`` writes them beside itself.
 
 ``states.svg`` is drawn from the table of transitions, ``endings.svg`` from `ENDINGS` below, and
-``resumable.svg`` from `RESUMED`. All are plain SVG with a ground of their own, light or dark as the
-reader's system is.
+``resumable.svg`` from `RESUMED`. All are plain SVG with a background of their own, light or dark
+like the reader's system.
 """
 
 from __future__ import annotations
@@ -42,64 +42,69 @@ marker path { fill: #52606d; }
 }
 """
 
-#: Who says what to whom, by what becomes of the expectation. "~" leads a message that is lost.
+#: Who sends what to whom, or calls whom, by the last state. "~" marks a message that gets lost.
 ENDINGS: Final[Mapping[State, Sequence[tuple[str, str, str]]]] = {
     State.CONTINUED: (
-        ("client", "server", "head, Expect: 100-continue"),
-        ("server", "application", "is called"),
-        ("application", "server", "reads"),
+        ("client", "server", "Expect: 100-continue"),
+        ("server", "application", "calls it"),
+        ("application", "server", "reads the body"),
         ("server", "client", "100 Continue"),
         ("client", "server", "body"),
         ("server", "application", "body"),
-        ("application", "server", "answers"),
-        ("server", "client", "answer, keep-alive"),
+        ("application", "server", "responds"),
+        ("server", "client", "response, keep-alive"),
     ),
     State.DECLINED: (
-        ("client", "server", "head, Expect: 100-continue"),
-        ("server", "application", "is called"),
-        ("application", "server", "answers"),
-        ("server", "client", "answer, Connection: close"),
-        ("server", "client", "its end (FIN)"),
-        ("client", "server", "~what it sends all the same"),
-        ("client", "server", "its end (FIN)"),
+        ("client", "server", "Expect: 100-continue"),
+        ("server", "application", "calls it"),
+        ("application", "server", "responds"),
+        ("server", "client", "response, Connection: close"),
+        ("server", "client", "FIN (half-close)"),
+        ("client", "server", "~body, if it sends any"),
+        ("client", "server", "FIN"),
     ),
     State.WAIVED: (
-        ("client", "server", "head, Expect: 100-continue"),
-        ("server", "application", "is called"),
-        ("client", "server", "body: its patience has ended"),
-        ("application", "server", "reads"),
+        ("client", "server", "Expect: 100-continue"),
+        ("server", "application", "calls it"),
+        ("client", "server", "body: it stopped waiting"),
+        ("application", "server", "reads the body"),
         ("server", "application", "body"),
-        ("application", "server", "answers"),
-        ("server", "client", "answer, keep-alive"),
+        ("application", "server", "responds"),
+        ("server", "client", "response, keep-alive"),
     ),
     State.NONE: (
-        ("client", "server", "head, body behind it"),
-        ("server", "application", "is called"),
-        ("application", "server", "reads"),
+        ("client", "server", "headers and body"),
+        ("server", "application", "calls it"),
+        ("application", "server", "reads the body"),
         ("server", "application", "body"),
-        ("application", "server", "answers"),
-        ("server", "client", "answer, keep-alive"),
+        ("application", "server", "responds"),
+        ("server", "client", "response, keep-alive"),
     ),
 }
-#: A resumable upload that breaks off, and is resumed. A message has two lines at most.
+#: A resumable upload that breaks off, and is resumed. Each message has one line or two.
 RESUMED: Final = (
     ("client", "server", "POST /uploads", "Upload-Complete: ?1, Content-Length: 5000000000"),
-    ("server", "application", "is called", ""),
+    ("server", "application", "calls it", ""),
     (
         "application",
         "client",
         "104 Upload Resumption Supported",
         "Location: /uploads/7, Upload-Limit",
     ),
-    ("application", "server", "reads", ""),
+    ("application", "server", "reads the body", ""),
     ("client", "application", "body", ""),
     ("application", "client", "104 Upload Resumption Supported", "Upload-Offset: 4800000000"),
     ("client", "server", "~body: the connection breaks", ""),
-    ("server", "application", "ClientDisconnected, with what had come", ""),
+    (
+        "server",
+        "application",
+        "the read raises ClientDisconnected",
+        "error.partial: the bytes of that read",
+    ),
     ("client", "application", "HEAD /uploads/7", ""),
     ("application", "client", "204", "Upload-Offset: 4900000000, Upload-Complete: ?0"),
     ("client", "server", "PATCH /uploads/7", "Upload-Offset: 4900000000, Upload-Complete: ?1"),
-    ("application", "server", "reads", ""),
+    ("application", "server", "reads the body", ""),
     ("client", "application", "the rest of the body", ""),
     ("application", "client", "200", "Upload-Complete: ?1"),
 )
@@ -176,7 +181,8 @@ def states() -> str:
         for number, which in enumerate(alone):
             y = 24 + 96 * (len(ends) + number)
             yield from state(24, y, which, "box")
-        yield text(352, 24 + 96 * len(ends) + 34, "Only " + begin.name + " ever changes, and once.")
+        only = f"Only {begin.name} ever changes, and only once."
+        yield text(352, 24 + 96 * len(ends) + 34, only)
         names = ", ".join(event.name for event in Event)
         still = f"{names} change nothing in the other {len(State) - 1}."
         yield text(352, 24 + 96 * len(ends) + 54, still, "small")
@@ -186,7 +192,7 @@ def states() -> str:
 
 
 def ending(x: float, y: float, which: State) -> Iterator[str]:
-    """Draw who says what in this ending, 480 wide."""
+    """Draw who sends what in this ending, 480 wide."""
     at = {lane: x + 40 + 190 * number for number, lane in enumerate(LANES)}
     bottom = y + 78 + 30 * len(ENDINGS[which])
     yield text(x + 10, y + 16, which.name, "name")
@@ -234,7 +240,7 @@ def resumed() -> str:
 
 
 def main(folder: Path) -> None:
-    """Write all into this folder."""
+    """Write all pictures into this folder."""
     folder.joinpath("resumable.svg").write_text(resumed(), "utf-8")
     folder.joinpath("states.svg").write_text(states(), "utf-8")
     folder.joinpath("endings.svg").write_text(endings(), "utf-8")

@@ -329,7 +329,7 @@ class Exchange(Responses):
             return ENDS[self._rest][True] is not End.LINGER
 
     def end(self, *, may_keep: bool) -> End:
-        """Return what becomes of the connection, by the body that was left when `respond` ran.
+        """Return what becomes of the connection, by the rest of the body when `respond` ran.
 
         Args:
             may_keep: the response, the request and the worker allow another request.

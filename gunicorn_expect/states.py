@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 class State(enum.Enum):
     """The state of a request's expectation."""
 
-    NONE = "nobody waits: no Expect, or HTTP/1.0, or no body to send"
+    NONE = "the client does not wait: no Expect, or HTTP/1.0, or no body to send"
     PENDING = "the client is waiting; nothing has been sent yet"
     CONTINUED = "a 100 has been sent"
     WAIVED = "the client has sent body bytes without waiting for a 100, so it gets none"
-    DECLINED = "the final response has started before a 100: the body was not asked for"
+    DECLINED = "the final response has started, and no 100 was sent: the body was not asked for"
 
 
 class Event(enum.Enum):
     """What can change the state."""
 
-    READ = "the application wants body bytes"
-    ARRIVED = "body bytes are already here"
-    RESPOND = "the first byte of the final response is about to go out"
+    READ = "the application reads the body, or calls proceed()"
+    ARRIVED = "body bytes have arrived"
+    RESPOND = "the first byte of the final response is about to be sent"
 
 
 #: The next state, by state and event. A pair that changes nothing is written out as well.

@@ -125,7 +125,7 @@ class Transport:
     # A response. It waits.
 
     def sendall(self, data: bytes) -> None:
-        """Send all of this. OSError: the client is gone."""
+        """Send all of these bytes. OSError: the client is gone."""
         sent = self.send(data)
         if sent < len(data):
             self._send_slowly(memoryview(data)[sent:])
