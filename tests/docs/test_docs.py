@@ -202,7 +202,7 @@ NUMBERS = {
     ("settings.md", "31 s for a body of 240 bytes, and 130 s for one of 24,000"): (
         receiver_allows(240, 24_000) == [31, 130]
     ),
-    ("settings.md", "when it has read a body over 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,
+    ("settings.md", "warns if the body is longer than 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,
     ("settings.md", "A worker logs 100 of these warnings at most"): advice.MOST_WARNINGS == 100,
     ("how-it-works.md", "after one second without progress"): transport.STUCK == 1,
     ("how-it-works.md", "is at most 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,
