@@ -185,14 +185,14 @@ def receiver_allows(*sizes):
 
 #: What a page says in numbers, and whether it is so.
 NUMBERS = {
-    ("security.md", "At most 64 KiB are waited for, for 5 s"): (
+    ("security.md", "only if that is at most 64 KiB, and for at most 5 s"): (
         (framing.DRAIN_SIZE, exchange.DRAIN_TIMEOUT) == (64 * 1024, 5)
     ),
     ("security.md", "at most 1 MiB from the socket"): receiver.MOST == 1024 * 1024,
-    ("security.md", "30 s plus one second for every 240 that came"): (
+    ("security.md", "30 s plus one second for every 240 bytes"): (
         (settings.Settings.expect_body_timeout, settings.Settings.expect_min_rate) == (30, 240)
     ),
-    ("security.md", "It has 1 s to answer; then uploads are admitted uncounted for 5 s"): (
+    ("security.md", "within 1 s, the worker logs a warning and admits uploads uncounted for 5 s"): (
         (admission.PATIENCE, admission.PAUSE) == (1, 5)
     ),
     ("security.md", "for an hour at most (`lease`)"): admission.LEASE == 3600,
