@@ -1,28 +1,29 @@
-# make serve         set up, and serve the example: refuse and accept uploads; PORT=8001: on this port
-# make test          set up, and run all tests, on some cells of the matrix of workers and transports
-# make test-all      the same on every cell of it
-# make matrix        try each Python of this machine, and the oldest and newest of what we rely on
-# make fresh         make serve and make test on new systems of Debian: it takes an hour, and root
-# make realworld     install the clients, proxies and the browser that are missing, and try them
-# make soak          a crowd of clients, good and bad, reloads and kills, ten minutes a worker
+# make serve         set up, and serve an example that refuses and accepts uploads; PORT=8001 sets the port
+# make test          set up, and run all tests, with some combinations of worker and transport
+# make test-all      the same with all combinations
+# make matrix        try each Python of this machine, and the oldest and newest releases that we support
+# make fresh         try make serve and make test on new systems of Debian: needs an hour, and root
+# make realworld     install the clients, proxies and the browser that are missing, and test with them
+# make soak          test with many clients, reloads and killed workers, for ten minutes a worker
 # make check         lint, types, and the links of the pages
-# make release-check build dist/, and test what is in it on each Python
+# make release-check build dist/, and test the packages in it on each Python
 # make docs          build the pages as a site, in docs/_build
 # make bench         measure beside stock gunicorn and other servers: half an hour, Linux only
+# make clean         remove what these commands have made
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-# The oldest gunicorn that setup.cfg allows, and two that are older: they must be refused.
+# The oldest gunicorn that setup.cfg allows, and two that are too old: the worker must refuse them.
 OLDEST := $(shell sed -n 's/^ *gunicorn>=//p' setup.cfg)
 GUNICORNS := $(OLDEST:%=$(VENV)/gunicorns/%) $(VENV)/gunicorns/26.2.0 $(VENV)/gunicorns/23.0.0
 
-# gunicorn's own valid and invalid requests: they are in its sdist.
+# The valid and invalid requests of gunicorn's own tests: they are in its sdist.
 CORPUS := $(VENV)/corpus/27.0.1
 
-# Pythons are found in PATH, and where pyenv has them.
+# nox finds Pythons in PATH, and where pyenv has them.
 NOX := PATH="$$PATH:$$(echo $$HOME/.pyenv/versions/3.*/bin | tr ' ' :)" $(BIN)/nox
 
 # The oldest releases that docs/frameworks.md names, which Python 3.13 and later can't run.
@@ -31,10 +32,11 @@ OLDEST_FRAMEWORKS := flask==3.0.0 werkzeug==3.0.0 django==4.2 falcon==3.1.3 bott
 OLD_PYTHON := $(shell $(PYTHON) -c 'import sys; print("yes" * (sys.version_info < (3, 13)))')
 FRAMEWORKS := $(if $(OLD_PYTHON),$(VENV)/frameworks/oldest)
 
-# Most tests wait for a server, not for a core. Each process gets neighbours, which share servers.
+# Most tests wait for a server, not for a core: so three processes, also on fewer cores. Each gets
+# tests that are neighbours, because those share servers.
 PARALLEL := --numprocesses 3 --dist worksteal
 
-# The client of resumable uploads that its tests run, in Node and in a browser.
+# The client with which the tests resume uploads, in Node and in a browser.
 TUS := tus-js-client@4.3.1
 
 .PHONY: serve test test-all matrix fresh realworld soak check release-check docs bench clean

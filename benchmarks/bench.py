@@ -37,7 +37,7 @@ REPEAT = 600.0
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", metavar="LINE", choices=NAMES, help=", ".join(NAMES))
+    parser.add_argument("--only", metavar="LINE", choices=NAMES, help=f"one of: {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="0.2 s and 3 rounds for each server")
     parser.add_argument(
         "--page", type=Path, help="write this page; a full run writes docs/performance.md"
@@ -57,7 +57,9 @@ def allow_many_files() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, enough))
     except ValueError:  # only root may
-        raise SystemExit(f"{enough} open files are needed: ulimit -Hn {enough}") from None
+        raise SystemExit(
+            f"The benchmarks need {enough} open files. As root, run first: ulimit -Hn {enough}"
+        ) from None
 
 
 def _say(part: str) -> str:

@@ -25,7 +25,7 @@ PATIENCE: Final = 2.0
 GONE: Final = 15.0
 #: Files other than connections that a server may have opened meanwhile.
 FILES: Final = 5
-#: The slow clients stay for as long as the server is measured.
+#: Timeouts that let the slow clients stay for as long as the server is measured.
 PATIENT: Final = {
     f"GUNICORN_EXPECT_{name}": "3600"
     for name in ("BODY_TIMEOUT", "HEAD_TIMEOUT", "LINGER", "LINGER_IDLE")
@@ -69,7 +69,7 @@ def idle(server: Server) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def slow_heads(server: Server) -> Iterator[None]:
-    """Let 1,000 clients send a byte of their head each second."""
+    """Let 1,000 clients send a byte of their request headers each second."""
     with contextlib.ExitStack() as stack:
         clients: list[socket.socket] = [stack.enter_context(server.connect()) for _ in range(1000)]
         begun, over = threading.Event(), threading.Event()
@@ -102,7 +102,7 @@ class Company(NamedTuple):
     come: Callable[[Server], contextlib.AbstractContextManager[None]]
     requests: Mapping[str, Request]
     aims: Mapping[str, float]
-    """The part of the rate without them that our worker has to keep, by request."""
+    """By request: the part of its rate alone that our worker should keep beside them."""
 
 
 _CLOSING: Final = {"GET, closed": CLOSING}
@@ -110,7 +110,7 @@ _IDLE: Final = {"GET, kept": GET, "GET, closed": CLOSING, "refusal": REFUSED}
 COMPANIES: Final = (
     Company("stalled", "200 stalled uploads", 200, stalled, _CLOSING, {"GET, closed": 0.9}),
     Company("refused", "100 unclosed refusals", 100, refused, _CLOSING, {"GET, closed": 0.9}),
-    Company("heads", "1,000 slow heads", 1000, slow_heads, _CLOSING, {"GET, closed": 0.9}),
+    Company("heads", "1,000 slow headers", 1000, slow_heads, _CLOSING, {"GET, closed": 0.9}),
     Company(
         "idle",
         "9,000 idle connections",
@@ -162,7 +162,7 @@ def _wait_until_gone(server: Server, files: int) -> None:
 
 
 def _round(load: Load, company: Company, server: Server, cost: Cost, seconds: float) -> Cost:
-    """Measure alone and beside them; return the cost, with the memory if it is the first time."""
+    """Measure alone and beside them; return the cost, in the first round with the memory."""
     files = server.open_files() + FILES
     for name, request in company.requests.items():
         cost.alone[name].append(load(server, request, seconds).rate)
@@ -173,12 +173,12 @@ def _round(load: Load, company: Company, server: Server, cost: Cost, seconds: fl
         for name, request in company.requests.items():
             cost.beside[name].append(load(server, request, seconds).rate)
     _wait_until_gone(server, files)
-    # Later on there is room from the first time.
+    # The first round counts: later ones use the memory that the first has left.
     return cost._replace(memory=cost.memory or grown / company.clients)
 
 
 def measure(load: Load, company: Company, effort: Effort) -> Costs:
-    """Measure what a company costs."""
+    """Measure what these clients cost each server."""
     return steady(company.name, effort, lambda: _in_turn(load, company, effort))
 
 

@@ -1,4 +1,4 @@
-"""Whether a refusal costs more the more connections are open, or the longer its head is."""
+"""Whether a refusal costs more if more connections are open, or if its headers are longer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES: Final = (200, 512, 1024, 2048, 4096, 8192)
 
 
 class Growth(NamedTuple):
-    """Refusals a second of some servers against something that grows."""
+    """Refusals per second of some servers, at each step of something that grows."""
 
     name: str
     title: str
@@ -44,7 +44,7 @@ class Growth(NamedTuple):
 
 
 def connections(load: Load, effort: Effort) -> Growth:
-    """Measure beside connections that were answered and are idle."""
+    """Measure beside connections that have had a response and are idle."""
     with started(KINDS, of_ours=PATIENT) as servers:
         rates: dict[str, list[list[float]]] = {server.name: [] for server in servers}
         for _ in range(effort.rounds):
@@ -85,7 +85,7 @@ def sizes(load: Load, effort: Effort) -> Growth:
                     requests = (REFUSED._replace(head=_head(x, cookie=cookie)) for x in SIZES)
                     this = [load(server, each, effort.seconds).rate for each in requests]
                     rates[f"{server.name}, {what}"].append(this)
-    return Growth("sizes", "bytes of the head", SIZES, rates)
+    return Growth("sizes", "bytes of the request headers", SIZES, rates)
 
 
 GROWTHS: Final[dict[str, Callable[[Load, Effort], Growth]]] = {
@@ -95,5 +95,5 @@ GROWTHS: Final[dict[str, Callable[[Load, Effort], Growth]]] = {
 
 
 def measure(load: Load, name: str, effort: Effort) -> Growth:
-    """Measure what grows."""
+    """Measure one of `GROWTHS`."""
     return steady(name, effort, lambda: GROWTHS[name](load, effort))

@@ -1,6 +1,7 @@
 """The kinds of request, each measured on all servers: a line of the tables for each.
 
-The servers of a line run at the same time and are asked in turn, some rounds; the medians count.
+The servers of a line run at the same time. They are measured one after the other, in several
+rounds, and the tables have the medians.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class Line(NamedTuple):
     title: str
     request: Request
     aims: Mapping[str, float]
-    """How many times the rate of another server ours has to reach, by the other's name."""
+    """By the name of another server: how many times its rate ours should reach."""
     floor: str | None = None
-    """The floor of peers.py that does this."""
+    """The server of peers.py that is the floor for this request."""
     of_ours: Mapping[str, str] = {}
     env: Mapping[str, str] = {}
     scale: float = 1
@@ -42,8 +43,9 @@ def _up(size: int, *fields: str, **more: int) -> Request:
 
 SMALL: Final = 64 * 1024
 LARGE: Final = 64 * MIB
-#: Where malloc happens to give a piece back to the kernel, each costs some 16 page faults, and any
-#: server reads at a fraction of its speed: by chance, so nowhere here. 32 MiB is the highest.
+#: If malloc returns the memory of each piece to the kernel, which depends on chance, a piece costs
+#: some 16 page faults, and a server reads at a fraction of its speed. These thresholds prevent that
+#: on all servers. malloc allows no threshold for mmap above 32 MiB.
 MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(256 * MIB)}
 
 LINES: Final = (
@@ -64,11 +66,11 @@ LINES: Final = (
     ),
     Line("get", "GET, connection kept", GET, {STOCK: 2.8, "uvicorn": 0.7}, "epoll"),
     Line("closing", "GET, connection closed", CLOSING, {STOCK: 2.2, "uvicorn": 1.2}, "epoll"),
-    Line("upload", "64 KiB up", _up(SMALL), {STOCK: 2.2, "uvicorn": 1.2}),
-    Line("expect", "64 KiB up with `Expect`", _up(SMALL, EXPECT), {STOCK: 2.2}),
+    Line("upload", "64 KiB upload", _up(SMALL), {STOCK: 2.2, "uvicorn": 1.2}),
+    Line("expect", "64 KiB upload with `Expect`", _up(SMALL, EXPECT), {STOCK: 2.2}),
     Line(
         "large",
-        "64 MiB up in sends of 64 KiB, MB/s",
+        "64 MiB upload, 64 KiB sends, MB/s",
         _up(LARGE, clients=1),
         {STOCK: 5, "raw": 0.9},
         "raw",
@@ -77,7 +79,7 @@ LINES: Final = (
     ),
     Line(
         "large-sends",
-        "64 MiB up in sends of 1 MiB, MB/s",
+        "64 MiB upload, 1 MiB sends, MB/s",
         _up(LARGE, clients=1, send=MIB),
         {STOCK: 5, "raw": 0.8},
         "raw",
@@ -127,7 +129,7 @@ def _in_turn(load: Load, line: Line, effort: Effort) -> Result:
         for server in servers:
             load(server, line.request, WARM_UP)
         for number in range(effort.rounds):
-            # No server always runs first: the first is the last in the next round.
+            # The opposite order each time, so that no server is always the first.
             for server in servers if number % 2 else servers[::-1]:
                 figures[server.name].append(load(server, line.request, effort.seconds))
     return Result(line, figures)

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
-#: Clients at a time, each with one request, where nothing else is said.
+#: Clients at the same time, each with one request, unless the request says otherwise.
 CLIENTS: Final = 32
 
 
 def head(start: str, *fields: str) -> bytes:
-    """Return a request head, with what clients send."""
+    """Return a request head, with the fields that most clients send."""
     common = ("Host: localhost", "User-Agent: bench", "Accept: */*")
     return "\r\n".join((f"{start} HTTP/1.1", *common, *fields, "", "")).encode()
 
@@ -47,7 +47,7 @@ class Figures(NamedTuple):
     rate: float  # requests a second
     cpu: float  # microseconds of the server's CPU for each request
     sent: float  # bytes of the body for each request
-    busy: float  # part of its core that the client used: near 1, it is the client that is measured
+    busy: float  # part of its core that the client used; near 1: the client was the limit
 
 
 class Load:
@@ -70,7 +70,7 @@ class Load:
         """Send requests for ``seconds``.
 
         Raises:
-            SystemExit: an answer has another status, or the server is gone.
+            SystemExit: a response has another status, or the server is gone.
 
         """
         arguments = (server.port, seconds, request.clients)

@@ -38,12 +38,12 @@ SERVER, CLIENT = "198.51.100.1", "198.51.100.2"
 SIZE: Final = 100_000_000
 #: The variable that has the seconds which the application takes to decide.
 DECIDES_IN: Final = "DECIDES_IN"
-#: Seconds of packets that may wait before the line.
+#: A packet is dropped if the line needs more seconds than this for those that wait before it.
 QUEUE: Final = 0.1
 
 WORKERS: Final = {"stock": "gthread", "ours": "gunicorn_expect.Worker"}
 
-#: Does not wait, and reads the response only after it has sent the whole body.
+#: A client that does not wait, and reads the response only after it has sent the whole body.
 SENDS_FIRST: Final = """
 import http.client, sys
 connection = http.client.HTTPConnection(sys.argv[1])
@@ -56,7 +56,7 @@ except OSError as error:
 
 
 def app(_environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    """Refuse without reading, as an application that looks up a token elsewhere first."""
+    """Refuse without reading, like an application that first looks up a token elsewhere."""
     time.sleep(float(os.environ[DECIDES_IN]))
     start_response("401 Unauthorized", [("Content-Length", "0")])
     return []
@@ -156,7 +156,7 @@ def network(round_trip: float, rate: float) -> Iterator[Line]:
 
 
 def silent(line: Line) -> int:
-    """Wait until nothing more is sent; return the bytes that were."""
+    """Wait until nothing more is sent; return how many bytes were sent in all."""
     while True:
         before = line.sent
         time.sleep(0.5)
@@ -179,14 +179,14 @@ def served(worker: str, decides_in: float) -> Iterator[str]:
                 yield found[1]
                 break
         else:
-            sys.exit("gunicorn has not started")
+            sys.exit(f"gunicorn did not start; try it by hand: {' '.join(command)}")
     finally:
         server.terminate()
         server.wait()
 
 
 def tried(command: list[str], folder: str, line: Line) -> tuple[int, float, str]:
-    """Run a client; return the bytes that it has sent, its seconds and what it has seen."""
+    """Run a client; return how many bytes it sent, how many seconds it took and what it printed."""
     before, start = line.sent, time.monotonic()
     inside = ("ip", "netns", "exec", NAMESPACE, *command)
     seen = subprocess.run(inside, cwd=folder, check=False, capture_output=True, text=True).stdout
@@ -197,15 +197,19 @@ def tried(command: list[str], folder: str, line: Line) -> tuple[int, float, str]
 def main() -> None:
     """Print a line for each client with each server."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--round-trip", type=float, default=50, help="milliseconds (50)")
-    parser.add_argument("--rate", type=float, default=100, help="Mbit/s (100)")
+    parser.add_argument(
+        "--round-trip", type=float, default=50, help="of the network, in milliseconds (50)"
+    )
+    parser.add_argument("--rate", type=float, default=100, help="of the network, in Mbit/s (100)")
     parser.add_argument(
         "--decides-in",
         type=float,
         default=0,
         help="milliseconds that the application takes to refuse (0)",
     )
-    parser.add_argument("--tries", type=int, default=10, help="uploads of each client (10)")
+    parser.add_argument(
+        "--tries", type=int, default=10, help="uploads of each client to each server (10)"
+    )
     options = parser.parse_args()
     line = network(options.round_trip / 1000, options.rate * 1_000_000)
     with tempfile.TemporaryDirectory() as folder, line as up:

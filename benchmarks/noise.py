@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: The spread from which on the machine was too noisy.
+#: With a greater spread than this the machine was too noisy.
 NOISE: Final = 0.1
 
 
@@ -18,7 +18,7 @@ class Effort(NamedTuple):
 
     seconds: float  # for each server in each round
     rounds: int
-    repeat_until: float = 0  # of time.monotonic(): what was too noisy is measured again before
+    repeat_until: float = 0  # by time.monotonic(): later, nothing is measured again
 
 
 def spread(values: Sequence[float]) -> float:
@@ -43,6 +43,6 @@ def steady(name: str, effort: Effort, measure: Callable[[], _Measured]) -> _Meas
     """Measure; once more, if the machine was too noisy to tell. Return the steadier of the two."""
     measured = measure()
     if measured.spread() > NOISE and time.monotonic() < effort.repeat_until:
-        print(f"{name}: the rounds are {measured.spread():.0%} apart: once more", flush=True)
+        print(f"{name}: the rounds differ by {measured.spread():.0%}: measuring again", flush=True)
         measured = min(measured, measure(), key=lambda each: each.spread())
     return measured

@@ -1,8 +1,8 @@
 """Servers that are not gunicorn: ``python peers.py NAME PORT`` serves `apps` until it is killed.
 
 ``granian`` is a Rust server, ``uvicorn`` runs with httptools, ``pywsgi`` is gevent's. ``epoll`` and
-``raw`` are floors: the least that a server in Python can do. They parse no head and call no
-application; ``epoll`` answers GETs and refuses uploads, ``raw`` reads uploads.
+``raw`` are floors: they do the least that a server in Python has to do. They parse no request and
+call no application; ``epoll`` answers GETs and refuses uploads, ``raw`` reads uploads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def epoll(port: int) -> None:
-    """Answer each piece that comes as if it were a head."""
+    """Answer each piece that arrives as if it were the whole head of a request."""
     listener = _listen(port)
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
@@ -60,7 +60,7 @@ def epoll(port: int) -> None:
 
 
 def raw(port: int) -> None:
-    """Read uploads in the pieces of the application, one connection after the other."""
+    """Read uploads in pieces as large as the application's, one connection after the other."""
     listener = _listen(port)
     while True:
         connection, _ = listener.accept()

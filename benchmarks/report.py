@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from noise import Effort, Spread
     from storing import Stored
 
-#: What is lost without gunicorn_h1c may be a fifth.
+#: gunicorn's own parser may cost a fifth of the rate with gunicorn_h1c.
 AIM_OF_PYTHON: Final = 0.8
-#: Our workers on gevent and sync beside gunicorn's: a refusal, and anything else.
+#: Of our gevent and sync workers beside gunicorn's, for refusals and for all other requests.
 AIM_OF_REFUSALS, AIM_OF_OTHERS = 2.0, 1.0
 COLORS: Final = ("#9aa5b1", "#d9480f", "#4c6ef5", "#2b8a3e", "#ae3ec9", "#343a40")
 
@@ -43,10 +43,12 @@ def machine(effort: Effort) -> str:
         f"Measured on {time.strftime('%Y-%m-%d', time.gmtime())}: {of}, Python "
         f"{platform.python_version()}, {platform.system()} {platform.release()}, {cores}; "
         f"{effort.rounds} rounds of {effort.seconds:g} s. In lines marked ~ the machine was too "
-        f"noisy to tell: the middle half of some server's rounds is more than {NOISE:.0%} apart."
+        f"noisy: for some server, the middle half of the rounds differs by more than {NOISE:.0%}."
     )
 
 
+#: The heading of the rate with gunicorn's own parser, divided by that with gunicorn_h1c.
+PARSERS: Final = "Python parser / fast parser"
 #: The ticks of a picture with ratios.
 TIMES: Final = (0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
@@ -100,7 +102,7 @@ def _other_workers(result: Result) -> list[str]:
 
 
 def _sent(results: Sequence[Result]) -> list[str]:
-    """Return which servers let a refused client send its body."""
+    """Return a sentence on the servers that let a refused client send its body, if any did."""
     sent = {
         name: statistics.median(each.sent for each in figures)
         for result in results
@@ -110,14 +112,14 @@ def _sent(results: Sequence[Result]) -> list[str]:
     asked = [f"{name} {count:,.0f}" for name, count in sent.items() if count >= 1]
     if not asked:
         return []
-    return [f"Bytes of the body that were sent for each refusal: {', '.join(asked)}; others 0."]
+    return [f"Body bytes sent per refusal: {', '.join(asked)}; all others 0."]
 
 
 def lines(results: Sequence[Result]) -> str:
     """Return the tables of all kinds of request."""
     threads = [STOCK, OURS, PYTHON, *PEERS]
     figures = _table(
-        ["requests a second / us of CPU each", *threads, "floor"],
+        ["requests per second / µs of CPU each", *threads, "floor"],
         [
             [_title(result)]
             + [_figures(result, name) for name in threads]
@@ -126,10 +128,10 @@ def lines(results: Sequence[Result]) -> str:
         ],
     )
     ratios = _table(
-        [f"{OURS}, times", STOCK, *PEERS, "floor", "python parser to fast"],
+        [f"rate of {OURS}, divided by that of", STOCK, *PEERS, "floor", PARSERS],
         [[_title(result), *_ratios(result)] for result in results],
     )
-    compared = ("ours", "ratio", "python parser to fast")
+    compared = ("ours", "ours / stock", PARSERS)
     others = _table(
         ["", *(name for kind in ("gevent", "sync") for name in (f"stock {kind}", *compared))],
         [[_title(result), *_other_workers(result)] for result in results],
@@ -140,7 +142,15 @@ def lines(results: Sequence[Result]) -> str:
 def beside(measured: Sequence[Costs]) -> str:
     """Return the table of what slow and idle clients cost."""
     return _table(
-        ["beside", "request", "server", "alone", "beside", "ratio", "KiB for each client"],
+        [
+            "slow clients",
+            "request",
+            "server",
+            "alone",
+            "beside them",
+            "ratio",
+            "KiB per slow client",
+        ],
         [
             [_marked(each.company.title, each), request, cost.server]
             + [f"{statistics.median(rates[request]):,.0f}" for rates in (cost.alone, cost.beside)]
@@ -162,7 +172,7 @@ def growth(growths: Sequence[Growth]) -> str:
             [
                 _marked(each.title, each),
                 *(f"{step:,}" for step in each.steps),
-                "least, of the first",
+                "lowest / first",
             ],
             [
                 [server, *(f"{x:,.0f}" for x in each.rates(server)), f"{each.least(server):.2f}"]
@@ -177,7 +187,7 @@ def stored(measured: Stored) -> str:
     """Return the table of what resumable uploads cost."""
     medians = [statistics.median(rates) for rates in measured.rates.values()]
     return _table(
-        ["", *measured.rates, "ratio"],
+        ["", *measured.rates, "resumable / plain"],
         [
             [
                 _marked(measured.title, measured),
@@ -218,7 +228,9 @@ def draw_lines(results: Sequence[Result], picture: Path) -> None:
     axes.set_xticks(TIMES, [f"{times:g}" for times in TIMES])
     axes.minorticks_off()
     axes.axvline(1, color=COLORS[0], linewidth=0.8, zorder=0)
-    axes.set_xlabel("times stock gthread; at each bar: requests or MB a second / us of CPU each")
+    axes.set_xlabel(
+        "rate divided by stock gthread's; at each bar: requests or MB per second / µs of CPU each"
+    )
     axes.set_yticks(
         [place + 2.5 * height for place in range(len(results))],
         [_title(result).replace("`", "") for result in results],
@@ -253,7 +265,7 @@ def draw_growth(growths: Sequence[Growth], picture: Path) -> None:
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.set_xlabel(each.title)
-        axes.set_ylabel("refusals a second")
+        axes.set_ylabel("refusals per second")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=8)
     _save(figure, picture)

@@ -60,7 +60,7 @@ SYNC: Final = _three("sync", "sync", "gunicorn_expect.Sync")
 
 
 def peer(name: str) -> Kind:
-    """Return one of peers.py."""
+    """Return a server of peers.py."""
     return Kind(name, (sys.executable, str(HERE / "peers.py"), name))
 
 
@@ -82,7 +82,7 @@ class Server:
         os.sched_setaffinity(self._process.pid, {SERVER_CORE})  # its children inherit it
 
     def wait_until_ready(self) -> None:
-        """Wait for its first answer."""
+        """Wait for its first response."""
         deadline = time.monotonic() + BOOT
         while True:
             with contextlib.suppress(OSError), self.connect() as connection:
@@ -137,12 +137,12 @@ def started(
     env: Mapping[str, str] | None = None,
     of_ours: Mapping[str, str] | None = None,
 ) -> Iterator[list[Server]]:
-    """Start servers, and stop them in the end.
+    """Start servers, and stop them at the end.
 
     Args:
-        kinds: which.
-        env: more for the environment of each.
-        of_ours: more for the environment of ours.
+        kinds: which servers.
+        env: further variables for the environment of each.
+        of_ours: further variables for our workers only.
 
     """
     with contextlib.ExitStack() as held:

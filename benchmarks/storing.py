@@ -1,6 +1,6 @@
 """What resumable uploads cost: 5 GiB stored by the example, and by a plain view.
 
-Both are in this file: `app` is the application that the server serves.
+`app` is the application that the server serves: it has both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from servers import THREADS, Server, started
 SIZE: Final = 5 * GIB
 #: With ``--quick``.
 SMALL_SIZE: Final = 512 * MIB
-#: As often as the example, so that both wait for the same disk.
+#: Bytes after which the plain view calls fsync: as often as the example, so both wait for the disk.
 SYNC_EVERY: Final = 32 * MIB
 PIECE: Final = 65536
 AIM: Final = 0.8
@@ -31,7 +31,7 @@ PATHS: Final = {PLAIN: "/plain/big.iso", RESUMABLE: "/files/big.iso"}
 
 
 def app() -> Flask:
-    """Return the example with a plain view beside it, and what tells that it has started."""
+    """Return the example with a plain view, and a page that shows that the server has started."""
     from examples.resumable_upload import FOLDER, app  # it reads UPLOAD_FOLDER
 
     @app.get("/")

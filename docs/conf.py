@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
-# The package beside this folder is the one to document, whichever is installed.
+# Document the package beside this folder, even if another one is installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from gunicorn_expect import __version__
@@ -86,7 +86,7 @@ def _no_type_before_a_colon(_: Sphinx, what: str, *others: Any) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Be called by Sphinx."""
+    """Connect the functions above to Sphinx, which calls this."""
     app.connect("autodoc-process-docstring", _no_type_before_a_colon, priority=0)
     app.connect("source-read", _link_to_shown_files)
     app.connect("html-collect-pages", _show_files)

@@ -473,7 +473,7 @@ RUN = {
         "$ gunicorn -k gunicorn_expect.GeventWorker --worker-connections 1000 app:app",
     ): serves,
     ("performance.md", "$ make bench"): (
-        "it takes 20 minutes, and its figures mean something on an idle machine only"
+        "it takes half an hour, and its figures mean something on an idle machine only"
     ),
     ("resumable.md", "$ export GUNICORN_EXPECT_POLICY=examples.resumable_upload:policy"): (
         "docs/test_resumable_upload.py serves it"
