@@ -62,35 +62,35 @@ def admission(
     lease: int = LEASE,
     name: str = "uploads",
 ) -> Policy:
-    """Refuse uploads with 503 if too many run at once, or with 429 if too many come in a time.
+    """Refuse uploads with 503 if too many run at once, or with 429 if too many come in a period.
 
     Both responses have Retry-After. The slot of an upload is free when the upload is over, however
-    it ends. In a shared storage it is also free when its lease ends: so the slots of a worker that
-    was killed come back, and an upload that takes longer is not counted any more.
+    it ends. In a shared storage a slot is also free when its lease ends. So the slots of a worker
+    that was killed become free again, and an upload that takes longer than its lease is no longer
+    counted.
 
-    If the storage fails, uploads are admitted uncounted for `PAUSE` seconds, with a warning in the
-    log, and then it is used again. The limit protects the service from too many uploads; refusing
-    everybody because a cache is down would be worse.
+    If the storage fails, the log has a warning, and all uploads are admitted without counting for a
+    few seconds; then the storage is tried again. The limit protects the service from too many
+    uploads; refusing everybody because a cache is down would be worse.
 
     Args:
-        limit: the maximum number of running uploads, or a rate such as "100/minute", as
-            `limits.parse` reads it. No minute, wherever it begins, has more uploads than that.
-        storage: where they are counted. In memory each worker process counts for itself: 4
-            workers admit 4 times as many. "redis://host:6379", or another URL that
-            `limits` knows, is one count for all processes that use it.
-        key: returns the group in which a request is counted, such as its user. Without it, all
-            are counted together.
-        status: the status code, in place of 503 or 429.
-        retry_after: seconds. The default is `RETRY_AFTER` for a number of uploads, and for a rate
-            the time until the next is admitted.
-        lease: seconds after which a slot in a shared storage is free at the latest. Choose more
-            than the longest upload takes.
+        limit: the maximum number of running uploads, or a rate such as "100/minute", in the
+            syntax of `limits.parse`. No period of a minute, wherever it begins, has more uploads.
+        storage: where the uploads are counted. In memory each worker process counts for itself: 4
+            workers admit 4 times as many. With "redis://host:6379", or another URL of the library
+            `limits`, all processes that use this storage count together.
+        key: called with the environ; returns the group in which the request is counted, such as its
+            user. Without it, all requests are counted together.
+        status: the status code, instead of 503 or 429.
+        retry_after: seconds for the field Retry-After. The default is 5 for a number of uploads,
+            and for a rate the time until the next upload is admitted.
+        lease: seconds after which a slot in a shared storage is free at the latest, an hour by
+            default. Choose more than the longest upload takes.
         name: keeps several limits in one storage apart. Limits with the same name, limit and
             storage share their count.
 
     Raises:
-        ImportError: ``gunicorn-expect[limits]`` is not installed, and the limit is a rate or the
-            storage is not memory.
+        ImportError: a rate or a shared storage needs ``gunicorn-expect[limits]``.
         ValueError: one of the arguments is bad.
 
     Source: RFC 9110 sections 10.2.3 and 15.6.4, RFC 6585 section 4.

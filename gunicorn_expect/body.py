@@ -34,15 +34,15 @@ _SERVER: Final = "gunicorn_expect.answer"
 class Body:
     """The body of one request, as PEP 3333 describes ``wsgi.input``, and with ``readinto``.
 
-    Every method that reads returns the bytes that the client announced, or raises one of these:
+    If the body does not arrive completely, reading it raises one of these:
 
-    * ClientDisconnected, an OSError: the client left before the end
-    * BodyTimeout, a TimeoutError: it sent too little for too long
-    * MalformedBody, an OSError: its chunks are malformed
-    * ContentTooLarge, an OSError: it is longer than `limit` allows
+    * ClientDisconnected, an OSError: the client disconnected before the end
+    * BodyTimeout, a TimeoutError: the client sent nothing for too long, or too slowly
+    * MalformedBody, an OSError: the chunks are malformed
+    * ContentTooLarge, an OSError: the body is longer than `limit` allows
 
-    and every later read raises it again: no short body looks complete. Each of them is a BodyError,
-    whose ``partial`` has the bytes that the call had taken before it failed.
+    Every later read raises the error again, so an incomplete body never looks complete. Each of
+    these errors is a BodyError, whose ``partial`` has the bytes that the failed call had read.
     """
 
     _exchange: Exchange
@@ -103,11 +103,11 @@ class Body:
             return b"".join(pieces)
 
     def readlines(self, hint: int | None = None, *, size: int | None = None) -> list[bytes]:
-        """Read the lines that are left, or so many that they have ``hint`` bytes together.
+        """Read all lines that are left, or stop after the line that completes ``hint`` bytes.
 
         Args:
-            hint: bytes; None, 0 or less: all.
-            size: another name for it, which gunicorn's own input uses.
+            hint: bytes; None, 0 or less: all lines.
+            size: another name for ``hint``, which gunicorn's own input uses.
 
         """
         hint = size if hint is None else hint
@@ -125,9 +125,9 @@ class Body:
         return lines
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill a writable buffer; return how many bytes it got, fewer at the end only.
+        """Fill a writable buffer; return the number of bytes, lower only at the end of the body.
 
-        After a BodyError the buffer begins with its ``partial``.
+        After a BodyError the buffer begins with the bytes of its ``partial``.
         """
         with memoryview(buffer).cast("B") as view:
             if not self._want(len(view)):
@@ -162,7 +162,7 @@ class Body:
         headers: Iterable[tuple[str, str]],
         capitalize_response_headers: bool = True,  # noqa: ARG002  as in eventlet
     ) -> None:
-        """Set the header fields of every ``100 Continue``; their names are sent as they are.
+        """Set the header fields of every ``100 Continue``. The case of names is not changed.
 
         Raises:
             ValueError: a name or a value that can't be sent.
@@ -171,9 +171,10 @@ class Body:
         self._exchange.set_headers(checked(headers, "a 100 Continue"))
 
     def send_hundred_continue_response(self) -> None:
-        """Send ``100 Continue``, again if one was sent; another chunked body may follow it.
+        """Send ``100 Continue``, also if one was sent before.
 
-        Nothing is sent to a client that expects none, or when the final response has begun.
+        The client may then send another chunked body. Nothing is sent if the client sent no
+        ``Expect``, or after the final response has started.
         """
         if self._exchange.proceed_again(()):
             with self._exchange.reading:
@@ -182,9 +183,9 @@ class Body:
     # What a policy may use.
 
     def limit(self, size: int) -> None:
-        """Make reads raise ContentTooLarge as soon as more than ``size`` bytes are announced.
+        """Make reads raise ContentTooLarge if the body is longer than ``size`` bytes.
 
-        For a body without a ``Content-Length``: of others the length is known before they arrive.
+        It limits only a body without a ``Content-Length``: the length of others is in the environ.
         Call it before the first read.
         """
         self._exchange.limit(size)

@@ -44,15 +44,16 @@ class Proceed:
 
 @dataclasses.dataclass(frozen=True)
 class Refuse:
-    """Answer with this; the application is not called, and a client that waits sends no body."""
+    """Send this response and don't call the application; a client that waits sends no body."""
 
     status: int | str
-    """Such as 413 or "413 Content Too Large"; it is kept as the latter. 3xx, 4xx or 5xx. Not 417,
-    which invites the client to send it all again, without asking (RFC 9110 section 10.1.1)."""
+    """A status code, such as 413, or one with a reason phrase, such as "413 Too Big For Us": 3xx,
+    4xx or 5xx. Not 417, which invites the client to send everything again without Expect (RFC 9110
+    section 10.1.1). When you read this attribute, it has the reason phrase."""
     headers: Headers = ()
     """Header fields: pairs of name and value."""
     body: bytes = b""
-    """Best left empty: Java 17's HttpClient hangs on a refusal that has one."""
+    """The content. Best left empty: Java 17's HttpClient hangs on a refusal that has content."""
 
     def __post_init__(self) -> None:
         """Check it.
@@ -75,12 +76,12 @@ Decision = Proceed | Refuse | None
 
 
 class Policy(Protocol):
-    """What ``expect_policy`` names: it is called for every request that has a body."""
+    """What ``expect_policy`` takes: a callable that the worker calls if a request has a body."""
 
     def __call__(self, environ: WSGIEnvironment, /) -> Decision:
-        """Decide by the head; None leaves it to the application.
+        """Return the decision; None: the application decides.
 
-        What it finds out it may write into the environ. It may be called by many threads at once.
+        A policy may write into the environ what it finds out. Many threads may call it at once.
         """
 
 
@@ -112,17 +113,17 @@ _PART: Final = "gunicorn_expect_inline"
 
 @factory
 def inline(policy: P) -> P:
-    """Mark a policy, or a check of `bearer`, that never waits, as a decorator.
+    """Mark a policy, or a check for `bearer`, as one that never waits; for use as a decorator.
 
-    The thread worker asks it in its main loop: what it refuses takes no thread. A policy that does
-    wait there, for a storage or a file, holds up every connection. If it does not refuse it is
-    asked again, on a thread: it should change nothing but the environ.
+    The main loop of the thread worker calls it, so that a refusal needs no thread. If such a policy
+    waits, for a storage or a file, all connections wait with it. If it does not refuse, a thread
+    calls it again, so it should change nothing but the environ.
 
     Args:
         policy: a function, or another callable that can have attributes.
 
     Raises:
-        TypeError: it can't have attributes.
+        TypeError: the callable can't have attributes.
 
     """
     return having_inline(policy, policy)

@@ -57,20 +57,21 @@ _TEXT: Final = (("Content-Type", "text/plain"),)
 def endpoint(policy: Policy) -> WSGIApplication:
     """Make a WSGI application of a policy, for a proxy that asks before it reads the body.
 
-    It answers with 200, or with the policy's refusal. It serves only a proxy that
+    The application answers with 200, or with the policy's refusal. It serves only a proxy that
     ``forwarded_allow_ips`` names, or one on a unix socket. Anybody else gets 403.
 
-    The policy finds the method, the URI, the host, the length and the address of the upload in the
-    environ, as far as the proxy forwards them, and all other header fields of its client. It can't
-    read or limit the body, which the proxy has not read yet. Its exits are closed as soon as it has
-    answered, so `admission` can't count running uploads here.
+    The policy finds the method, the URI, the host, the length and the client's address of the
+    upload in the environ, as far as the proxy forwards them, and all other header fields of the
+    client. It can't read or limit the body, which the proxy has not read yet. Its exits are closed
+    when the application has answered, before the upload. So `admission` can't count running uploads
+    here.
 
     Args:
-        policy: the same as in ``expect_policy``, which you should keep: the proxy's question is
-            only an early one.
+        policy: the same as in ``expect_policy``. Keep that setting: the answer to the proxy is only
+            an early one, and the worker still has to check the upload itself.
 
     Raises:
-        TypeError: it is not callable.
+        TypeError: the policy is not callable.
 
     """
     if not callable(policy):

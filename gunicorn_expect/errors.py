@@ -7,16 +7,16 @@ from typing import Any, ClassVar, Final
 
 
 class BodyError(OSError):
-    """The body of a request did not come whole."""
+    """The body of a request did not arrive completely."""
 
-    #: The response that the client gets if the application has none, as a status line.
+    #: The status line that the client gets if the application sends no response.
     status: ClassVar[str]
-    #: Its counter in statsd, after ``gunicorn.expect.``.
+    #: The name of its counter in statsd, without ``gunicorn.expect.`` at the beginning.
     counter: ClassVar[str]
     _errno: ClassVar[int]
 
-    #: The bytes that this call had taken from the body before it failed, as
-    #: `http.client.IncompleteRead.partial`. ``b""`` if the body had failed before the call.
+    #: The bytes that the failed call had read, like `http.client.IncompleteRead.partial`. ``b""``
+    #: if an earlier call had already failed.
     partial: bytes = b""
 
     def __init__(self, message: str) -> None:
@@ -29,7 +29,7 @@ class BodyError(OSError):
 
 
 class ClientDisconnected(BodyError, ConnectionResetError):  # noqa: N818  the name is the contract's
-    """The client left before the end of the body that its request announced."""
+    """The client disconnected before the end of the body."""
 
     # A client that has left won't get it. One that has only closed its sending side will.
     status = "400 Bad Request"
@@ -38,7 +38,7 @@ class ClientDisconnected(BodyError, ConnectionResetError):  # noqa: N818  the na
 
 
 class BodyTimeout(BodyError, TimeoutError):  # noqa: N818  the name is the contract's
-    """The client sent too little for too long."""
+    """The client sent nothing for ``expect_body_timeout`` seconds, or sent too slowly."""
 
     status = "408 Request Timeout"
     counter = "body_timeout"
@@ -46,7 +46,7 @@ class BodyTimeout(BodyError, TimeoutError):  # noqa: N818  the name is the contr
 
 
 class MalformedBody(BodyError):  # noqa: N818  as the other two
-    """The chunks of the body are not what RFC 9112 section 7.1 says."""
+    """The chunks of the body are malformed (RFC 9112 section 7.1)."""
 
     status = "400 Bad Request"
     counter = "malformed"
@@ -54,7 +54,7 @@ class MalformedBody(BodyError):  # noqa: N818  as the other two
 
 
 class ContentTooLarge(BodyError):  # noqa: N818  RFC 9110's words
-    """The body is longer than its limit, and its headers did not announce a length."""
+    """A body without a ``Content-Length`` is longer than its limit."""
 
     status = "413 Content Too Large"
     counter = "too_large"

@@ -442,7 +442,7 @@ class Exchange(Responses):
 class Expectation:
     """The expectation of one request, ``environ["gunicorn_expect.expectation"]``.
 
-    Its text is its state in lower case, so that gunicorn's access log can print it:
+    ``str()`` of it is its state in lower case. So gunicorn's access log can print it:
     ``%({gunicorn_expect.expectation}e)s``.
     """
 
@@ -458,20 +458,20 @@ class Expectation:
 
     @property
     def pending(self) -> bool:
-        """Whether the client still waits.
+        """Whether the client still waits for ``100 Continue``.
 
-        This looks at the connection: if body bytes have come, the client does not wait any more,
+        This looks at the connection: if body bytes have arrived, the client does not wait any more,
         and the state becomes WAIVED.
         """
         return self._responses.look()
 
     @property
     def decided_after(self) -> float | None:
-        """Seconds from the request's head to the decision; None: not yet, or no client waited."""
+        """Seconds from the request headers to the decision; None: not yet, or no client waited."""
         return self._responses.decided_after
 
     def proceed(self, headers: Headers = ()) -> None:
-        """Send ``100 Continue`` now, with these header fields; nothing if nobody waits for it.
+        """Send ``100 Continue`` now, with these header fields, if the client waits for it.
 
         Args:
             headers: pairs of field name and value, both str (RFC 9110 section 15.2: a 1xx
@@ -487,7 +487,7 @@ class Expectation:
     def inform(self, status: int, headers: Headers = (), *, force: bool = False) -> bool:
         """Send an interim response, such as 104, before the final response has started.
 
-        It may be called many times, before, between and after reads of the body, and from any
+        You may call it as often as you like, before, between and after reads of the body, from any
         thread.
 
         Args:
@@ -499,8 +499,8 @@ class Expectation:
                 response.
 
         Returns:
-            Whether it was sent. It is not to a client of HTTP/1.0, which has no interim responses,
-            nor once the final response has started.
+            Whether it was sent. Nothing is sent to an HTTP/1.0 client, because HTTP/1.0 has no
+            interim responses, or after the final response has started.
 
         Raises:
             ValueError: another status, or a name or a value that can't be sent. Nothing was sent.

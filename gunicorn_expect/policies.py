@@ -1,4 +1,4 @@
-"""Ready policies: each refuses uploads by their request headers, with the right status code.
+"""Ready policies. Each looks at the request headers, and refuses with the right status code.
 
 The worker calls a policy only for requests that have a body. `first` combines several policies, and
 `route` limits them to some paths. A configuration file may say::
@@ -12,7 +12,7 @@ The worker calls a policy only for requests that have a body. `first` combines s
         policies.admission(8),
     )
 
-They are called in this order. Put those that only look at the headers first and `admission` last,
+They are called in this order. Put those first that only look at the headers, and `admission` last,
 so that refused requests don't use a slot.
 """
 
@@ -64,7 +64,7 @@ __all__ = [
     "route",
 ]
 
-#: The environ key of what the check of `bearer` or `basic` returned.
+#: The environ key of what the check for `bearer` or `basic` has returned.
 IDENTITY_KEY: Final = "gunicorn_expect.identity"
 
 #: "restricted-name" (RFC 6838 section 4.2)
@@ -83,10 +83,11 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 @factory
 def max_length(size: int) -> Policy:
-    """Refuse a body of more bytes with 413, and limit a body without a ``Content-Length``.
+    """Refuse a body of more than ``size`` bytes with 413.
 
-    Reading such a body raises `ContentTooLarge` before it exceeds the limit, which is a 413 if the
-    application does not catch it. If several policies set a limit, the smallest counts.
+    A body without a ``Content-Length`` is limited while it is read: a read beyond the limit raises
+    `ContentTooLarge`, and the client gets 413 if nothing catches this error. If several policies
+    set a limit, the smallest counts.
 
     Args:
         size: the maximum number of bytes.
@@ -129,11 +130,11 @@ def length_required() -> Policy:
 
 @factory
 def content_types(*ranges: str) -> Policy:
-    """Refuse a body of another media type, or without one, with 415.
+    """Refuse a body that has another media type, or none, with 415.
 
     Args:
         ranges: media ranges as in an Accept field, such as `image/*` and `application/pdf`, without
-            parameters. Parameters of the request are ignored, and so is case.
+            parameters. Upper and lower case are the same; parameters of the request are ignored.
 
     Raises:
         ValueError: one of them is not a media range, or there is none.
@@ -166,10 +167,10 @@ def content_types(*ranges: str) -> Policy:
 
 @factory
 def methods(*names: str) -> Policy:
-    """Refuse a body with another method with 405.
+    """Refuse a request that has a body and another method with 405.
 
-    The worker does not call this for requests without a body. Name all methods of these paths
-    nevertheless, GET and HEAD too, because the Allow field of the response lists them.
+    The worker does not call this for requests without a body. But name all methods of these paths,
+    GET and HEAD too, because the Allow field of the response lists them.
 
     Args:
         names: such as "PUT".
@@ -201,16 +202,17 @@ def methods(*names: str) -> Policy:
 def bearer(check: Callable[[str], object], realm: str = "uploads") -> Policy:
     """Refuse a request without a valid bearer token with 401.
 
-    For a valid one it sets ``AUTH_TYPE`` in the environ, `IDENTITY_KEY` to what the check
-    returned, and ``REMOTE_USER`` if that is a str.
+    For a valid token it sets ``AUTH_TYPE`` in the environ, and `IDENTITY_KEY` to what the check
+    returned; if that is a str, ``REMOTE_USER`` as well.
 
     Args:
-        check: called with the token; returns a true value if it is valid. `one_of` makes a check.
+        check: called with the token; returns a true value if the token is valid. `one_of` makes a
+            check.
         realm: what the token is for.
 
     Raises:
         TypeError: the check is not callable.
-        ValueError: the realm has quotes, backslashes, controls, or characters outside ASCII.
+        ValueError: the realm has quotes, backslashes, control characters, or is not ASCII.
 
     Source: RFC 6750.
 
@@ -239,18 +241,18 @@ def bearer(check: Callable[[str], object], realm: str = "uploads") -> Policy:
 def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy:
     """Refuse a request without a valid name and password with 401.
 
-    For a valid pair it sets ``AUTH_TYPE`` in the environ, and ``REMOTE_USER`` and `IDENTITY_KEY` to
-    the name, or to what the check returned instead of True. Without TLS, passwords are sent in
-    clear text.
+    For a valid pair it sets ``AUTH_TYPE`` in the environ, and `IDENTITY_KEY` to the name, or to
+    what the check returned instead of True; if that is a str, ``REMOTE_USER`` as well. Without TLS,
+    passwords are sent in clear text.
 
     Args:
-        check: called with name and password; returns a true value if they are valid.
+        check: called with the name and the password; returns a true value if both are valid.
             `passwords` makes a check.
         realm: what the password is for.
 
     Raises:
         TypeError: the check is not callable.
-        ValueError: the realm has quotes, backslashes, controls, or characters outside ASCII.
+        ValueError: the realm has quotes, backslashes, control characters, or is not ASCII.
 
     Source: RFC 7617.
 
@@ -271,16 +273,16 @@ def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy
 
 @factory
 def one_of(*secrets: str) -> Callable[[str], bool]:
-    """Make a check for `bearer`: whether a token is one of these.
+    """Make a check for `bearer` that returns whether the token is one of these.
 
-    The check takes constant time: it compares the token with each of them. Use secrets that are
-    long and random.
+    The check takes constant time: it compares the token with each of them. Use long, random
+    secrets.
 
     Args:
         secrets: the tokens. Only their SHA-256 is kept.
 
     Raises:
-        ValueError: one is empty, such as an environment variable that is not set, or there is none.
+        ValueError: there is no secret, or one is empty, for example from an unset variable.
 
     """
     _check_some("one_of", secrets, "secrets")
@@ -299,16 +301,17 @@ def one_of(*secrets: str) -> Callable[[str], bool]:
 
 @factory
 def passwords(users: Mapping[str, str]) -> Callable[[str, str], bool]:
-    """Make a check for `basic`: whether name and password are one of these pairs.
+    """Make a check for `basic` that returns whether name and password are one of these pairs.
 
-    Like `one_of` it takes constant time, also for an unknown name. Use it for a few passwords of
-    machines, which are long and random. Store those of people with `hashlib.scrypt` or the like.
+    Like `one_of` the check takes constant time, also for an unknown name. Use it for the passwords
+    of a few programs, which are long and random. Hash those of people, with `hashlib.scrypt` or the
+    like.
 
     Args:
         users: the password of each name.
 
     Raises:
-        ValueError: a name that can't be sent, an empty password, or no users.
+        ValueError: a name can't be sent, a password is empty, or there are no users.
 
     """
     _check_some("passwords", users, "users")
@@ -370,14 +373,14 @@ def _in_turn(policies: Sequence[Policy]) -> Policy:
 
 @factory
 def route(pattern: str, *policies: Policy) -> Policy:
-    """Call policies like `first`, but only for paths that match this pattern.
+    """Call policies as `first` does, but only for paths that match this pattern.
 
     The path is ``PATH_INFO``, which is percent-decoded but not normalized: "/files//a" and
-    "/files/../a" stay as they are. Don't put a policy into a route if nobody may get around it.
+    "/files/../a" stay as they are. So if nobody may get around a policy, don't put it into a route.
 
     Args:
-        pattern: such as `/files/*`, for `fnmatch.fnmatchcase`: ``*`` matches any characters,
-            also ``/``.
+        pattern: such as `/files/*`, in the syntax of `fnmatch.fnmatchcase`: ``*`` matches any
+            characters, ``/`` too.
         policies: at least one.
 
     Raises:

@@ -56,13 +56,13 @@ class BaseWorker(base.Worker):
 
     @classmethod
     def checked(cls) -> type[BaseWorker]:
-        """Check the ``expect_*`` names of the configuration file that sets this as its worker.
+        """Check the ``expect_*`` settings of the configuration file that names this method.
 
-        With ``worker_class = gunicorn_expect.Worker.checked`` gunicorn calls it after reading the
-        file. ``gunicorn --check-config`` does so, too; it does not call `check_config`.
+        With ``worker_class = gunicorn_expect.Worker.checked`` gunicorn calls this after it has read
+        the file, also with ``--check-config``, which does not call `check_config`.
 
         Raises:
-            SystemExit: some of them are wrong. Python prints why, and exits with 1.
+            SystemExit: a setting is bad. Python prints which and why, and exits with 1.
 
         """
         for module in list(sys.modules.values()):

@@ -90,7 +90,10 @@ class Server(StreamServer):  # type: ignore[misc]  # gevent has no types
 
 
 class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
-    """A worker with a greenlet for each connection, from its accept to its end."""
+    """Replaces gunicorn's gevent worker.
+
+    Each connection has one greenlet, until it is closed.
+    """
 
     hooks = (
         "gunicorn.workers.ggevent:GeventWorker.patch",

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class ExpectSyncWorker(base.BaseWorker):
-    """A worker that serves one request after the other; a second thread lingers."""
+    """Replaces gunicorn's sync worker: it serves one request at a time.
+
+    A second thread drains the connections that are closing.
+    """
 
     multithread = False
     on_exit = OnExit.ANSWER

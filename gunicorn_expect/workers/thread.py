@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class ExpectWorker(base.BaseWorker):
-    """A worker whose loop owns the connections, and whose threads run applications."""
+    """Replaces gunicorn's gthread worker.
+
+    One loop has all connections, and threads run the application.
+    """
 
     loop: Loop
     tpool: Pool
