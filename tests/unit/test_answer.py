@@ -1,7 +1,7 @@
-"""One request answered, on a real connection: what an application and a policy may do to it.
+"""One request answered, on a real connection: the unusual cases.
 
-What a client sees of the rule is in protocol/test_rule.py, of broken bodies in
-protocol/test_uploads.py, and of policies in policies/test_policy.py. Here is what is odd.
+What a client sees is tested elsewhere: the rule in protocol/test_rule.py, broken bodies in
+protocol/test_uploads.py, and policies in policies/test_policy.py.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ LENGTH = "Content-Length: 5"
 
 
 class AnsweredRequest:
-    """What became of a request."""
+    """The response to a request, the state of its expectation, and what its connection wants."""
 
     def __init__(self, wants, answer, state):
         self.wants = wants
@@ -41,7 +41,10 @@ class AnsweredRequest:
 
 @pytest.fixture
 def ask(certificates):
-    """Return a function that lets an application answer a request, by default one that waits."""
+    """Return a function that lets an application answer a request.
+
+    By default it is the request of a client that waits for a 100.
+    """
 
     def ask(application, head=None, body=b"", **given):
         with (
@@ -81,12 +84,12 @@ def test_a_response_that_can_have_no_body_has_no_content_length(ask, method, sta
     assert result.body == b""
 
 
-def test_an_answer_without_a_body_keeps_the_length_that_it_has(ask):
+def test_a_response_without_a_body_keeps_the_content_length_that_the_application_set(ask):
     result = ask(answering("200 OK", [("content-length", "7")]), waiting("HEAD /", LENGTH))
     assert result.field(b"Content-Length") == [b"7"]
 
 
-def test_header_fields_are_those_of_the_call(ask):
+def test_a_list_of_headers_may_be_changed_after_start_response(ask):
     def application(environ, start_response):
         headers = [("X-One", "1")]
         start_response("200 OK", headers)
@@ -108,12 +111,12 @@ def test_an_empty_write_sets_no_content_length(ask):
 
 @pytest.mark.parametrize("kind", [list, iter])
 @pytest.mark.parametrize("item", ["text", "", 7])
-def test_an_item_that_is_no_bytes_is_an_error_before_the_answer_begins(ask, caplog, kind, item):
+def test_an_item_that_is_not_bytes_gets_500(ask, caplog, kind, item):
     result = ask(answering("200 OK", items=kind([item])))
     assert result.status == "500 Internal Server Error"
     assert result.state is State.DECLINED
-    said = f"the application yielded {type(item).__name__}, not bytes"
-    assert [str(x.exc_info[1]) for x in caplog.records if x.exc_info] == [said]
+    message = f"the application yielded {type(item).__name__}, not bytes"
+    assert [str(x.exc_info[1]) for x in caplog.records if x.exc_info] == [message]
 
 
 def at_once(environ, start_response):
@@ -129,7 +132,7 @@ def before_the_first_byte(environ, start_response):
 @pytest.mark.parametrize(
     "application", [at_once, before_the_first_byte, answering("200 OK", items=None)]
 )
-def test_an_application_that_fails_has_declined_the_body(ask, application):
+def test_an_application_that_fails_without_reading_declines_the_body(ask, application):
     result = ask(application)
     assert result.status == "500 Internal Server Error"
     assert result.field(b"Connection") == [b"close"]
@@ -137,8 +140,8 @@ def test_an_application_that_fails_has_declined_the_body(ask, application):
     assert result.wants is Wants.END
 
 
-class Unusable:
-    """What an application must not return."""
+class FailingIterable:
+    """The result of an application; iterating it fails."""
 
     closed = False
 
@@ -149,50 +152,50 @@ class Unusable:
         self.closed = True
 
 
-def test_an_error_of_what_is_iterated_is_the_applications(ask):
-    unusable = Unusable()
-    result = ask(answering("200 OK", [("X-Said", "first")], unusable))
+def test_an_error_of_iterating_the_result_is_handled_like_one_of_the_application(ask):
+    iterable = FailingIterable()
+    result = ask(answering("200 OK", [("X-Said", "first")], iterable))
     assert result.status == "413 Content Too Large"
     assert result.field(b"Content-Length") == [b"0"]
     assert result.field(b"X-Said") == []
     assert result.state is State.DECLINED
-    assert unusable.closed
+    assert iterable.closed
 
 
-class Counted(socket.socket):
-    """Notes how it was ended."""
+class RecordingSocket(socket.socket):
+    """Records the calls of `shutdown`."""
 
     def __init__(self, sock):
         super().__init__(fileno=sock.detach())
-        self.ended_by = []
+        self.shutdowns = []
 
     def shutdown(self, how):
-        self.ended_by.append(how)
+        self.shutdowns.append(how)
         super().shutdown(how)
 
 
 @pytest.mark.parametrize("size", [0, 100, 1_000_000])
-def test_a_connection_of_a_refusal_of_any_length_is_closed_in_order_once(certificates, size):
+def test_after_a_refusal_of_any_length_the_connection_is_half_closed_once(certificates, size):
     application = answering("403 Forbidden", [("Content-Length", str(size))], [bytes(size)])
     with (
         connected("tcp", certificates) as (ours, theirs),
-        Counted(ours) as counted,
+        RecordingSocket(ours) as recording,
         service(application) as made,
         ThreadPoolExecutor() as pool,
     ):
         theirs.sendall(waiting("PUT /", LENGTH))
-        conn = connection(made, counted)
+        conn = connection(made, recording)
         assert conn.wait_for_head(PATIENCE)
         received = pool.submit(what_is_left, theirs)
         assert conn.answer() is Wants.END
-        assert counted.ended_by == []
+        assert recording.shutdowns == []
         closing = pool.submit(conn.linger_here, PATIENCE)
         head, _, body = received.result().partition(b"\r\n\r\n")
         theirs.close()
         closing.result()
         assert head.count(b"\r\nConnection: close") == 1
         assert body == bytes(size)
-        assert counted.ended_by == [socket.SHUT_WR]
+        assert recording.shutdowns == [socket.SHUT_WR]
         assert made.counters.lingered_as == ["closed"]
 
 
@@ -200,7 +203,7 @@ def test_a_connection_of_a_refusal_of_any_length_is_closed_in_order_once(certifi
 
 
 @contextlib.contextmanager
-def asked(certificates, method="PUT", **given):
+def waiting_client(certificates, method="PUT", **given):
     """Yield a connection on which a client waits for 100 Continue, and the client's end of it."""
     with connected("unix", certificates) as (ours, theirs), service(**given) as made:
         theirs.sendall(waiting(f"{method} /", LENGTH))
@@ -211,12 +214,12 @@ def asked(certificates, method="PUT", **given):
 
 
 @pytest.mark.parametrize("method", ["PUT", "HEAD"])
-def test_a_refusal_is_the_same_whoever_calls_the_policy(certificates, method):
+def test_a_refusal_is_the_same_from_the_loop_and_from_a_thread(certificates, method):
     policy = inline(lambda environ: Refuse(401, [("WWW-Authenticate", "Bearer")], b"why"))
     answers = []
     for by_the_loop in (True, False):
         part = policy if by_the_loop else None
-        with asked(certificates, method, policy=policy, inline=part) as (conn, theirs):
+        with waiting_client(certificates, method, policy=policy, inline=part) as (conn, theirs):
             exchange = conn.exchange
             assert conn.answer_inline() is by_the_loop
             if not by_the_loop:
@@ -230,11 +233,11 @@ def test_a_refusal_is_the_same_whoever_calls_the_policy(certificates, method):
     assert answers[0].endswith(b"\r\n\r\nwhy" if method == "PUT" else b"\r\n\r\n")
 
 
-def test_a_refusal_in_the_loop_closes_the_connection_though_the_body_came_in_the_last_moment(
+def test_a_refusal_in_the_loop_closes_the_connection_even_if_the_body_has_just_arrived(
     certificates,
 ):
     policy = inline(lambda environ: Refuse(401))
-    with asked(certificates, policy=policy, inline=policy) as (conn, theirs):
+    with waiting_client(certificates, policy=policy, inline=policy) as (conn, theirs):
         exchange = conn.exchange
         theirs.sendall(b"hello")
         assert conn.answer_inline()
@@ -245,10 +248,10 @@ def test_a_refusal_in_the_loop_closes_the_connection_though_the_body_came_in_the
 @pytest.mark.parametrize(
     ("before", "most", "refused"), [(0, 2, True), (0, 1, False), (1, 9, False)]
 )
-def test_the_loop_refuses_the_first_request_of_a_connection_that_is_not_a_workers_last(
+def test_the_loop_refuses_only_a_first_request_and_not_the_last_one_of_a_worker(
     certificates, before, most, refused
 ):
-    """Another may find the send buffer full, and the last one ends the worker."""
+    """A later request may find the send buffer full. The last request ends the worker."""
     policy = inline(lambda environ: Refuse(401))
     with (
         connected("unix", certificates) as (ours, theirs),
@@ -267,18 +270,20 @@ def test_the_loop_refuses_the_first_request_of_a_connection_that_is_not_a_worker
 
 
 @pytest.mark.parametrize(("more", "refused"), [(0, True), (1, False)])
-def test_the_loop_sends_no_refusal_for_which_it_may_have_to_wait(certificates, more, refused):
+def test_the_loop_leaves_a_refusal_that_is_too_long_to_send_at_once_to_a_thread(
+    certificates, more, refused
+):
     policy = inline(lambda environ: Refuse(401, body=bytes(SENT_AT_ONCE + more)))
-    with asked(certificates, policy=policy, inline=policy) as (conn, _):
+    with waiting_client(certificates, policy=policy, inline=policy) as (conn, _):
         assert conn.answer_inline() is refused
 
 
-def test_an_inline_policy_that_reads_is_asked_again_on_a_thread(certificates):
+def test_an_inline_policy_that_reads_is_called_again_on_a_thread(certificates):
     def reads(environ):
         return Refuse(401, body=environ["wsgi.input"].read())
 
     policy = inline(reads)
-    with asked(certificates, policy=policy, inline=policy) as (conn, theirs):
+    with waiting_client(certificates, policy=policy, inline=policy) as (conn, theirs):
         theirs.sendall(b"hello")
         assert not conn.answer_inline()
         assert conn.exchange.received == 0
@@ -288,28 +293,32 @@ def test_an_inline_policy_that_reads_is_asked_again_on_a_thread(certificates):
 
 
 class HiddenError(Exception):
-    """What the policy means to hide."""
+    """The error that the policy tries to hide."""
 
 
-def hiding(done):
+def hiding(calls):
+    """Return a policy that registers for the end of the upload: something that hides the error."""
+
     def policy(environ):
         environ[EXITS_KEY].enter_context(contextlib.suppress(HiddenError))
-        environ[EXITS_KEY].callback(done.append, "done")
+        environ[EXITS_KEY].callback(calls.append, "called")
 
     return policy
 
 
-def test_what_is_done_at_the_end_can_not_hide_an_error_of_the_application(ask, caplog):
+def test_what_a_policy_registered_for_the_end_can_not_hide_an_error_of_the_application(ask, caplog):
     def application(environ, start_response):
         raise HiddenError
 
-    done = []
-    assert ask(application, policy=hiding(done)).status == "500 Internal Server Error"
-    assert done == ["done"]
+    calls = []
+    assert ask(application, policy=hiding(calls)).status == "500 Internal Server Error"
+    assert calls == ["called"]
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [HiddenError]
 
 
-def test_what_is_done_at_the_end_can_not_keep_a_connection_whose_answer_broke_off(ask):
+def test_what_a_policy_registered_for_the_end_can_not_keep_a_connection_whose_response_broke_off(
+    ask,
+):
     def application(environ, start_response):
         start_response("200 OK", [("Content-Length", "6")])
         yield environ["wsgi.input"].read(3)
@@ -320,23 +329,23 @@ def test_what_is_done_at_the_end_can_not_keep_a_connection_whose_answer_broke_of
     assert result.wants is Wants.END
 
 
-def test_what_the_application_adds_while_it_is_iterated_is_done_too(ask):
-    done = []
+def test_what_the_application_registers_for_the_end_while_it_is_iterated_is_called_too(ask):
+    calls = []
 
     def application(environ, start_response):
         start_response("200 OK", [])
         yield b"one"
-        environ[EXITS_KEY].callback(done.append, "added")
+        environ[EXITS_KEY].callback(calls.append, "called")
         yield b"two"
-        done.append("iterated")
+        calls.append("iterated")
 
     assert ask(application, policy=lambda environ: None).body.startswith(
         b"3\r\none\r\n3\r\ntwo\r\n"
     )
-    assert done == ["iterated", "added"]
+    assert calls == ["iterated", "called"]
 
 
-# An upload that is refused when it has been read.
+# An upload that is refused after it was read.
 
 
 def reading_first(status):
@@ -360,7 +369,7 @@ def warnings(caplog):
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 No", "413 Too Much", "415 What"])
-def test_a_refusal_of_a_body_that_was_read_is_warned_of_with_its_place(ask, caplog, status):
+def test_a_refusal_after_reading_logs_a_warning_with_the_line_that_read(ask, caplog, status):
     ask(reading_first(status), **LARGE)
     [warning] = warnings(caplog)
     assert repr(status) in warning
@@ -369,18 +378,18 @@ def test_a_refusal_of_a_body_that_was_read_is_warned_of_with_its_place(ask, capl
 
 
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "404 Not Found", "422 No"])
-def test_a_status_that_may_depend_on_the_body_is_not_warned_of(ask, caplog, status):
+def test_a_status_that_may_depend_on_the_body_logs_no_warning(ask, caplog, status):
     ask(reading_first(status), **LARGE)
     assert warnings(caplog) == []
 
 
-def test_a_body_that_would_be_read_anyway_is_not_warned_of(ask, caplog):
+def test_a_refusal_after_reading_a_small_body_logs_no_warning(ask, caplog):
     ask(reading_first("401 Unauthorized"), **upload(65536))
     assert warnings(caplog) == []
 
 
 @pytest.mark.parametrize(("status", "count"), [("413 Content Too Large", 0), ("403 Forbidden", 1)])
-def test_a_body_that_turned_out_too_long_is_not_warned_of(ask, caplog, status, count):
+def test_a_413_after_reading_a_chunked_body_logs_no_warning(ask, caplog, status, count):
     ask(
         reading_first(status),
         request("PUT /", "Transfer-Encoding: chunked"),
@@ -389,17 +398,17 @@ def test_a_body_that_turned_out_too_long_is_not_warned_of(ask, caplog, status, c
     assert len(warnings(caplog)) == count
 
 
-def test_a_body_that_nobody_read_is_not_warned_of(ask, caplog):
+def test_a_refusal_without_reading_logs_no_warning(ask, caplog):
     ask(answering("403 Forbidden"), **LARGE)
     assert warnings(caplog) == []
 
 
-def test_the_warnings_of_a_worker_come_to_an_end(caplog, monkeypatch, certificates):
+def test_a_worker_logs_a_limited_number_of_warnings(caplog, monkeypatch, certificates):
     monkeypatch.setattr("gunicorn_expect.advice.MOST_WARNINGS", 2)
     with service() as made:
         for name in "abc":
             functions = {}
-            exec(  # a function of its own for each
+            exec(  # another function for each name
                 compile(
                     f"def {name}(environ): environ['wsgi.input'].read()", f"/srv/{name}.py", "exec"
                 ),
@@ -422,12 +431,12 @@ def test_the_warnings_of_a_worker_come_to_an_end(caplog, monkeypatch, certificat
     assert [re.search(r"first read in (\w)", text)[1] for text in warnings(caplog)] == ["a", "b"]
 
 
-def test_the_calls_of_the_application_are_noted_and_no_others(ask):
-    """Those of the server are the same each time, and each waiting client would hold them."""
+def test_only_calls_of_the_application_are_recorded_as_the_first_reader(ask):
+    """The server's calls are always the same, and each waiting client would keep them in memory."""
     seen = []
 
     def reads(environ):
-        for _line in environ["wsgi.input"]:  # by way of __next__, readline and more
+        for _line in environ["wsgi.input"]:  # which calls __next__, readline and more
             break
 
     def application(environ, start_response):
@@ -442,7 +451,7 @@ def test_the_calls_of_the_application_are_noted_and_no_others(ask):
     ]
 
 
-def test_the_reader_is_not_noted_if_no_warning_is_wanted(ask):
+def test_the_first_reader_is_not_recorded_if_warnings_are_off(ask):
     seen = []
 
     def application(environ, start_response):

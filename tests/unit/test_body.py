@@ -1,4 +1,4 @@
-"""``wsgi.input`` over a pair of sockets: whole or an error, however it is read."""
+"""``wsgi.input`` over a pair of sockets: complete or an error, by every method that reads it."""
 
 import gc
 import io
@@ -49,7 +49,7 @@ HUGE = 2**62
 
 
 class Wire:
-    """The way to a client that listens, and sends this body."""
+    """The wire of a client that is still there and sends this body."""
 
     def __init__(self, framing):
         self._framing = framing
@@ -64,8 +64,8 @@ class Wire:
         return True
 
 
-class Asked(Exchange):
-    """Counts the reads that ask for the body."""
+class CountingExchange(Exchange):
+    """Counts the reads of the body."""
 
     reads = 0
 
@@ -75,18 +75,28 @@ class Asked(Exchange):
 
 
 def make(ours, length=None, *, ahead=b"", failures=None, receiver=Receiver, **terms):
-    """Give a body of this length, or in chunks; failures get the kinds of what its reads raise."""
+    """Return a body, its exchange and its receiver.
+
+    Args:
+        ours: the server's end of the connection.
+        length: the Content-Length; None: the body is in chunks.
+        ahead: bytes that came with the head.
+        failures: a list to which the class of each error that is reported is appended.
+        receiver: the class of the receiver.
+        terms: other arguments of the receiver.
+
+    """
     source = receiver(transport_of(ours), ahead, **terms)
     if length is None:
         framing = Chunked(source, 100, 1000, lambda lines: None)
     else:
         framing = Sized(source, length)
 
-    def on_failed(error):  # which is not kept: it has the body
+    def on_failed(error):  # only its class is kept: the error refers to the body
         if failures is not None:
             failures.append(type(error))
 
-    exchange = Asked(Wire(framing), waits=False, on_failed=on_failed)
+    exchange = CountingExchange(Wire(framing), waits=False, on_failed=on_failed)
     return Body(exchange), exchange, source
 
 
@@ -95,10 +105,10 @@ def kind(request):
     return request.param
 
 
-# Any body, in any pieces, read in any way.
+# Any body, in any pieces, read by any method.
 
 
-def all_of_next(body):
+def next_twice(body):
     return list(itertools.islice(body, 2))
 
 
@@ -119,7 +129,7 @@ WAYS = st.one_of(
     st.sampled_from(
         [
             *(method("read"), method("readline"), method("readlines"), method("__next__")),
-            *(list, all_of_next),
+            *(list, next_twice),
         ]
     ),
     st.builds(method, st.sampled_from(["read", "readline", "readlines"]), SIZES),
@@ -134,7 +144,7 @@ BEHIND = b"GET /behind HTTP/1.1\r\n\r\n"
 
 
 def result(way, body):
-    """Return what this way to read gives, or that it gives nothing more."""
+    """Return what this way to read returns; the class StopIteration if it raises that."""
     try:
         return way(body)
     except StopIteration:
@@ -143,12 +153,12 @@ def result(way, body):
 
 @st.composite
 def uploads(draw):
-    """Return a body, its length if it has one, and what is sent of it."""
+    """Return a body, its Content-Length or None for chunks, and the bytes that are sent."""
     body = draw(BODIES)
     length = len(body) if draw(st.booleans()) else None
     framed = body
     if length is None:
-        # A few long chunks are as good as many.
+        # For a long body one chunk is enough.
         framed = (
             draw(in_chunks(body))
             if len(body) < 100
@@ -165,20 +175,21 @@ def in_pieces(draw, data):
     return first, [piece for piece in rest if piece]
 
 
-#: Mostly the one that costs neither a tick of the kernel for each piece nor a handshake.
+#: Mostly "gevent", which is the fastest: the kernel does not wait for each piece, and there is no
+#: handshake.
 ANY_KIND = st.sampled_from(["gevent", "gevent", *KINDS])
 
 
 @hypothesis.given(upload=uploads(), ways=st.lists(WAYS, max_size=6), kind=ANY_KIND, data=st.data())
 @hypothesis.settings(max_examples=300)
-def test_any_body_in_any_pieces_is_itself_by_any_way_to_read(
+def test_any_body_in_any_pieces_is_read_unchanged_by_every_method(
     certificates, upload, ways, kind, data
 ):
     whole, length, framed = upload
     if length is None:
         first, pieces = data.draw(in_pieces(framed + BEHIND))
     else:
-        # What came with the head and belongs to the next request is not in its hands.
+        # The bytes after a body with a length never reach its receiver.
         first, pieces = data.draw(in_pieces(framed))
         pieces.append(BEHIND)
     with connected(kind, certificates) as (ours, theirs):
@@ -196,7 +207,7 @@ def test_any_body_in_any_pieces_is_itself_by_any_way_to_read(
 
 @hypothesis.given(upload=uploads(), ways=st.lists(WAYS, max_size=6), kind=ANY_KIND, data=st.data())
 @hypothesis.settings(max_examples=200)
-def test_any_body_that_is_cut_off_is_an_error_by_any_way_to_read(
+def test_any_body_that_is_cut_off_raises_an_error_in_every_method(
     certificates, upload, ways, kind, data
 ):
     whole, length, framed = upload
@@ -234,7 +245,7 @@ def test_any_body_that_is_cut_off_is_an_error_by_any_way_to_read(
         assert not exchange.drain()
 
 
-# The ways to read.
+# The methods that read.
 
 
 def test_a_read_of_0_bytes_returns_nothing_and_sends_no_100(ours):
@@ -260,7 +271,7 @@ def test_every_way_to_read_asks_for_the_body_first(ours, theirs, way, length):
 
 
 @pytest.mark.parametrize("length", [12, None])
-def test_reading_after_the_end_gives_nothing(ours, theirs, length):
+def test_reading_after_the_end_returns_nothing(ours, theirs, length):
     theirs.sendall(b"one\ntwo\nlast" if length else b"c\r\none\ntwo\nlast\r\n0\r\n\r\n")
     body, *_ = make(ours, length, timeout=0.2)
     assert body.readlines() == [b"one\n", b"two\n", b"last"]
@@ -309,8 +320,8 @@ def test_small_reads_receive_what_has_arrived_and_do_not_wait_for_more(ours, the
 
 
 @pytest.mark.parametrize("size", [1, 10, 100])
-def test_a_small_read_costs_no_more_than_stock_gunicorns(size):
-    """By the calls that the interpreter makes, which any machine counts alike."""
+def test_a_small_read_makes_no_more_calls_than_in_stock_gunicorn(size):
+    """Counted in calls of the interpreter, which are the same on every machine."""
 
     def calls(make_body):
         ours, theirs = socket.socketpair()
@@ -335,7 +346,7 @@ def test_a_small_read_costs_no_more_than_stock_gunicorns(size):
     assert calls(lambda sock: make(sock, 20_000)[0]) <= stock
 
 
-def test_any_writable_buffer_can_be_filled(ours, theirs):
+def test_readinto_fills_any_writable_buffer(ours, theirs):
     theirs.sendall(b"0123456789abcdef")
     body, *_ = make(ours, 16)
     numbers = memoryview(bytearray(8)).cast("I")
@@ -346,7 +357,7 @@ def test_any_writable_buffer_can_be_filled(ours, theirs):
     assert body.read() == b"89abcdef"
 
 
-def test_a_buffered_reader_reads_it(ours, theirs):
+def test_a_body_can_be_wrapped_in_a_buffered_reader(ours, theirs):
     class Raw(io.RawIOBase):
         def readable(self):
             return True
@@ -395,7 +406,7 @@ def test_a_thread_does_not_read_while_another_one_sends_the_100(ours, theirs):
         assert {read.result() for read in reads} == {b"1", b"2"}
 
 
-def test_a_read_that_was_interrupted_before_the_100_asks_again(ours, theirs):
+def test_a_read_after_one_that_was_interrupted_before_the_100_sends_the_100(ours, theirs):
     body, exchange, _ = make(ours, 1)
     ask = exchange.read
 
@@ -411,11 +422,13 @@ def test_a_read_that_was_interrupted_before_the_100_asks_again(ours, theirs):
     assert exchange.reads == 1
 
 
-# Whole or an error.
+# Complete or an error.
 
 
 @pytest.mark.parametrize("size", [None, HUGE, 10**12, 2000])
-def test_nothing_is_allocated_for_a_length_that_is_only_announced(ours, theirs, size):
+def test_no_memory_is_allocated_for_bytes_that_were_announced_and_did_not_arrive(
+    ours, theirs, size
+):
     theirs.sendall(b"x" * 1000)
     theirs.shutdown(socket.SHUT_WR)
     body, *_ = make(ours, 10**15)
@@ -429,23 +442,23 @@ def test_nothing_is_allocated_for_a_length_that_is_only_announced(ours, theirs, 
 
 
 def failed(ours, theirs):
-    """Return a body that has failed, and what it failed of."""
+    """Return a body whose client leaves after half of it."""
     theirs.sendall(b"12345")
     theirs.shutdown(socket.SHUT_WR)
     return make(ours, 10)[0]
 
 
-def test_a_body_that_has_failed_holds_no_buffer(ours, theirs):
+def test_a_body_that_has_failed_keeps_no_reference_to_the_buffer_of_its_reader(ours, theirs):
     body = failed(ours, theirs)
     buffer = bytearray(10)
     for _ in range(2):
         with pytest.raises(ClientDisconnected):
             body.readinto(buffer)
     gc.collect()
-    buffer.clear()  # BufferError: somebody has it
+    buffer.clear()  # raises BufferError if something still refers to it
 
 
-def test_a_body_that_has_failed_is_no_garbage(ours, theirs):
+def test_a_body_that_has_failed_is_freed_without_the_garbage_collector(ours, theirs):
     with no_garbage_of(Body):
         body = failed(ours, theirs)
         for _ in range(2):
@@ -483,7 +496,7 @@ def test_a_client_that_leaves_while_nobody_reads_is_not_reported(ours, theirs):
     [ClientDisconnected("why"), BodyTimeout("why"), MalformedBody("why"), ContentTooLarge(5)],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_may_go_to_another_process(error):
+def test_an_error_can_be_pickled(error):
     error.partial = b"what came"
     other = pickle.loads(pickle.dumps(error))
     assert type(other) is type(error)
@@ -491,12 +504,12 @@ def test_an_error_may_go_to_another_process(error):
     assert vars(other) == vars(error)
 
 
-# What came is not lost.
+# The bytes that arrived before an error.
 
 THREE = b"one\ntwo\nthr"
 
-#: The kind of error, with what comes of a body that has a length, or is in chunks: with the head,
-#: and after it.
+#: The error, the pieces that arrive before it (the first one with the head), and whether the body
+#: has a length; otherwise it is in chunks.
 BREAKING = {
     "leaves": (ClientDisconnected, [b"one\nt", b"wo\n", b"th", b"r"], True),
     "leaves in a chunk": (
@@ -512,12 +525,12 @@ BREAKING = {
 }
 
 
-def readinto_and_look(size):
+def readinto_and_check_the_buffer(size):
     def read(body):
         buffer = bytearray(size)
         with pytest.raises(BodyError) as raised:
             body.readinto(buffer)
-        assert buffer.startswith(raised.value.partial)  # they are there, too
+        assert buffer.startswith(raised.value.partial)
         raise raised.value
 
     return read
@@ -541,17 +554,17 @@ def readinto_and_look(size):
         (method("readlines"), [], THREE),
         (method("readlines", 100), [method("readline")], THREE[4:]),
         (method("__next__"), [method("__next__"), method("__next__")], b"thr"),
-        (list, [], b"thr"),  # each line is a call
-        (readinto_and_look(100), [], THREE),
-        (readinto_and_look(9000), [], THREE),
-        (readinto_and_look(9000), [readinto(1)], THREE[1:]),
+        (list, [], b"thr"),  # a call for each line
+        (readinto_and_check_the_buffer(100), [], THREE),
+        (readinto_and_check_the_buffer(9000), [], THREE),
+        (readinto_and_check_the_buffer(9000), [readinto(1)], THREE[1:]),
     ],
 )
 @pytest.mark.parametrize("how", BREAKING)
-def test_an_error_has_the_bytes_that_its_call_had_read(
+def test_an_error_has_the_bytes_that_the_failed_call_had_received(
     ours, theirs, how, way, before, partial, large, monkeypatch
 ):
-    if large:  # it is waited for in the kernel
+    if large:  # as for a large body, the kernel waits for the bytes
         monkeypatch.setattr(receiver_module, "LARGE", -1)
     kind_of_error, (ahead, *pieces), sized = BREAKING[how]
     stays = kind_of_error is BodyTimeout
@@ -564,13 +577,13 @@ def test_an_error_has_the_bytes_that_its_call_had_read(
         with pytest.raises(kind_of_error) as raised:
             way(body)
         assert raised.value.partial == partial
-        for again in [way, method("read"), method("readline"), readinto_and_look(10)]:
+        for again in [way, method("read"), method("readline"), readinto_and_check_the_buffer(10)]:
             with pytest.raises(kind_of_error) as raised:
                 again(body)
             assert raised.value.partial == b""
 
 
-def test_what_was_seen_before_the_answer_is_not_lost_either(ours, theirs):
+def test_an_error_has_the_bytes_that_arrived_before_the_response_started(ours, theirs):
     theirs.sendall(b"5\r\nhelloXYZ")
     body, exchange, _ = make(ours, timeout=20)
     exchange.respond()
@@ -583,14 +596,16 @@ def test_what_was_seen_before_the_answer_is_not_lost_either(ours, theirs):
 
 
 class Interruption(BaseException):
-    """As gevent.Timeout is, and what a signal handler raises."""
+    """An exception like gevent.Timeout, or like one that a signal handler raises."""
 
 
 @pytest.mark.parametrize("length", [10, None])
 @pytest.mark.parametrize(
     "way", [method("read"), method("readline"), readinto(10)], ids=["read", "readline", "readinto"]
 )
-def test_a_read_that_was_interrupted_loses_no_bytes_in_silence(ours, theirs, length, way):
+def test_a_read_after_an_interrupted_one_returns_all_bytes_or_raises_an_error(
+    ours, theirs, length, way
+):
     class Interrupting(PacedClient):
         def poll(self, milliseconds):
             if not self._pieces:
@@ -612,11 +627,11 @@ def test_a_read_that_was_interrupted_loses_no_bytes_in_silence(ours, theirs, len
             assert rest == b"123456789a"
 
 
-# In time.
+# Time limits.
 
 
 @pytest.mark.parametrize("length", [10, None])
-def test_a_client_that_stalls_is_late_and_stays_late(ours, theirs, length):
+def test_every_read_after_a_timeout_raises_the_timeout_again(ours, theirs, length):
     waiting = WaitCounter()
     theirs.sendall(b"hello" if length else b"a\r\nhello")
     body, exchange, _ = make(ours, length, timeout=0.03, waiting=waiting)
@@ -630,7 +645,7 @@ def test_a_client_that_stalls_is_late_and_stays_late(ours, theirs, length):
     assert not exchange.drain()
 
 
-def test_a_client_that_is_too_slow_is_late(ours, theirs):
+def test_a_client_that_is_slower_than_the_minimum_rate_times_out(ours, theirs):
     with PacedClient(ours, theirs, [b"x" * 100] * 30) as client:
         client.pace = 2
         body, exchange, _ = make(ours, 10_000, timeout=30, min_rate=240)
@@ -639,11 +654,11 @@ def test_a_client_that_is_too_slow_is_late(ours, theirs):
         assert not exchange.drain()
 
 
-# The answer begins, and the request ends.
+# The response starts, and the request ends.
 
 
 @pytest.mark.parametrize(
-    ("came", "kept"),
+    ("arrived", "kept"),
     [
         (b"5\r\nhello\r\n0\r\n\r\n", True),
         (b"5\r\nhello\r\n0\r\n", False),
@@ -651,16 +666,16 @@ def test_a_client_that_is_too_slow_is_late(ours, theirs):
         (b"5\r\nhelloXYZ", False),
     ],
 )
-def test_a_connection_is_kept_if_the_last_chunk_is_here(certificates, came, kept):
+def test_a_connection_is_kept_if_the_last_chunk_has_arrived(certificates, arrived, kept):
     with connected("unix", certificates) as (ours, theirs):
-        theirs.sendall(came)
+        theirs.sendall(arrived)
         _, exchange, _ = make(ours)
         assert exchange.respond() is kept
         assert exchange.end(may_keep=True) is (End.KEEP if kept else End.LINGER)
 
 
 @pytest.mark.parametrize("length", [11, None])
-def test_what_was_looked_at_to_know_can_still_be_read(ours, theirs, length):
+def test_bytes_that_arrived_before_the_response_started_can_still_be_read(ours, theirs, length):
     theirs.sendall(b"one\ntwo\nth" if length else b"8\r\none\ntwo\n\r\n2\r\nth\r\n")
     body, exchange, _ = make(ours, length, timeout=20)
     assert body.readline() == b"one\n"
@@ -670,7 +685,9 @@ def test_what_was_looked_at_to_know_can_still_be_read(ours, theirs, length):
     assert body.read() == b"the"
 
 
-def test_what_was_seen_of_a_malformed_body_is_an_error_when_it_is_read(ours, theirs):
+def test_a_malformed_chunk_that_arrived_before_the_response_started_is_an_error_when_it_is_read(
+    ours, theirs
+):
     theirs.sendall(b"5\r\nhelloXYZ")
     body, exchange, _ = make(ours, timeout=20)
     exchange.respond()
@@ -679,7 +696,7 @@ def test_what_was_seen_of_a_malformed_body_is_an_error_when_it_is_read(ours, the
     assert not exchange.drain()
 
 
-def test_the_answer_does_not_wait_for_a_thread_that_reads(ours, theirs, monkeypatch):
+def test_the_response_does_not_wait_for_a_thread_that_reads(ours, theirs, monkeypatch):
     reading = threading.Event()
     body, exchange, _ = make(ours, 5, timeout=20, waiting=announcing(reading))
     got = []
@@ -709,7 +726,7 @@ def test_the_unread_rest_of_a_body_is_discarded(ours, theirs, length):
 
 @pytest.mark.parametrize("read", [True, False])
 @pytest.mark.parametrize("length", [5, None])
-def test_the_body_of_a_request_that_has_ended_is_an_error(ours, theirs, length, read):
+def test_reading_the_body_of_a_request_that_has_ended_is_an_error(ours, theirs, length, read):
     theirs.sendall(b"1\n345" if length else b"5\r\n1\n345\r\n0\r\n\r\n")
     body, exchange, _ = make(ours, length)
     if read:
@@ -722,7 +739,9 @@ def test_the_body_of_a_request_that_has_ended_is_an_error(ours, theirs, length, 
 
 
 @pytest.mark.parametrize("sent", [b"", b"he", b"5\r\nhe"])
-def test_the_rest_of_a_body_is_awaited_only_briefly(ours, theirs, sent, monkeypatch):
+def test_the_server_waits_only_briefly_for_the_unread_rest_of_a_body(
+    ours, theirs, sent, monkeypatch
+):
     theirs.sendall(sent)
     body, exchange, _ = make(ours, None if b"\r" in sent else 5)
     monkeypatch.setattr(exchange_module, "DRAIN_TIMEOUT", 0.03)
@@ -731,15 +750,15 @@ def test_the_rest_of_a_body_is_awaited_only_briefly(ours, theirs, sent, monkeypa
         body.read()
 
 
-def test_a_client_that_trickles_what_is_left_is_late(ours, theirs, monkeypatch):
-    """Each of its bytes comes in time, and all of them would not."""
+def test_the_unread_rest_of_a_body_must_arrive_within_one_time_limit(ours, theirs, monkeypatch):
+    """No byte restarts the time limit, or a client could send single bytes without end."""
     monkeypatch.setattr(exchange_module, "DRAIN_TIMEOUT", 0.2)
     _, exchange, _ = make(ours, 10**9)
     with sending_on(theirs.sendall, every=0.001):
         assert not exchange.drain()
 
 
-def test_a_client_that_leaves_before_the_end_is_not_followed(ours, theirs):
+def test_a_connection_is_not_kept_if_the_client_leaves_before_the_end_of_the_body(ours, theirs):
     theirs.sendall(b"hel")
     theirs.shutdown(socket.SHUT_WR)
     _, exchange, _ = make(ours, 5)
@@ -750,7 +769,7 @@ def test_a_client_that_leaves_before_the_end_is_not_followed(ours, theirs):
 # Several bodies in one request.
 
 
-def test_a_chunked_body_may_follow_a_100(ours, theirs):
+def test_a_second_100_starts_a_second_chunked_body(ours, theirs):
     theirs.sendall(b"3\r\none\r\n0\r\n\r\n3\r\ntwo\r\n0\r\n\r\n" + BEHIND)
     body, exchange, receiver = make(ours)
     assert body.read() == b"one"
@@ -764,7 +783,7 @@ def test_a_chunked_body_may_follow_a_100(ours, theirs):
     assert receiver.ahead == BEHIND
 
 
-def test_no_other_body_follows_one_of_a_length(ours, theirs):
+def test_a_second_100_starts_no_second_body_after_one_with_a_content_length(ours, theirs):
     theirs.sendall(b"one" + BEHIND)
     body, *_ = make(ours, 3)
     assert body.read() == b"one"

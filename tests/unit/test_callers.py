@@ -1,4 +1,4 @@
-"""Who has read a body, as a warning names it."""
+"""How a warning names the code that has read a body."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from gunicorn_expect.callers import Reading
 
 
 def call(module, file=None, line=1, name="read"):
-    """Return a call, as the body notes it."""
+    """Return a call as the body records it: the module, the code and the line."""
     code = compile("", file or f"/srv/{module.replace('.', '/')}.py", "exec").replace(co_name=name)
     return module, code, line
 
@@ -19,20 +19,20 @@ def reading(*calls, application="wsgi"):
     return Reading(calls, application)
 
 
-def test_the_applications_innermost_line_is_named_with_the_libraries_inside_of_it():
-    inside = [
+def test_a_reading_is_named_by_the_innermost_line_of_the_application_and_the_libraries_it_called():
+    libraries = [
         installed("werkzeug.wsgi"),
         installed("werkzeug.wrappers"),
         installed("werkzeug.wsgi"),
     ]
-    found = reading(*inside, call("shop.views", line=7), installed("flask"), call("shop.early"))
+    found = reading(*libraries, call("shop.views", line=7), installed("flask"), call("shop.early"))
     assert str(found) == (
         "in shop.views.read (/srv/shop/views.py, line 7) "
         "by werkzeug.wsgi, called by werkzeug.wrappers"
     )
 
 
-def test_libraries_are_named_if_nothing_of_the_application_led_to_it():
+def test_a_reading_without_a_line_of_the_application_is_named_by_its_libraries():
     assert str(reading(installed("django.http"), installed("django.csrf"))) == (
         "by django.http, called by django.csrf"
     )
@@ -48,16 +48,16 @@ def test_libraries_are_named_if_nothing_of_the_application_led_to_it():
         call("gunicorn_expect.contrib.django"),
     ],
 )
-def test_a_library_is_no_part_of_the_application(library):
+def test_a_library_does_not_count_as_the_application(library):
     assert str(reading(library, call("views"))).startswith("in views.read ")
 
 
-def test_the_package_of_the_application_is_its_own_where_it_is_installed():
+def test_an_installed_application_counts_as_the_application():
     found = reading(installed("shop.views"), installed("flask"), application="shop.wsgi")
     assert str(found).startswith("in shop.views.read (/usr/lib/python3/dist-packages/shop/views.py")
 
 
-def test_readings_have_one_key_if_the_same_lines_of_the_application_led_to_them():
+def test_readings_by_the_same_lines_of_the_application_have_the_same_key():
     shared, one, two = call("shop.shared"), call("shop.views", line=1), call("shop.views", line=2)
     again = reading(installed("werkzeug"), shared, installed("flask"), one)
     assert reading(shared, one).key == again.key
@@ -65,7 +65,7 @@ def test_readings_have_one_key_if_the_same_lines_of_the_application_led_to_them(
     assert reading(installed("one")).key != reading(installed("two")).key
 
 
-def test_sentry_is_known_if_it_is_between_the_application_and_the_body():
+def test_a_reading_is_sentrys_if_the_application_called_sentry_to_read():
     sentry = installed("sentry_sdk.integrations.flask")
     assert reading(installed("werkzeug"), sentry, call("views")).is_sentry
     assert not reading(installed("werkzeug"), call("views"), sentry).is_sentry

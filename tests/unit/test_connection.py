@@ -1,4 +1,4 @@
-"""One connection, from its head to its end: a pair of sockets, and gunicorn's parser."""
+"""One connection, from its first request head to its end, on a pair of sockets."""
 
 import socket
 import struct
@@ -42,7 +42,7 @@ def refusing(environ, start_response):
 
 @pytest.fixture
 def application():
-    """Return the application; modules of tests have one of their own."""
+    """Return the application of `served`; a test may replace it by parametrizing it."""
     return reading
 
 
@@ -83,25 +83,25 @@ def test_a_head_that_arrives_in_pieces_is_one_request(conn, theirs):
 
 
 @pytest.mark.parametrize("framing", ["X-No: framing", "Content-Length: 0"])
-def test_a_request_without_a_body_is_known_by_its_framing(conn, theirs, framing):
+def test_a_request_without_a_body_has_no_exchange(conn, theirs, framing):
     theirs.sendall(waiting("PUT /", framing))
     opened(conn)
     assert conn.exchange is None
 
 
-def test_a_client_that_leaves_before_a_head_is_let_go(conn, theirs):
+def test_a_connection_ends_if_its_client_leaves_before_it_sends_a_head(conn, theirs):
     theirs.close()
     assert conn.advance() is Wants.END
 
 
-def test_looking_for_the_body_leaves_the_timeout_of_the_socket(conn, theirs, ours):
+def test_looking_for_body_bytes_does_not_change_the_timeout_of_the_socket(conn, theirs, ours):
     theirs.sendall(HEAD)
     opened(conn)
     assert conn.exchange.look()
     assert ours.gettimeout() is None
 
 
-def test_a_client_that_sends_no_more_did_not_send_a_body(conn, theirs):
+def test_a_client_that_half_closes_its_connection_still_waits_for_its_100(conn, theirs):
     theirs.sendall(HEAD)
     theirs.shutdown(socket.SHUT_WR)
     opened(conn)
@@ -122,7 +122,7 @@ def test_a_malformed_trailer_section_is_an_error(conn, theirs, trailer):
 
 
 class Failures(Counters):
-    """Keeps what reads of a body raised."""
+    """Records the classes of the errors that reads of a body raised."""
 
     def __init__(self):
         super().__init__()
@@ -133,8 +133,10 @@ class Failures(Counters):
         self.kinds.append(type(error))
 
 
-@pytest.mark.parametrize("when", ["before the look", "before the 100"])
-def test_a_client_that_is_gone_when_the_body_is_asked_for_is_gone_for_good(certificates, when):
+@pytest.mark.parametrize("when", ["before the read", "before the 100"])
+def test_every_read_from_a_client_that_was_gone_before_its_100_raises_the_same_error(
+    certificates, when
+):
     failures = Failures()
     with (
         connected("tcp", certificates) as (ours, theirs),
@@ -142,7 +144,7 @@ def test_a_client_that_is_gone_when_the_body_is_asked_for_is_gone_for_good(certi
     ):
         theirs.sendall(HEAD)
         body = opened(connection(served, ours))
-        if when == "before the look":
+        if when == "before the read":
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             theirs.close()  # a reset
         else:
@@ -177,10 +179,10 @@ def test_bytes_after_a_body_belong_to_the_next_request(conn, theirs, upload, cut
     assert conn.exchange.state is State.PENDING
 
 
-def test_a_socket_waits_for_ever_again_when_its_body_was_read(
+def test_the_receive_timeout_of_a_socket_is_removed_when_its_body_was_read(
     served, conn, theirs, ours, monkeypatch
 ):
-    monkeypatch.setattr(receiver, "LARGE", 0)  # such a body is received by calls that may block
+    monkeypatch.setattr(receiver, "LARGE", 0)  # a large body is received by calls that may block
     limits = []
 
     def application(environ, start_response):
@@ -222,7 +224,7 @@ def test_the_body_of_a_request_that_was_refused_can_not_be_read_when_it_has_ende
 
 
 @pytest.mark.parametrize("application", [refusing, reading])
-def test_nothing_of_a_request_is_left_to_the_garbage_collector(served, certificates):
+def test_the_objects_of_a_request_are_freed_without_the_garbage_collector(served, certificates):
     kinds = (Connection, host.Request, Exchange, Responses, Expectation, Receiver)
     with no_garbage_of(*kinds), connected("unix", certificates) as (ours, theirs):
         theirs.sendall(HEAD + b"hello")
@@ -234,7 +236,9 @@ def test_nothing_of_a_request_is_left_to_the_garbage_collector(served, certifica
         del conn
 
 
-def test_nothing_of_a_request_that_the_loop_has_refused_is_left_to_it_either(served, certificates):
+def test_the_objects_of_a_request_that_the_loop_refused_are_freed_without_the_garbage_collector(
+    served, certificates
+):
     served.policy = served.inline = lambda _environ: Refuse(413)
     kinds = (Connection, host.Request, Exchange, Responses, Expectation, Receiver)
     with no_garbage_of(*kinds), connected("unix", certificates) as (ours, theirs):
@@ -247,10 +251,10 @@ def test_nothing_of_a_request_that_the_loop_has_refused_is_left_to_it_either(ser
         del conn
 
 
-# Waiting in place.
+# Waiting for a head without a loop.
 
 
-def test_a_head_is_waited_for_and_is_late_in_the_end(certificates):
+def test_a_client_that_does_not_finish_its_head_in_time_gets_408(certificates):
     with connected("unix", certificates) as (ours, theirs), service() as served:
         conn = connection(served, ours)
         theirs.sendall(HEAD[:10])

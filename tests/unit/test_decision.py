@@ -1,4 +1,4 @@
-"""What a policy may decide: values, checked when they are made."""
+"""`Refuse`, `Proceed` and `inline`: what a policy returns is checked when it is created."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def test_a_status_has_the_reason_phrase_of_rfc_9110(status, line):
 
 
 def test_a_refusal_needs_a_status():
-    """HTTP's own word, 417, would make clients send it all again."""
+    """417 looks like a natural default, but clients may then send the upload again."""
     with pytest.raises(TypeError, match="status"):
         Refuse()
 
@@ -39,7 +39,7 @@ def test_a_refusal_needs_a_status():
         *(("204 Nothing", "204 No Content"), (299, "299"), (600, "600"), ("099", "099")),
     ],
 )
-def test_a_status_that_refuses_nothing_is_refused_by_its_name(status, name):
+def test_a_1xx_2xx_or_unknown_class_of_status_is_an_error_that_names_it(status, name):
     with pytest.raises(ValueError, match=f"^{name} refuses nothing: the status is 3xx, 4xx or 5xx"):
         Refuse(status)
 
@@ -84,7 +84,7 @@ def test_a_factory_called_with_an_environ_by_mistake_does_not_print_it(make):
     assert "s3cret" not in str(raised.value)
 
 
-def test_what_can_not_be_marked_as_inline_is_named_by_its_type():
+def test_the_error_for_an_object_that_can_not_be_marked_as_inline_names_only_its_type():
     with pytest.raises(TypeError, match=r"^an object of type dict can't be marked as inline"):
         inline({"HTTP_AUTHORIZATION": "Bearer s3cret"})
 
@@ -113,7 +113,7 @@ def test_a_header_field_that_can_not_be_sent_is_an_error_without_its_value(make,
     assert "s3cret" not in str(raised.value)
 
 
-def test_a_body_is_bytes():
+def test_the_body_of_a_refusal_must_be_bytes():
     with pytest.raises(TypeError, match="bytes, not str"):
         Refuse(403, body="no")
 

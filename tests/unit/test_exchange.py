@@ -1,4 +1,4 @@
-"""One upload and its lock, on a connection that only takes notes; and the face it has for all."""
+"""One upload and its lock, and the `Expectation` that applications see, without a connection."""
 
 import itertools
 import threading
@@ -17,8 +17,8 @@ from support import PATIENCE
 FINAL = "final response"
 
 
-class Notes:
-    """The way to a client and the body it sends, which notes what it was asked to do."""
+class RecordingWire:
+    """The wire and the body of a client; it records what it was asked to do."""
 
     def __init__(self, *, arrived=False, fails=False, rest=Rest.MUCH, gone=None):
         self.is_here = arrived
@@ -58,17 +58,17 @@ class Notes:
             raise self.gone
 
 
-def waiting_exchange(wire, **told):
-    """Open the exchange of a client that waits."""
-    return Exchange(wire, waits=True, **told)
+def waiting_exchange(wire, **callbacks):
+    """Open the exchange of a client that waits for a 100."""
+    return Exchange(wire, waits=True, **callbacks)
 
 
-def sending_exchange(wire, **told):
-    """Open the exchange of a client that doesn't."""
-    return Exchange(wire, waits=False, **told)
+def sending_exchange(wire, **callbacks):
+    """Open the exchange of a client that does not wait for a 100."""
+    return Exchange(wire, waits=False, **callbacks)
 
 
-# What its client expects.
+# What the client expects.
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def sending_exchange(wire, **told):
         (["100-continue,100-continue"], True),
     ],
 )
-def test_the_members_of_the_field_tell_whether_the_client_waits(values, expected):
+def test_a_client_waits_if_100_continue_is_a_member_of_its_expect_field(values, expected):
     assert expects_continue(values) is expected
 
 
 @given(st.lists(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"))))
-def test_two_lines_are_read_as_one_line_with_a_comma(values):
+def test_two_expect_lines_mean_the_same_as_one_line_with_a_comma(values):
     def reading(lines):
         try:
             return expects_continue(lines)
@@ -101,7 +101,7 @@ def test_two_lines_are_read_as_one_line_with_a_comma(values):
 
 
 def test_a_read_sends_one_100_to_a_client_that_waits():
-    wire = Notes()
+    wire = RecordingWire()
     exchange = waiting_exchange(wire)
     exchange.read()
     exchange.read()
@@ -109,8 +109,8 @@ def test_a_read_sends_one_100_to_a_client_that_waits():
     assert exchange.state is State.CONTINUED
 
 
-def test_nothing_is_sent_to_a_client_that_does_not_wait():
-    wire = Notes()
+def test_a_client_that_does_not_wait_gets_no_100():
+    wire = RecordingWire()
     exchange = sending_exchange(wire)
     exchange.read([("X-Node", "7")])
     exchange.proceed_again([("X-Node", "7")])
@@ -120,8 +120,8 @@ def test_nothing_is_sent_to_a_client_that_does_not_wait():
 
 
 @pytest.mark.parametrize("when", ["with the head", "later"])
-def test_bytes_that_arrived_waive_the_100(when):
-    wire = Notes(arrived=when == "with the head")
+def test_a_client_whose_body_bytes_have_arrived_gets_no_100(when):
+    wire = RecordingWire(arrived=when == "with the head")
     exchange = waiting_exchange(wire)
     assert exchange.look() == (when == "later")
     wire.is_here = True
@@ -132,7 +132,7 @@ def test_bytes_that_arrived_waive_the_100(when):
 
 
 def test_a_client_that_is_gone_still_waits_until_a_read_or_the_response_finds_out():
-    exchange = waiting_exchange(Notes(gone=ClientDisconnected("gone")))
+    exchange = waiting_exchange(RecordingWire(gone=ClientDisconnected("gone")))
     assert exchange.look()
     with pytest.raises(ClientDisconnected):
         exchange.read()
@@ -140,7 +140,7 @@ def test_a_client_that_is_gone_still_waits_until_a_read_or_the_response_finds_ou
 
 
 def test_a_100_that_could_not_be_sent_is_not_sent_again():
-    wire = Notes(fails=True)
+    wire = RecordingWire(fails=True)
     exchange = waiting_exchange(wire)
     with pytest.raises(BrokenPipeError):
         exchange.read()
@@ -151,7 +151,7 @@ def test_a_100_that_could_not_be_sent_is_not_sent_again():
 
 
 def test_a_read_after_the_response_sends_nothing():
-    wire = Notes()
+    wire = RecordingWire()
     exchange = waiting_exchange(wire)
     exchange.respond()
     exchange.read()
@@ -160,8 +160,8 @@ def test_a_read_after_the_response_sends_nothing():
     assert exchange.state is State.DECLINED
 
 
-def test_a_100_is_repeated_if_it_is_asked_for_with_the_fields_that_were_set():
-    wire = Notes()
+def test_proceed_again_sends_another_100_with_the_fields_that_were_set():
+    wire = RecordingWire()
     exchange = waiting_exchange(wire)
     exchange.set_headers([("X-Every", "1")])
     exchange.read()
@@ -174,11 +174,11 @@ def test_a_100_is_repeated_if_it_is_asked_for_with_the_fields_that_were_set():
     ]
 
 
-# Where the body comes from.
+# Opening the body.
 
 
 def test_a_body_is_opened_once():
-    wire = Notes()
+    wire = RecordingWire()
     exchange = sending_exchange(wire)
     assert exchange.open_body() is exchange.open_body() is exchange.framing is wire
     exchange.respond()
@@ -195,27 +195,27 @@ def test_a_body_is_opened_once():
     ],
     ids=["look", "limit", "proceed again"],
 )
-def test_a_body_is_not_opened_before_its_bytes_are_wanted(early):
-    wire = Notes()
+def test_a_body_is_not_opened_before_a_read(early):
+    wire = RecordingWire()
     early(waiting_exchange(wire))
     assert wire.opened == 0
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_the_response_opens_a_body_to_know_what_is_left_unless_it_was_declined(waits):
-    wire = Notes(rest=Rest.LITTLE)
+def test_the_response_opens_a_body_to_see_what_is_left_of_it_unless_it_was_declined(waits):
+    wire = RecordingWire(rest=Rest.LITTLE)
     exchange = Exchange(wire, waits=waits)
     assert exchange.respond() is not waits
     assert wire.opened == (not waits)
 
 
-def test_two_threads_that_want_a_body_at_once_get_the_same():
-    class Opens(Notes):
+def test_two_threads_that_open_a_body_at_once_get_the_same_one():
+    class Opens(RecordingWire):
         def open_body(self):
-            both_want.wait(0.05)  # long enough for a second one that does not wait its turn
-            return Notes()
+            never.wait(0.05)  # long enough for a second thread that does not wait its turn
+            return RecordingWire()
 
-    both_want = threading.Event()
+    never = threading.Event()
     exchange = sending_exchange(Opens())
     with ThreadPoolExecutor() as pool:
         opened = [pool.submit(exchange.open_body) for _ in range(2)]
@@ -223,8 +223,8 @@ def test_two_threads_that_want_a_body_at_once_get_the_same():
 
 
 @pytest.mark.parametrize("opened", [0, 1, 2])
-def test_the_lowest_limit_of_a_body_holds_whether_it_was_set_before_it_was_opened_or_later(opened):
-    wire = Notes()
+def test_the_lowest_limit_of_a_body_applies_no_matter_when_it_was_set(opened):
+    wire = RecordingWire()
     exchange = sending_exchange(wire)
     for number, most in enumerate([7, 5, 9]):
         if number == opened:
@@ -234,7 +234,7 @@ def test_the_lowest_limit_of_a_body_holds_whether_it_was_set_before_it_was_opene
     assert min(wire.most) == wire.most[-1] == 5
 
 
-# Its face.
+# What the application sees of it.
 
 
 def test_without_an_upload_nobody_waits():
@@ -245,9 +245,9 @@ def test_without_an_upload_nobody_waits():
     assert expectation.state is State.NONE
 
 
-def test_its_text_is_its_state():
+def test_the_str_of_an_expectation_is_its_state():
     assert str(Expectation()) == "none"
-    expectation = Expectation(waiting_exchange(Notes()))
+    expectation = Expectation(waiting_exchange(RecordingWire()))
     assert f"{expectation}" == "pending"
     assert repr(expectation) == "<Expectation pending>"
     expectation.proceed()
@@ -255,7 +255,7 @@ def test_its_text_is_its_state():
 
 
 def test_pending_looks_at_the_connection():
-    wire = Notes()
+    wire = RecordingWire()
     expectation = Expectation(waiting_exchange(wire))
     assert expectation.pending
     wire.is_here = True
@@ -264,7 +264,7 @@ def test_pending_looks_at_the_connection():
 
 
 def test_proceed_sends_its_fields_once():
-    wire = Notes()
+    wire = RecordingWire()
     exchange = waiting_exchange(wire)
     Expectation(exchange).proceed(iter([("X-Node", "7")]))
     Expectation(exchange).proceed([("X-Node", "8")])
@@ -290,8 +290,8 @@ def test_without_a_connection_nothing_is_sent():
     assert Expectation().inform(104, [("Location", "/a")]) is False
 
 
-def test_a_request_without_a_body_is_informed_until_its_response_starts():
-    wire = Notes()
+def test_a_request_without_a_body_gets_interim_responses_until_its_response_starts():
+    wire = RecordingWire()
     responses = Responses(wire)
     assert Expectation(responses).inform(104, [("Location", "/a")])
     assert responses.respond()
@@ -303,8 +303,10 @@ def test_a_request_without_a_body_is_informed_until_its_response_starts():
     ("options", "understands", "sent"),
     [({}, False, False), ({"force": True}, False, True), ({}, True, True)],
 )
-def test_a_client_that_waits_is_informed_if_it_understands_or_by_force(options, understands, sent):
-    wire = Notes()
+def test_a_client_that_waits_gets_an_interim_response_if_it_understands_or_by_force(
+    options, understands, sent
+):
+    wire = RecordingWire()
     expectation = Expectation(waiting_exchange(wire), understands)
     assert expectation.inform(104, **options) is sent
     assert expectation.pending
@@ -313,15 +315,15 @@ def test_a_client_that_waits_is_informed_if_it_understands_or_by_force(options, 
     assert wire.sent == [["104"]] * sent + [["100"], ["104"]]
 
 
-def test_a_client_whose_body_is_here_is_informed():
-    wire = Notes(arrived=True)
+def test_a_client_whose_body_has_arrived_gets_an_interim_response():
+    wire = RecordingWire(arrived=True)
     expectation = Expectation(waiting_exchange(wire))
     assert expectation.inform(104)
     assert expectation.state is State.WAIVED
 
 
 def test_a_declined_client_gets_no_further_interim_response():
-    wire = Notes()
+    wire = RecordingWire()
     exchange = waiting_exchange(wire)
     exchange.respond()
     assert not Expectation(exchange).inform(104, force=True)
@@ -330,7 +332,7 @@ def test_a_declined_client_gets_no_further_interim_response():
 
 @pytest.mark.parametrize("status", [-104, 0, 99, 100, 101, 200, 1040])
 def test_inform_sends_only_interim_responses(status):
-    wire = Notes()
+    wire = RecordingWire()
     with pytest.raises(ValueError, match=f"inform\\(\\) can't send {status}: it sends 102 to 199"):
         Expectation(sending_exchange(wire)).inform(status)
     assert wire.sent == []
@@ -342,12 +344,12 @@ def test_inform_checks_its_fields_even_if_nothing_is_sent():
     assert "secret" not in str(caught.value)
 
 
-# When it was decided.
+# When the expectation was decided.
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes on by a second at each look."""
+    """A clock that advances by a second each time it is read."""
     seconds = itertools.count(1000.0)
     monkeypatch.setattr(exchange_module.time, "monotonic", lambda: next(seconds))
 
@@ -362,51 +364,52 @@ DECIDE = {
 
 @pytest.mark.parametrize("decide", DECIDE)
 def test_the_decision_is_reported_once_with_its_time(clock, decide):
-    told = []
+    reported = []
     exchange = waiting_exchange(
-        Notes(), on_decided=lambda decided: told.append((decided.state, decided.decided_after))
+        RecordingWire(),
+        on_decided=lambda decided: reported.append((decided.state, decided.decided_after)),
     )
     assert Expectation(exchange).decided_after is None
     DECIDE[decide](exchange)
     DECIDE[decide](exchange)
     exchange.respond()
-    assert told == [(State.DECLINED if decide == "respond" else State.CONTINUED, 1.0)]
+    assert reported == [(State.DECLINED if decide == "respond" else State.CONTINUED, 1.0)]
     assert Expectation(exchange).decided_after == 1.0
 
 
 def test_a_waived_expectation_is_reported_too(clock):
-    told = []
+    reported = []
     exchange = waiting_exchange(
-        Notes(arrived=True),
-        on_decided=lambda decided: told.append((decided.state, decided.decided_after)),
+        RecordingWire(arrived=True),
+        on_decided=lambda decided: reported.append((decided.state, decided.decided_after)),
     )
     exchange.look()
-    assert told == [(State.WAIVED, 1.0)]
+    assert reported == [(State.WAIVED, 1.0)]
 
 
 def test_the_decision_is_reported_even_if_the_100_could_not_be_sent():
-    told = []
-    exchange = waiting_exchange(Notes(fails=True), on_decided=told.append)
+    reported = []
+    exchange = waiting_exchange(RecordingWire(fails=True), on_decided=reported.append)
     with pytest.raises(BrokenPipeError):
         exchange.read()
-    assert told == [exchange]
+    assert reported == [exchange]
 
 
 def test_nothing_is_decided_if_the_client_does_not_wait():
-    told = []
-    exchange = sending_exchange(Notes(), on_decided=told.append)
+    reported = []
+    exchange = sending_exchange(RecordingWire(), on_decided=reported.append)
     exchange.read()
     exchange.respond()
     assert exchange.decided_after is None
-    assert told == []
+    assert reported == []
 
 
 # The response, and the end.
 
 
 @pytest.mark.parametrize("rest", [rest for rest in Rest if rest is not Rest.UNASKED])
-def test_what_is_left_when_the_response_starts_decides_how_the_connection_ends(rest):
-    wire = Notes(rest=rest)
+def test_what_is_left_of_the_body_when_the_response_starts_decides_how_the_connection_ends(rest):
+    wire = RecordingWire(rest=rest)
     exchange = sending_exchange(wire)
     keeps = ENDS[rest][True] is not End.LINGER
     assert exchange.respond() is keeps
@@ -417,20 +420,20 @@ def test_what_is_left_when_the_response_starts_decides_how_the_connection_ends(r
         assert exchange.end(may_keep=may_keep) is ENDS[rest][may_keep]
 
 
-def test_a_client_that_was_declined_may_send_its_body_or_not():
-    exchange = waiting_exchange(Notes(rest=Rest.NOTHING))
+def test_a_connection_whose_upload_was_declined_is_not_kept_even_if_nothing_is_left():
+    exchange = waiting_exchange(RecordingWire(rest=Rest.NOTHING))
     assert not exchange.respond()
     assert exchange.end(may_keep=True) is End.LINGER
 
 
 def test_a_connection_is_not_kept_if_its_response_never_started():
-    assert sending_exchange(Notes(rest=Rest.NOTHING)).end(may_keep=True) is End.LINGER
+    assert sending_exchange(RecordingWire(rest=Rest.NOTHING)).end(may_keep=True) is End.LINGER
 
 
-def test_a_client_that_left_while_it_waited_was_not_declined():
+def test_a_client_that_left_while_it_waited_stays_pending_and_counts_as_disconnected():
     failures = []
     exchange = waiting_exchange(
-        Notes(gone=ClientDisconnected("gone")),
+        RecordingWire(gone=ClientDisconnected("gone")),
         on_failed=lambda error: failures.append(type(error)),
     )
     with pytest.raises(ClientDisconnected):
@@ -440,8 +443,8 @@ def test_a_client_that_left_while_it_waited_was_not_declined():
     assert exchange.end(may_keep=True) is End.LINGER
 
 
-def test_nothing_is_sent_after_a_response_whose_client_was_gone():
-    wire = Notes(gone=ClientDisconnected("gone"))
+def test_no_100_is_sent_after_the_response_found_the_client_gone():
+    wire = RecordingWire(gone=ClientDisconnected("gone"))
     exchange = waiting_exchange(wire)
     with pytest.raises(ClientDisconnected):
         exchange.respond()
@@ -451,36 +454,38 @@ def test_nothing_is_sent_after_a_response_whose_client_was_gone():
     assert wire.sent == []
 
 
-def test_the_rest_of_a_body_that_a_thread_reads_counts_as_much():
-    exchange = sending_exchange(Notes(rest=Rest.LITTLE))
+def test_a_connection_is_not_kept_while_a_thread_still_reads_the_body():
+    exchange = sending_exchange(RecordingWire(rest=Rest.LITTLE))
     with exchange.reading:
         assert not exchange.respond()
 
 
-def test_a_body_that_failed_ends_its_connection():
-    exchange = sending_exchange(Notes(rest=Rest.LITTLE))
+def test_a_connection_is_not_kept_if_its_body_failed():
+    exchange = sending_exchange(RecordingWire(rest=Rest.LITTLE))
     exchange.fail(BodyTimeout("late"))
     assert not exchange.respond()
 
 
-def test_what_a_read_raises_every_further_one_raises_too_and_it_is_told_once():
-    told = []
-    exchange = sending_exchange(Notes(), on_failed=told.append)
+def test_every_read_after_a_failure_raises_it_again_but_it_is_reported_once():
+    reported = []
+    exchange = sending_exchange(RecordingWire(), on_failed=reported.append)
     error = BodyTimeout("late")
     error.partial = b"came"
     exchange.fail(error)
     exchange.fail(BodyTimeout("again"))
-    assert told == [error]
+    assert reported == [error]
     for _ in range(2):
         with pytest.raises(BodyTimeout) as raised:
             exchange.raise_failure()
-        assert raised.value is not error  # whose frames hold buffers
+        assert raised.value is not error  # the first one's traceback refers to buffers
         assert raised.value.partial == b""
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_connection_whose_body_was_drained_may_be_kept_and_nobody_reads_on(fails):
-    wire = Notes(rest=Rest.LITTLE)
+def test_a_connection_whose_body_was_drained_may_be_kept_and_the_body_can_not_be_read_any_more(
+    fails,
+):
+    wire = RecordingWire(rest=Rest.LITTLE)
     exchange = sending_exchange(wire)
     exchange.respond()
     wire.gone = BodyTimeout("late") if fails else None
@@ -491,20 +496,20 @@ def test_a_connection_whose_body_was_drained_may_be_kept_and_nobody_reads_on(fai
 
 
 def test_a_body_that_was_read_is_not_drained():
-    wire = Notes(rest=Rest.NOTHING)
+    wire = RecordingWire(rest=Rest.NOTHING)
     assert sending_exchange(wire).drain()
     assert wire.drained == 0
 
 
 def test_a_body_that_is_given_up_can_not_be_read_any_more():
-    exchange = sending_exchange(Notes())
+    exchange = sending_exchange(RecordingWire())
     assert exchange.give_up_body()
     with pytest.raises(OSError, match="the rest of this body was discarded"):
         exchange.raise_failure()
 
 
 def test_a_body_is_not_given_up_while_a_thread_reads_it():
-    exchange = sending_exchange(Notes())
+    exchange = sending_exchange(RecordingWire())
     with exchange.reading:
         assert not exchange.give_up_body()
     exchange.raise_failure()
@@ -536,7 +541,7 @@ def check(exchange, wire, decisions):
 
 @given(STEP_LISTS, st.booleans())
 def test_no_order_of_events_sends_two_100s_or_one_after_the_response(steps, arrived):
-    wire = Notes(arrived=arrived, rest=Rest.LITTLE)
+    wire = RecordingWire(arrived=arrived, rest=Rest.LITTLE)
     decisions = []
     exchange = waiting_exchange(wire, on_decided=lambda decided: decisions.append(decided.state))
     for step in steps:
@@ -545,8 +550,8 @@ def test_no_order_of_events_sends_two_100s_or_one_after_the_response(steps, arri
 
 
 @given(STEP_LISTS, STEP_LISTS)
-def test_two_threads_send_no_two_100s_and_none_after_the_response(one, other):
-    wire = Notes(rest=Rest.LITTLE)
+def test_two_threads_never_send_two_100s_or_one_after_the_response(one, other):
+    wire = RecordingWire(rest=Rest.LITTLE)
     decisions = []
     exchange = waiting_exchange(wire, on_decided=lambda decided: decisions.append(decided.state))
     together = threading.Barrier(2)
@@ -563,8 +568,8 @@ def test_two_threads_send_no_two_100s_and_none_after_the_response(one, other):
     check(exchange, wire, decisions)
 
 
-class Slow(Notes):
-    """A wire whose 100 is on its way while the test goes on."""
+class SlowWire(RecordingWire):
+    """A wire that takes as long to send a 100 as the test wants."""
 
     def __init__(self):
         super().__init__()
@@ -583,7 +588,7 @@ class Slow(Notes):
 
 
 def test_the_response_waits_for_a_100_that_is_being_sent():
-    wire = Slow()
+    wire = SlowWire()
     exchange = waiting_exchange(wire)
     reader = threading.Thread(target=exchange.read)
     reader.start()
@@ -591,7 +596,7 @@ def test_the_response_waits_for_a_100_that_is_being_sent():
 
     responder = threading.Thread(target=STEPS["respond"], args=(exchange, wire))
     responder.start()
-    responder.join(0.05)  # long enough for one that does not wait to be done
+    responder.join(0.05)  # long enough for a thread that does not wait to end
     assert wire.sent == []
 
     wire.go_on.set()
@@ -601,7 +606,7 @@ def test_the_response_waits_for_a_100_that_is_being_sent():
 
 
 def test_a_second_reader_does_not_look_at_the_socket_after_the_100():
-    wire = Slow()
+    wire = SlowWire()
     exchange = waiting_exchange(wire)
     readers = [threading.Thread(target=exchange.read) for _ in range(2)]
     for reader in readers:

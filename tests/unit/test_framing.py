@@ -1,4 +1,4 @@
-"""Where a body ends: well-formed and malformed chunks, and the bytes after them."""
+"""Where a body ends: by its length or its chunks, valid and malformed, and the bytes after it."""
 
 import tracemalloc
 
@@ -89,17 +89,19 @@ def test_a_sized_body_that_ends_early_says_how_much_came(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    ("length", "here", "rest"),
+    ("length", "arrived", "rest"),
     [
         (DRAIN_SIZE, 0, Rest.LITTLE),
         (DRAIN_SIZE + 1, 0, Rest.MUCH),
         (DRAIN_SIZE + 1, DRAIN_SIZE + 1, Rest.LITTLE),
         (DRAIN_SIZE + 2, DRAIN_SIZE + 1, Rest.MUCH),
     ],
-    ids=["short", "long", "long and here", "long and not all here"],
+    ids=["short", "long", "long, arrived", "long, not all arrived"],
 )
-def test_a_rest_is_little_if_it_is_short_or_here(ours, theirs, length, here, rest):
-    theirs.sendall(b"x" * here)
+def test_little_is_left_of_a_sized_body_if_the_rest_is_short_or_has_arrived(
+    ours, theirs, length, arrived, rest
+):
+    theirs.sendall(b"x" * arrived)
     body = Sized(Receiver(transport_of(ours)), length)
     assert body.rest() is rest
 
@@ -124,7 +126,7 @@ def test_nothing_is_left_of_a_body_that_was_read(ours, theirs):
         *(b'5;name="a quoted \\" value, ; and all"', b"5\t;\ta;b=c ; d", b'5;a="\xe9"'),
     ],
 )
-def test_chunks_are_read_whatever_is_said_with_their_size(chunked, theirs, line):
+def test_chunk_extensions_and_leading_zeros_are_ignored(chunked, theirs, line):
     leave(theirs, line, b"\r\nhello\r\n0\r\n\r\nbehind")
     assert read_all(chunked) == b"hello"
     assert chunked.read(1) == b""
@@ -139,11 +141,11 @@ def test_chunks_are_read_whatever_is_said_with_their_size(chunked, theirs, line)
         *(b"5\r", b"5;a\rb", b"5;\x00", b"5;a=\xe9"),
     ],
 )
-def test_a_size_line_without_a_size_is_malformed(chunked, theirs, line):
+def test_a_chunk_size_line_without_a_valid_size_is_malformed(chunked, theirs, line):
     leave(theirs, line, b"\r\nhello\r\n0\r\n\r\n")
     with pytest.raises(MalformedBody) as raised:
         chunked.read(1)
-    # What the client sent is not told.
+    # The message shows nothing that the client sent.
     assert raised.value.strerror == f"a line of {len(line) + 2} bytes is not the size of a chunk"
 
 
@@ -163,7 +165,9 @@ def test_a_size_line_without_a_size_is_malformed(chunked, theirs, line):
         (b"5\r\nhello\r\n0\r\nX:" + b"x" * TRAILER_LIMIT + b"\r\n\r\n", "a line of the trailer"),
     ],
 )
-def test_a_line_that_does_not_end_with_crlf_in_time_is_malformed(chunked, theirs, body, what):
+def test_a_line_that_does_not_end_with_crlf_within_its_limit_is_malformed(
+    chunked, theirs, body, what
+):
     leave(theirs, body)
     with pytest.raises(MalformedBody, match=f"{what}.* does not end with CRLF after"):
         read_all(chunked)
@@ -174,27 +178,27 @@ def test_a_line_as_long_as_its_limit_is_read(chunked, theirs):
     assert read_all(chunked) == b"hello"
 
 
-def test_a_trailer_section_is_given_whole(chunked, theirs, trailers):
+def test_a_trailer_section_is_passed_on_as_a_whole(chunked, theirs, trailers):
     leave(theirs, b"0\r\nX-One: 1\r\nX-Two: 2\r\n\r\nbehind")
     assert chunked.read(1) == b""
     assert trailers == [b"X-One: 1\r\nX-Two: 2\r\n"]
     assert chunked.receiver.ahead == b"behind"
 
 
-def test_a_trailer_section_has_a_limit_in_all(chunked, theirs, trailers):
+def test_all_trailers_together_have_a_size_limit(chunked, theirs, trailers):
     leave(theirs, b"0\r\n", b"X-Trailer: 1\r\n" * 100, b"\r\n")
     with pytest.raises(MalformedBody, match="the trailer section is over 200 bytes"):
         chunked.read(1)
     assert trailers == []
 
 
-def test_a_body_without_trailers_has_none(chunked, theirs, trailers):
+def test_a_body_without_trailers_passes_none_on(chunked, theirs, trailers):
     leave(theirs, b"0\r\n\r\n")
     assert chunked.read(1) == b""
     assert trailers == []
 
 
-def test_a_chunked_body_ends_early_wherever_it_is_cut_off(certificates):
+def test_a_chunked_body_that_is_cut_off_anywhere_is_an_error(certificates):
     whole = b"5;a=b\r\nhello\r\n03\r\nyou\r\n0\r\nX: 1\r\n\r\n"
     for cut in range(len(whole)):
         with connected("unix", certificates) as (ours, theirs):
@@ -205,7 +209,7 @@ def test_a_chunked_body_ends_early_wherever_it_is_cut_off(certificates):
                     read_all(chunked)
 
 
-def test_a_read_gives_bytes_of_one_chunk(chunked, theirs):
+def test_a_read_returns_bytes_of_one_chunk(chunked, theirs):
     theirs.sendall(b"3\r\none\r\n5\r\nthree\r\n")
     assert chunked.read(100) == b"one"
     assert chunked.read(2) == b"th"
@@ -218,12 +222,12 @@ def test_a_read_gives_bytes_of_one_chunk(chunked, theirs):
     assert chunked.read_into(memoryview(buffer)) == 0
 
 
-def test_nothing_is_left_if_the_last_chunk_is_here(chunked, theirs):
+def test_nothing_is_left_if_the_last_chunk_has_arrived(chunked, theirs):
     theirs.sendall(b"5\r\nhello\r\n3\r\nyou\r\n0\r\n\r\nbehind")
     assert chunked.read(2) == b"he"
     assert chunked.rest() is Rest.NOTHING
     assert chunked.receiver.ahead == b"behind"
-    assert chunked.read(1) == b"l"  # nothing is lost by it
+    assert chunked.read(1) == b"l"  # looking ahead lost nothing
     assert chunked.rest() is Rest.NOTHING
     assert read_all(chunked) == b"loyou"
 
@@ -231,17 +235,17 @@ def test_nothing_is_left_if_the_last_chunk_is_here(chunked, theirs):
 @pytest.mark.parametrize(
     "here", [b"", b"5", b"5\r\nhel", b"5\r\nhello\r\n", b"5\r\nhello\r\n0\r\n", b"0\r\nX: 1\r\n"]
 )
-def test_much_is_left_if_the_last_chunk_is_not_here(chunked, theirs, here):
+def test_much_is_left_if_the_last_chunk_has_not_arrived(chunked, theirs, here):
     theirs.sendall(here)
     for _ in range(2):
         assert chunked.rest() is Rest.MUCH
-    # Nothing is lost by it, and a further read waits again.
+    # Looking ahead lost nothing, and a further read waits again.
     whole = b"5\r\nhello\r\n0\r\n\r\n" if here[:1] != b"0" else b"0\r\nX: 1\r\n\r\n"
     theirs.sendall(whole[len(here) :])
     assert read_all(chunked) == (b"hello" if here[:1] != b"0" else b"")
 
 
-def test_what_came_before_a_malformed_chunk_is_read_before_it_is_an_error(chunked, theirs):
+def test_bytes_before_a_malformed_chunk_can_be_read_before_the_error_is_raised(chunked, theirs):
     leave(theirs, b"5\r\nhelloXYZ\r\n0\r\n\r\n")
     assert chunked.rest() is Rest.BROKEN
     assert chunked.read(2) == b"he"
@@ -254,11 +258,13 @@ def test_what_came_before_a_malformed_chunk_is_read_before_it_is_an_error(chunke
 @pytest.mark.parametrize(
     ("size", "rest"), [(DRAIN_SIZE, Rest.MUCH), (DRAIN_SIZE - 1, Rest.NOTHING)]
 )
-def test_no_more_is_read_to_know_than_would_be_drained(certificates, size, rest):
+def test_the_search_for_the_last_chunk_ends_after_as_many_bytes_as_would_be_drained(
+    certificates, size, rest
+):
     with connected("tcp", certificates) as (ours, theirs):
         leave(theirs, b"%x\r\n" % size, b"x" * size, b"\r\n0\r\n\r\n")
         chunked = chunked_of(ours)
-        # All has to be here; what is ahead is of the client's making, too.
+        # Wait until all of it has been received.
         while len(chunked.receiver.ahead) < size + 10:
             chunked.receiver.fill()
         assert chunked.rest() is rest
@@ -277,7 +283,9 @@ def test_another_body_may_follow_the_last_chunk_if_it_is_asked_for(chunked, thei
 
 
 @pytest.mark.parametrize("chunk", [b"ffffffffffffff\r\n", b"F" * 90 + b"\r\n"])
-def test_nothing_is_allocated_for_a_chunk_that_is_only_announced(certificates, chunk):
+def test_no_memory_is_allocated_for_a_chunk_that_was_announced_and_did_not_arrive(
+    certificates, chunk
+):
     with connected("tcp", certificates) as (ours, theirs):
         leave(theirs, chunk, b"x" * 1000)
         chunked = chunked_of(ours)
@@ -298,7 +306,7 @@ HEAD = request("PUT /", "Transfer-Encoding: chunked")
 
 @st.composite
 def mutated(draw):
-    """Return the chunks of a body with a few bytes that are others, more or fewer."""
+    """Return the chunks of a body with a few bytes changed, added or removed."""
     framed = bytearray(draw(in_chunks(draw(st.binary(max_size=12)))))
     odd = st.one_of(st.binary(max_size=3), st.sampled_from([b"\n", b"\r", b"\r\n", b"0\r\n", b"f"]))
     for _ in range(draw(st.integers(1, 3))):
@@ -312,7 +320,7 @@ def read_by_gunicorn(sent):
 
 
 class Wire:
-    """The way to a client that does not wait, and sends this body."""
+    """The wire of a client that does not wait and sends this body."""
 
     def __init__(self, framing):
         self._framing = framing
@@ -341,7 +349,7 @@ def upload_of(receiver):
     chunked=mutated(), cut=st.integers(0, 30), kind=st.sampled_from(["unix", "gevent"])
 )
 @hypothesis.settings(max_examples=400)
-def test_chunks_that_are_malformed_are_an_error_or_read_as_they_are(
+def test_mutated_chunks_are_an_error_or_are_read_as_gunicorn_reads_them(
     certificates, chunked, cut, kind
 ):
     with connected(kind, certificates) as (ours, theirs):
@@ -360,9 +368,9 @@ def test_chunks_that_are_malformed_are_an_error_or_read_as_they_are(
             client.send_all()
         assert exchange.drain()
         behind = receiver.ahead + what_is_left(ours)
-    hypothesis.event("valid all the same")
+    hypothesis.event("still valid")
     assert sent.endswith(behind)
-    # Two that read the same bytes as different requests are what request smuggling is made of.
+    # If two servers read the same bytes as different requests, that is request smuggling.
     consumed = sent[: len(sent) - len(behind)]
     assert read_by_gunicorn(consumed) == data
     with pytest.raises((ParseException, OSError)):

@@ -1,4 +1,4 @@
-"""How bytes become the head of a request, or an error, or are not enough yet."""
+"""How the bytes of a request head are collected until the head is complete or wrong."""
 
 import itertools
 import struct
@@ -12,7 +12,7 @@ from gunicorn_expect.head import Head, Limits, TooLargeError
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: b c\r\n\r\n"
 LIMITS = Limits(line=100, fields=5, field=200, all_fields=5 * 202 + 4)
 V1 = b"PROXY TCP4 203.0.113.7 192.0.2.1 56789 443\r\n"
-#: An address that has the end of a head in it.
+#: With an address that contains the bytes of a head's end.
 V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack("!H4s4sHH", 12, b"\r\n\r\n", b"abcd", 1, 2)
 
 
@@ -21,7 +21,7 @@ class WrongError(Exception):
 
 
 class Parser:
-    """Accepts every head, and judges as the test wants it to."""
+    """Accepts every head that is complete; `judge` raises what the test wants."""
 
     def __init__(self, prefix=b"", verdict=None):
         self.prefix = prefix
@@ -30,7 +30,7 @@ class Parser:
 
     def parse(self, data):
         if not self.prefix.startswith(data[: len(self.prefix)]):
-            self.prefix = b""  # of the first head alone
+            self.prefix = b""  # only the first head has one
         end = data.find(b"\r\n\r\n", len(self.prefix) + (data[:2] == b"\r\n") * 2) + 4
         return None if end < 4 else (data[:end], data[end:])
 
@@ -46,7 +46,7 @@ def begun(limits, parser):
 
 
 def fed(head, data):
-    """Feed byte by byte; return what each byte gave."""
+    """Feed byte by byte; return the result of each call."""
     return [head.feed(data[i : i + 1]) for i in range(len(data))]
 
 
@@ -56,7 +56,9 @@ def fed(head, data):
     st.sampled_from([b"", b"\r\n"]),
     st.binary(),
 )
-def test_a_head_is_whole_with_its_last_byte_however_it_comes(cuts, prefix, before, behind):
+def test_a_head_is_complete_with_its_last_byte_in_whatever_pieces_it_arrives(
+    cuts, prefix, before, behind
+):
     data = prefix + before + HEAD
     end = len(data)
     parser = Parser(prefix + before)
@@ -68,14 +70,14 @@ def test_a_head_is_whole_with_its_last_byte_however_it_comes(cuts, prefix, befor
     assert not [judged for judged in parser.judged if not prefix.startswith(judged)]
 
 
-def test_a_head_that_comes_byte_by_byte_or_at_once_is_not_judged():
+def test_a_head_that_looks_right_is_not_judged_before_it_is_complete():
     head, parser = begun(LIMITS, Parser())
     assert fed(head, HEAD) == [None] * (len(HEAD) - 1) + [(HEAD, b"")]
     assert begun(LIMITS, parser)[0].feed(HEAD) == (HEAD, b"")
     assert parser.judged == []
 
 
-#: What some parser may refuse; each is wrong with its last byte.
+#: Beginnings of heads that some parsers refuse. Each looks wrong only with its last byte.
 DOUBTFUL = [
     b"BAD\r\n",
     b"BAD\n",
@@ -131,13 +133,13 @@ def test_a_line_that_looks_wrong_is_judged_when_all_arrives_at_once(data):
         head.feed(data)
 
 
-def test_the_line_that_has_not_ended_is_not_judged_for_another_one():
+def test_a_wrong_line_is_judged_without_the_unfinished_line_after_it():
     head, parser = begun(LIMITS, Parser())
     head.feed(b"GET / HTTP/1.1\r\nBad Name: a\r\nHo")
     assert parser.judged == [b"GET / HTTP/1.1\r\nBad Name: a\r\n" + b"\r\n" * 6]
 
 
-def test_a_line_is_judged_without_the_first_half_of_its_end():
+def test_a_line_is_judged_without_the_cr_of_its_unfinished_crlf():
     head, parser = begun(LIMITS, Parser())
     head.feed(b"GET / HTTP/1.1\r\nHost: a\r\n b\r")
     assert parser.judged == [b"GET / HTTP/1.1\r\nHost: a\r\n b" + b"\r\n" * 6]
@@ -152,7 +154,7 @@ def test_an_unfinished_head_is_judged_when_the_client_sends_no_more():
     assert parser.judged == [b"GET / HT"]
 
 
-def test_a_parser_that_allows_what_looks_wrong_is_not_asked_for_ever():
+def test_a_parser_that_allows_lines_that_look_wrong_is_asked_a_limited_number_of_times():
     head, parser = begun(Limits(fields=1000, all_fields=10**6), Parser())
     data = b"GET / HTTP/1.1\r\na: b\r\n" + b" c\r\n" * 1000
     fed(head, data)
@@ -169,14 +171,14 @@ class Lenient(Parser):
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\n", b"\n\r\n"])
-def test_a_parser_that_takes_a_bare_lf_gets_such_a_head_when_it_is_whole(end):
+def test_a_parser_that_accepts_a_bare_lf_gets_such_a_head_when_it_is_complete(end):
     head, _ = begun(LIMITS, Lenient())
     results = fed(head, b"GET / HTTP/1.1\nHost: a" + end)
     assert results[-1] == (b"GET / HTTP/1.1\nHost: a", b"")
     assert not any(results[:-1])
 
 
-def test_a_line_is_waited_for_as_long_as_the_parser_does_not_refuse_it():
+def test_a_long_line_is_accepted_if_the_parser_does_not_refuse_it():
     head, parser = begun(LIMITS, Parser())
     line = b"GET /" + b"a" * 10**5
     assert head.feed(line) is None
@@ -187,7 +189,7 @@ def test_a_line_is_waited_for_as_long_as_the_parser_does_not_refuse_it():
     assert request.startswith(line)
 
 
-def test_header_fields_have_a_limit_in_all():
+def test_all_header_fields_together_have_a_size_limit():
     head, _ = begun(LIMITS, Parser())
     head.feed(b"GET /" + b"a" * 2000 + b" HTTP/1.1\r\nHost: " + b"a" * 1000)
     with pytest.raises(TooLargeError):
@@ -196,7 +198,7 @@ def test_header_fields_have_a_limit_in_all():
 
 @pytest.mark.parametrize("empty", [b"", b"\r", b"\r\n"])
 @pytest.mark.parametrize("mode", ["off", "v1"])
-def test_an_empty_line_is_not_the_beginning_of_a_head(mode, empty):
+def test_a_head_has_not_begun_with_an_empty_line(mode, empty):
     head, _ = begun(Limits(proxy=mode), Parser(V1 if mode == "v1" else b""))
     if mode == "v1":
         fed(head, V1)
@@ -220,7 +222,7 @@ def test_an_empty_line_is_not_the_beginning_of_a_head(mode, empty):
         ("v2", b"\r\n\r\n\0\r\nBAD\r\n", b"\r\n\r\n\0\r\nBAD\r\n" + b"\r\n" * 6),
     ],
 )
-def test_the_header_of_the_proxy_protocol_is_judged_when_it_is_whole(mode, data, judged):
+def test_the_header_of_the_proxy_protocol_is_judged_when_it_is_complete(mode, data, judged):
     head, parser = begun(Limits(proxy=mode), Parser())
     fed(head, data)
     assert parser.judged[-1] == judged
@@ -233,7 +235,7 @@ def test_only_the_first_head_may_have_a_header_of_the_proxy_protocol():
         fed(Head(Limits(proxy="v1"), Parser(verdict=WrongError), is_first=False), V1)
 
 
-def test_only_an_unfinished_header_of_the_proxy_protocol_can_be_too_large():
+def test_a_long_request_line_is_not_taken_for_a_header_of_the_proxy_protocol_that_is_too_large():
     head, _ = begun(Limits(proxy="auto", fields=2, field=20, all_fields=2 * 22 + 4), Parser())
     data = b"GET /" + b"a" * 50 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
     assert head.feed(data[:60]) is None
@@ -241,7 +243,7 @@ def test_only_an_unfinished_header_of_the_proxy_protocol_can_be_too_large():
 
 
 @pytest.mark.parametrize("data", [b"PROXY ", V2[:14] + b"\xff\xff"])
-def test_an_endless_header_of_the_proxy_protocol_is_not_collected_for_ever(data):
+def test_a_header_of_the_proxy_protocol_that_does_not_end_is_too_large(data):
     head, _ = begun(Limits(proxy="auto", all_fields=1000), Parser())
     with pytest.raises(TooLargeError):
         head.feed(data + bytes(1000))

@@ -1,4 +1,7 @@
-"""Closing in order: by the loop, with a clock that the tests advance; in place; by a thread."""
+"""How a connection lingers before it is closed: in the loop, in place, and in a linger thread.
+
+The clock of the loop advances only when a test says so.
+"""
 
 import contextlib
 import errno
@@ -34,14 +37,14 @@ def kind(request):
 
 @pytest.fixture
 def pairs(kind, certificates):
-    """Make connections; both ends are closed with the test."""
+    """Return a function that makes connections; both ends are closed when the test ends."""
     with contextlib.ExitStack() as stack:
         yield lambda: stack.enter_context(connected(kind, certificates))
 
 
 @pytest.fixture
 def full():
-    """Give both ends of a connection whose client has little room, and what is on its way to it."""
+    """Yield both ends of a connection with full buffers, and how many bytes the server has sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = socket.socket()
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -60,7 +63,7 @@ def receive_all(sock):
 
 
 def check_closed(peer):
-    """Check that no more is read."""
+    """Check that sending to the server fails: it has closed the connection."""
     give_up = time.monotonic() + PATIENCE
 
     def send():
@@ -75,15 +78,15 @@ def count_open_files():
     return len(list(pathlib.Path("/dev/fd").iterdir()))
 
 
-def made(of, server):
-    """Return the connection of a client whose handshake is done, if it has one."""
+def ready_connection(of, server):
+    """Return a connection on this socket, after its TLS handshake if it has one."""
     conn = connection(of, server)
     conn.transport = transport_of(server)
     return conn
 
 
 class Lingering:
-    """A loop that only lingers, whose turns the test takes."""
+    """A loop with lingering connections only; the test decides when it turns."""
 
     def __init__(self, of, clock):
         self._service = of
@@ -94,17 +97,17 @@ class Lingering:
     def __len__(self):
         return self.loop.lingering
 
-    def made(self, server):
-        return made(self._service, server)
+    def ready_connection(self, server):
+        return ready_connection(self._service, server)
 
     def close(self, server):
-        """Close in order; return the connection."""
-        conn = self.made(server)
+        """Let a connection linger; return it."""
+        conn = self.ready_connection(server)
         self.loop.adopt(conn)
         return conn
 
     def close_acknowledged(self, server):
-        """Close, and wait until the peer's system has all that was sent, the FIN, too."""
+        """Let a connection linger; wait until the peer's kernel has acknowledged its FIN."""
         conn = self.close(server)
         self.until(conn.transport.is_acknowledged)
 
@@ -113,11 +116,11 @@ class Lingering:
         self.turn()
 
     def turn(self):
-        for _ in range(3):  # to a bell, to what is here, and to what is due
+        for _ in range(3):  # for a wake-up, for what has arrived, and for what has timed out
             self.loop.turn(0)
 
     def until(self, condition):
-        """Be the loop until this is so; bytes take their time, even on loopback."""
+        """Turn the loop until this is true; bytes take some time, even on loopback."""
         give_up = time.monotonic() + PATIENCE
         while not condition() and time.monotonic() < give_up:
             self.loop.turn(0.01)
@@ -136,7 +139,7 @@ def linger(monkeypatch):
 
 @pytest.fixture
 def discarded(monkeypatch):
-    """Keep how many bytes were discarded of each."""
+    """Record how many bytes each call of `Transport.discard` has discarded."""
     sizes = []
     original = Transport.discard
 
@@ -151,7 +154,7 @@ def discarded(monkeypatch):
 
 @pytest.fixture
 def send(linger, discarded):
-    """Send, and let the loop turn until these bytes have been seen."""
+    """Return a function that sends bytes and turns the loop until it has discarded them."""
 
     def send(peer, data):
         before = sum(discarded)
@@ -161,10 +164,12 @@ def send(linger, discarded):
     return send
 
 
-# How long.
+# How long a connection lingers.
 
 
-def test_a_connection_that_the_peer_has_closed_is_closed_in_the_next_turn(ours, theirs, linger):
+def test_a_connection_that_the_peer_has_already_closed_is_closed_in_the_next_turn(
+    ours, theirs, linger
+):
     theirs.close()
     linger.close(ours)
     linger.turn()
@@ -196,7 +201,7 @@ def test_a_connection_is_closed_after_its_idle_time_without_a_byte(ours, theirs,
     check_closed(theirs)
 
 
-def test_every_byte_begins_the_idle_time_anew(ours, theirs, linger, send):
+def test_every_byte_restarts_the_idle_time(ours, theirs, linger, send):
     linger.close_acknowledged(ours)
     for _ in range(5):
         linger.pass_time(IDLE - 0.5)
@@ -219,7 +224,7 @@ def test_a_peer_that_is_never_idle_is_closed_after_its_total_time(ours, theirs, 
     check_closed(theirs)
 
 
-def test_a_peer_is_read_on_for_as_many_bytes_as_it_likes(ours, theirs, linger):
+def test_lingering_has_no_limit_of_bytes(ours, theirs, linger):
     linger.close(ours)
     sender = threading.Thread(target=theirs.sendall, args=(b"x" * 100_000_000,))
     sender.start()
@@ -227,8 +232,8 @@ def test_a_peer_is_read_on_for_as_many_bytes_as_it_likes(ours, theirs, linger):
     assert len(linger) == 1
 
 
-def test_the_loop_wakes_for_a_timeout(certificates):
-    """One that waited as long as it may would stand still for the rest of the test run."""
+def test_the_loop_wakes_up_when_the_idle_time_is_over(certificates):
+    """If it did not, this turn would take 600 s."""
     settings = Settings(expect_linger=600, expect_linger_idle=0.05)
     with connected("unix", certificates) as (ours, _), service(settings=settings) as of:
         loop = Loop(of, [], most=100)
@@ -239,22 +244,22 @@ def test_the_loop_wakes_for_a_timeout(certificates):
     assert of.counters.lingered_as == ["timed_out"]
 
 
-# An answer that the peer has not taken yet.
+# A response that the peer has not received yet.
 
 
-def test_an_idle_connection_whose_answer_is_on_its_way_is_kept(full, linger):
+def test_an_idle_connection_stays_open_while_its_response_is_still_being_sent(full, linger):
     ours, peer, size = full
     linger.close(ours)
     for _ in range(5):
         linger.pass_time(IDLE)
         assert len(linger) == 1
     assert len(receive_all(peer)) == size
-    # The acknowledgement of the last byte may be on its way: it is looked for when time passes.
+    # The acknowledgement of the last byte may still be on its way.
     linger.until(lambda: linger.pass_time(IDLE / 10) or len(linger) == 0)
     assert linger.outcomes == ["timed_out"]
 
 
-def test_an_answer_that_is_never_taken_is_kept_for_the_total_time(full, linger):
+def test_a_connection_whose_response_is_never_read_is_closed_after_the_total_time(full, linger):
     ours, _, _ = full
     linger.close(ours)
     while linger.clock.now < 1000 + TOTAL - IDLE:
@@ -265,8 +270,8 @@ def test_an_answer_that_is_never_taken_is_kept_for_the_total_time(full, linger):
 
 
 @pytest.mark.parametrize("kind", ["tls"])
-def test_the_end_of_a_tls_connection_that_has_no_room_is_sent_later(ours, theirs, linger):
-    conn = linger.made(ours)
+def test_a_close_notify_for_which_the_send_buffer_has_no_room_is_sent_later(ours, theirs, linger):
+    conn = linger.ready_connection(ours)
     size = 0
     while sent := conn.transport.send(b"x" * 65536):
         size += sent
@@ -281,10 +286,10 @@ def test_the_end_of_a_tls_connection_that_has_no_room_is_sent_later(ours, theirs
     assert len(linger) == 1
 
 
-# How many.
+# How many connections linger.
 
 
-def test_the_oldest_goes_first_when_there_has_to_be_room(pairs, linger, send):
+def test_the_oldest_lingering_connections_are_closed_to_make_room(pairs, linger, send):
     peers = []
     for _ in range(5):
         server, peer = pairs()
@@ -304,7 +309,7 @@ def test_the_oldest_goes_first_when_there_has_to_be_room(pairs, linger, send):
 
 
 @pytest.mark.parametrize("most", [0, -1])
-def test_where_there_is_no_room_all_of_them_go(ours, theirs, linger, most):
+def test_all_lingering_connections_are_closed_if_none_may_stay(ours, theirs, linger, most):
     linger.close(ours)
     assert linger.loop.make_room(most)
     assert len(linger) == 0
@@ -313,7 +318,7 @@ def test_where_there_is_no_room_all_of_them_go(ours, theirs, linger, most):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.ENOMEM])
-def test_one_that_the_system_can_not_watch_is_closed_at_once(
+def test_a_connection_that_epoll_can_not_watch_is_closed_at_once(
     ours, theirs, linger, monkeypatch, code
 ):
     def add(*arguments):
@@ -346,13 +351,13 @@ def test_no_file_is_left_open(certificates, kind, linger):
     assert count_open_files() == before
 
 
-# In place, as gevent's greenlets do.
+# Lingering in place, as gevent's greenlets do.
 
 
 def linger_here(sock, total=PATIENCE, idle=PATIENCE):
     """Let a connection linger; return how that ended."""
     with service(settings=Settings(expect_linger_idle=idle)) as of:
-        conn = made(of, sock)
+        conn = ready_connection(of, sock)
         conn.linger_here(total)
         assert conn.transport.fileno() == -1
         return of.counters.lingered_as
@@ -396,15 +401,15 @@ def test_lingering_in_place_keeps_a_response_on_its_way_for_the_total_time(full)
     assert time.monotonic() - begun >= 0.3
 
 
-# A loop of its own, as the sync worker has it.
+# The linger thread of the sync worker.
 
 
 @pytest.fixture
 def thread():
-    """The linger thread of a worker whose connections end only when their peers close."""
+    """The linger thread of a worker with long timeouts: peers have to close their connections."""
     with service(settings=NEVER, gunicorn={"graceful_timeout": 5}) as of:
         of.worker.service = of
-        of.worker.connections = dict  # it has no loop of its own
+        of.worker.connections = dict  # a thread worker without its loop has none
         thread = sync.LingerThread(of.worker)
         yield thread
         thread.make_room(0)
@@ -414,7 +419,8 @@ def thread():
 @pytest.fixture
 def close(thread):
     def close(server):
-        thread.linger(made(thread._worker.service, server))  # noqa: SLF001  as its worker does
+        conn = ready_connection(thread._worker.service, server)  # noqa: SLF001  as its worker does
+        thread.linger(conn)
 
     return close
 
@@ -428,7 +434,7 @@ def linger_threads():
     return [each for each in threading.enumerate() if each.name == "linger"]
 
 
-def test_the_thread_begins_with_the_first_connection(thread, close, pairs):
+def test_the_linger_thread_starts_with_the_first_connection(thread, close, pairs):
     thread.finish()
     assert linger_threads() == []
     for _ in range(3):
@@ -437,7 +443,7 @@ def test_the_thread_begins_with_the_first_connection(thread, close, pairs):
     assert len(thread) == 3
 
 
-def test_the_thread_reads_on_until_the_peer_closes(thread, close, ours, theirs, outcomes):
+def test_the_linger_thread_reads_until_the_peer_closes(thread, close, ours, theirs, outcomes):
     ours.sendall(b"the answer")
     close(ours)
     assert receive_all(theirs) == b"the answer"
@@ -447,20 +453,22 @@ def test_the_thread_reads_on_until_the_peer_closes(thread, close, ours, theirs, 
     assert len(thread) == 0
 
 
-def test_an_earlier_timeout_wakes_the_thread_at_once(pairs):
-    """One that slept on would be late by a minute."""
+def test_an_earlier_timeout_wakes_the_linger_thread(pairs):
+    """If it did not, the thread would sleep for a minute."""
     with service(settings=Settings(expect_linger_idle=0.02)) as of:
         of.worker.service = of
-        of.worker.connections = dict  # it has no loop of its own
+        of.worker.connections = dict  # a thread worker without its loop has none
         thread = sync.LingerThread(of.worker)
         for _ in range(3):
-            thread.linger(made(of, pairs()[0]))
+            thread.linger(ready_connection(of, pairs()[0]))
             until(lambda: len(thread) == 0)
         thread.finish()
     assert of.counters.lingered_as == ["timed_out"] * 3
 
 
-def test_the_thread_makes_room(thread, close, pairs, outcomes):
+def test_the_linger_thread_closes_the_oldest_connections_to_make_room(
+    thread, close, pairs, outcomes
+):
     peers = []
     for _ in range(3):
         server, peer = pairs()
@@ -475,7 +483,9 @@ def test_the_thread_makes_room(thread, close, pairs, outcomes):
     peers[2].sendall(b"x" * 1_000_000)
 
 
-def test_the_thread_outlives_connections_that_are_gone(thread, close, pairs, outcomes, kind):
+def test_the_linger_thread_survives_connections_that_were_reset(
+    thread, close, pairs, outcomes, kind
+):
     for _ in range(2):
         server, peer = pairs()
         reset(raw(peer) if kind == "tls" else peer)
@@ -488,31 +498,31 @@ def test_the_thread_outlives_connections_that_are_gone(thread, close, pairs, out
     until(lambda: outcomes == ["closed"] * 3)
 
 
-def test_the_end_of_the_thread_waits_until_every_peer_has_closed(
-    thread, close, ours, theirs, outcomes
-):
+def test_the_linger_thread_ends_when_every_peer_has_closed(thread, close, ours, theirs, outcomes):
     close(ours)
     finishing = threading.Thread(target=thread.finish)
     finishing.start()
-    finishing.join(0.05)  # long enough for one that does not wait
+    finishing.join(0.05)  # long enough for a `finish` that does not wait
     assert finishing.is_alive()
     theirs.close()
     finishing.join(PATIENCE)
-    # The thread has a moment to end; on a busy machine it takes longer.
+    # The thread may end a little later, on a busy machine.
     until(lambda: outcomes == ["closed"])
     until(lambda: linger_threads() == [])
 
 
-def test_the_end_of_the_thread_closes_what_is_left(thread, close, ours, theirs, outcomes):
+def test_the_linger_thread_closes_what_is_left_when_its_time_is_over(
+    thread, close, ours, theirs, outcomes
+):
     close(ours)
-    thread._worker.cfg.set("graceful_timeout", 0)  # noqa: SLF001  it has no time
+    thread._worker.cfg.set("graceful_timeout", 0)  # noqa: SLF001
     thread.finish()
     assert outcomes == ["dropped"]
     assert linger_threads() == []
     check_closed(theirs)
 
 
-def test_without_a_thread_a_connection_lingers_in_place(
+def test_a_connection_lingers_in_place_if_no_thread_can_start(
     thread, ours, theirs, outcomes, monkeypatch
 ):
     def start(self):
@@ -521,6 +531,6 @@ def test_without_a_thread_a_connection_lingers_in_place(
     before = count_open_files()
     monkeypatch.setattr(threading.Thread, "start", start)
     theirs.close()
-    thread.linger(made(thread._worker.service, ours))  # noqa: SLF001
+    thread.linger(ready_connection(thread._worker.service, ours))  # noqa: SLF001
     assert outcomes == ["closed"]
     assert count_open_files() == before - 2

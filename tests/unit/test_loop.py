@@ -1,6 +1,6 @@
-"""The loop of the thread worker by itself, with a listener and a clock that the tests advance.
+"""The loop of the thread worker without its pool, with a clock that the tests advance.
 
-How it lingers is in test_linger.py.
+test_linger.py tests how its connections linger.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def deadlines(clock):
     return Deadlines(10)
 
 
-def test_the_connection_that_was_put_first_expires_first(deadlines, clock):
+def test_the_connection_that_was_added_first_expires_first(deadlines, clock):
     assert deadlines.first() == (None, float("inf"))
     for name in "abc":
         assert deadlines.put(name) == clock.now + 10
@@ -53,7 +53,7 @@ def test_the_connection_that_was_put_first_expires_first(deadlines, clock):
     assert list(deadlines) == ["b", "c"]
 
 
-def test_one_that_is_put_again_waits_anew(deadlines, clock):
+def test_adding_a_connection_again_restarts_its_timeout(deadlines, clock):
     deadlines.put("a")
     deadlines.put("b")
     clock.now += 5
@@ -63,7 +63,7 @@ def test_one_that_is_put_again_waits_anew(deadlines, clock):
     assert deadlines.first() == ("a", 1015)
 
 
-def test_without_a_limit_nothing_is_ever_due(clock):
+def test_a_timeout_of_0_never_expires(clock):
     deadlines = Deadlines(0)
     deadlines.put("a")
     assert deadlines.first() == ("a", float("inf"))
@@ -83,7 +83,7 @@ def test_shortened_timeouts_expire_first(deadlines, clock):
     assert deadlines.first() == ("d", 1005)
 
 
-def test_an_earlier_timeout_is_not_delayed(deadlines, clock):
+def test_shortening_does_not_delay_an_earlier_timeout(deadlines, clock):
     deadlines.put("a")
     clock.now += 9
     deadlines.shorten(2)
@@ -93,8 +93,8 @@ def test_an_earlier_timeout_is_not_delayed(deadlines, clock):
 # The loop.
 
 
-class Started:
-    """A pool without threads: the test runs what was started."""
+class PoolWithoutThreads:
+    """Collects the connections that were started; the test calls their tasks."""
 
     def __init__(self):
         self.connections = []
@@ -113,19 +113,19 @@ class Started:
 
 
 class Driven:
-    """A loop, whose turns the test takes, and what it has started."""
+    """A loop that turns when the test says so, and the connections that it has started."""
 
     def __init__(self, of, most=10, **how):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.service = of
-        self.pool = Started()
+        self.pool = PoolWithoutThreads()
         self.started = self.pool.connections
         self.loop = Loop(of, [self.listener], self.pool, most=most, keepalive=KEEPALIVE, **how)
         self.clients = []
 
     def listen_on(self, kind):
-        """Begin again, with a listener of another kind."""
+        """Begin again, with a listener of another class."""
         self.listener = kind(fileno=self.listener.detach())
         self.listener.setblocking(False)
         self.loop.end()
@@ -148,7 +148,7 @@ class Driven:
         return started
 
     def until_started(self):
-        """Turn until a connection has to be answered; return it."""
+        """Turn until a connection is started; return it."""
         for _ in range(PATIENCE):
             self.loop.turn(1)
             if self.started:
@@ -164,7 +164,7 @@ class Driven:
 
 @pytest.fixture
 def drive(clock):
-    """Make a loop that the test drives."""
+    """Return a function that makes a loop for the test to drive."""
     with contextlib.ExitStack() as stack:
 
         def make(*, head_timeout=HEAD_TIMEOUT, how=None, **given):
@@ -183,7 +183,7 @@ def driven(drive):
 
 
 def readable(client):
-    """Return whether something has come, without waiting."""
+    """Return, without waiting, whether the client has received something."""
     client.setblocking(False)
     try:
         client.recv(1, socket.MSG_PEEK)
@@ -194,7 +194,7 @@ def readable(client):
     return True
 
 
-def test_a_head_that_is_here_at_once_is_answered_in_the_turn_that_accepts_it(driven):
+def test_a_head_that_arrives_with_its_connection_is_started_in_the_turn_that_accepts_it(driven):
     driven.client(GET)
     [conn] = driven.turn()
     assert conn.request.path == "/hello"
@@ -209,7 +209,7 @@ def test_the_loop_waits_for_a_head_that_arrives_in_pieces(driven):
     assert driven.until_started().request.path == "/hello"
 
 
-def test_the_time_is_that_of_the_whole_head(driven, clock):
+def test_the_head_timeout_applies_to_the_whole_head(driven, clock):
     client = driven.client(GET[:5])
     driven.turn()
     clock.now += HEAD_TIMEOUT - 1
@@ -230,7 +230,7 @@ def test_a_client_that_sent_nothing_times_out_without_a_response(driven, clock):
     assert client.recv(1000) == b""
 
 
-def test_without_a_timeout_nothing_is_late(drive, clock):
+def test_without_a_head_timeout_a_head_may_take_any_time(drive, clock):
     driven = drive(head_timeout=0)
     client = driven.client(GET[:5])
     driven.turn()
@@ -240,9 +240,9 @@ def test_without_a_timeout_nothing_is_late(drive, clock):
     assert driven.until_started()
 
 
-def test_a_turn_ends_at_a_timeout_and_not_before(monkeypatch, drive):
-    """A loop that waited on would stand still for the rest of the test run."""
-    monkeypatch.undo()  # by the real clock
+def test_a_turn_waits_until_the_next_timeout_and_no_longer(monkeypatch, drive):
+    """If it waited longer, this test would take 600 s."""
+    monkeypatch.undo()  # use the real clock
     driven = drive(head_timeout=0.05)
     client = driven.client(GET[:5])
     driven.loop.turn(600)
@@ -250,7 +250,7 @@ def test_a_turn_ends_at_a_timeout_and_not_before(monkeypatch, drive):
     assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_client_that_has_gone_is_let_go(driven):
+def test_a_connection_that_its_client_has_closed_is_closed(driven):
     client = driven.client()
     driven.turn()
     assert driven.loop.busy
@@ -260,7 +260,7 @@ def test_a_client_that_has_gone_is_let_go(driven):
     assert driven.loop.lingering == 0
 
 
-def test_an_error_is_answered_by_the_loop(driven):
+def test_a_malformed_head_is_answered_by_the_loop(driven):
     client = driven.client(b"NONSENSE\r\n\r\n")
     assert driven.turn() == []
     assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
@@ -279,7 +279,7 @@ def test_a_refusal_of_an_inline_policy_is_answered_by_the_loop(drive):
 
 
 def kept(driven):
-    """Let a connection be kept; return it with its client."""
+    """Have a request answered so that its connection is kept; return it and its client."""
     client = driven.client(GET)
     [conn] = driven.turn()
     driven.service.application = empty
@@ -293,7 +293,7 @@ def empty(environ, start_response):
     return []
 
 
-def test_a_connection_that_is_kept_is_started_by_its_next_head(driven):
+def test_the_next_head_on_a_kept_connection_starts_it_again(driven):
     conn, client = kept(driven)
     assert len(driven.loop.kept) == 1
     assert driven.turn() == []
@@ -313,7 +313,7 @@ def test_an_idle_connection_is_closed_after_keepalive_without_a_response(driven,
     assert client.recv(1000) == b""
 
 
-def test_a_head_that_has_begun_on_a_kept_connection_has_the_time_of_a_head(driven, clock):
+def test_a_head_that_has_begun_on_a_kept_connection_has_the_head_timeout(driven, clock):
     conn, client = kept(driven)
     client.sendall(GET[:5])
     driven.loop.turn(PATIENCE)
@@ -333,7 +333,7 @@ def test_an_exception_that_ends_a_thread_ends_the_worker(driven):
     driven.service.application = application
     conn.task()
     with pytest.raises(SystemExit):
-        driven.loop.turn(600)  # it is woken, or the test run stands still
+        driven.loop.turn(600)  # if the thread did not wake it, this would take 600 s
     assert client.recv(1000) == b""
 
 
@@ -347,7 +347,7 @@ def test_a_pipelined_request_is_answered_by_the_same_thread_if_no_task_waits(dri
     assert len(driven.loop.kept) == 1
 
 
-def test_a_pipelined_request_lets_tasks_that_wait_for_a_thread_go_first(driven):
+def test_tasks_that_wait_for_a_thread_go_before_a_pipelined_request(driven):
     driven.service.application = empty
     driven.pool.busy = True
     client = driven.client(GET * 2)
@@ -357,7 +357,7 @@ def test_a_pipelined_request_lets_tasks_that_wait_for_a_thread_go_first(driven):
     assert driven.turn() == [conn]
 
 
-def test_the_head_timeout_holds_for_a_partial_head_after_a_request(driven, clock):
+def test_the_head_timeout_applies_to_a_partial_head_that_came_with_a_request(driven, clock):
     driven.service.application = empty
     client = driven.client(GET + GET[:5])
     [conn] = driven.turn()
@@ -379,10 +379,10 @@ def test_a_client_gets_503_if_no_thread_can_start(driven, caplog):
     assert record.message == "No thread can start, so a client gets 503: can't start new thread"
 
 
-# Room.
+# Room for new connections.
 
 
-def test_no_more_are_accepted_than_may_be_open_until_one_is_closed(drive):
+def test_a_full_loop_accepts_no_connection_until_one_is_closed(drive):
     driven = drive(how={"most": 2})
     for _ in range(3):
         driven.client(GET)
@@ -404,11 +404,11 @@ def test_a_thread_that_closes_a_connection_wakes_a_loop_that_waits_for_room(driv
     conns = driven.turn(3)
     wait_by_epoll = loop_module.Epoll.wait
     monkeypatch.setattr(loop_module.Epoll, "wait", wait)
-    driven.loop.turn(600)  # or the test run stands still
+    driven.loop.turn(600)  # if the thread did not wake it, this would take 600 s
     assert driven.until_started()
 
 
-def test_one_that_lingers_makes_room(drive):
+def test_a_lingering_connection_is_closed_to_make_room_for_a_new_one(drive):
     driven = drive(how={"most": 2})
     refused = driven.client(b"NONSENSE\r\n\r\n")
     driven.turn()
@@ -420,7 +420,7 @@ def test_one_that_lingers_makes_room(drive):
     assert driven.service.counters.lingered_as == ["dropped"]
 
 
-def test_one_that_makes_room_in_the_turn_in_which_its_bytes_are_seen_is_no_error(drive):
+def test_a_lingering_connection_may_be_closed_in_the_turn_in_which_its_bytes_arrive(drive):
     driven = drive(how={"most": 2})
     for _ in range(2):
         client = driven.client(b"NONSENSE\r\n\r\n")
@@ -432,8 +432,8 @@ def test_one_that_makes_room_in_the_turn_in_which_its_bytes_are_seen_is_no_error
     assert driven.loop.lingering == 0
 
 
-class Full(socket.socket):
-    """A listener of a system that has no room for a connection."""
+class FailingListener(socket.socket):
+    """A listener whose `accept` fails while `error` is set."""
 
     error = None
 
@@ -444,12 +444,12 @@ class Full(socket.socket):
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_accept_is_tried_again_after_a_pause_without_room_and_that_is_logged_once(
+def test_accept_is_retried_after_a_pause_when_the_system_has_no_room_and_that_is_logged_once(
     drive, clock, caplog, code
 ):
     driven = drive()
-    full = driven.listen_on(Full)
-    full.error = code
+    listener = driven.listen_on(FailingListener)
+    listener.error = code
     driven.client(GET)
     for _ in range(5):
         driven.turn()
@@ -457,38 +457,38 @@ def test_accept_is_tried_again_after_a_pause_without_room_and_that_is_logged_onc
     assert [x.levelname for x in caplog.records if "until the system has room" in x.message] == [
         "WARNING"
     ]
-    full.error = None
+    listener.error = None
     assert driven.until_started()
 
 
-def test_a_listening_socket_that_is_broken_ends_the_worker(drive):
+def test_an_error_of_the_listening_socket_ends_the_worker(drive):
     driven = drive()
-    full = driven.listen_on(Full)
-    full.error = errno.EBADF
+    listener = driven.listen_on(FailingListener)
+    listener.error = errno.EBADF
     driven.client(GET)
     with pytest.raises(OSError, match="Bad file descriptor"):
         driven.loop.turn(PATIENCE)
 
 
-class Broken(Connection):
-    """A connection whose first step, or whose answer, fails as none should."""
+class BrokenConnection(Connection):
+    """A connection that raises an unexpected error when it advances, or when it is answered."""
 
     def advance(self):
         if self.fails == "advance":
-            raise LookupError("nobody expected this")
+            raise LookupError("unexpected")
         return super().advance()
 
     def answer(self):
-        raise LookupError("nobody expected this")
+        raise LookupError("unexpected")
 
 
 @pytest.mark.parametrize("step", ["advance", "answer"])
-def test_what_a_step_of_a_connection_raises_ends_that_connection_and_nothing_else(
+def test_an_unexpected_error_in_a_connection_ends_only_that_connection(
     driven, caplog, monkeypatch, step
 ):
-    Broken.fails = step
+    BrokenConnection.fails = step
     with monkeypatch.context() as patched:
-        patched.setattr(loop_module, "Connection", Broken)
+        patched.setattr(loop_module, "Connection", BrokenConnection)
         broken = driven.client(GET)
         for conn in driven.turn():
             conn.task()
@@ -502,7 +502,7 @@ def test_what_a_step_of_a_connection_raises_ends_that_connection_and_nothing_els
 # The end of the worker.
 
 
-def test_a_stopping_loop_waits_for_a_head_that_has_begun_and_not_for_others(driven, clock):
+def test_a_stopping_loop_waits_only_for_heads_that_have_begun(driven, clock):
     begun, silent = driven.client(GET[:5]), driven.client()
     driven.turn()
     _, idle = kept(driven)
@@ -518,7 +518,7 @@ def test_a_stopping_loop_waits_for_a_head_that_has_begun_and_not_for_others(driv
     assert not readable(late)
 
 
-def test_an_idle_connection_is_closed_as_soon_as_its_answer_is_acknowledged(
+def test_an_idle_lingering_connection_is_closed_as_soon_as_its_response_is_acknowledged(
     driven, clock, monkeypatch
 ):
     acknowledged = iter([False, False, True])
@@ -534,7 +534,7 @@ def test_an_idle_connection_is_closed_as_soon_as_its_answer_is_acknowledged(
     assert left == [1, 1, 0]
 
 
-def test_a_loop_that_ends_closes_all_there_is(driven, clock):
+def test_a_loop_that_ends_closes_all_its_connections(driven, clock):
     clients = [driven.client(), driven.client(GET[:5]), driven.client(b"NONSENSE\r\n\r\n")]
     driven.turn()
     _, idle = kept(driven)
@@ -547,17 +547,21 @@ def test_a_loop_that_ends_closes_all_there_is(driven, clock):
     driven.loop = types.SimpleNamespace(end=lambda: None)  # it has ended
 
 
-def test_a_thread_that_wakes_a_loop_which_has_ended_writes_nowhere(driven):
+def test_waking_a_loop_that_has_ended_writes_to_no_other_file(driven):
     driven.loop.end()
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(os.fdopen(fd, "rb")) for _ in range(3) for fd in nowhere()]
+        files = [
+            stack.enter_context(os.fdopen(fd, "rb"))
+            for _ in range(3)
+            for fd in reused_file_numbers()
+        ]
         driven.loop.wake()
         assert [file.read(1) for file in files] == [None] * len(files)
     driven.loop = types.SimpleNamespace(end=lambda: None)  # it has ended
 
 
-def nowhere():
-    """Yield the ends of a connection that have the numbers of the last files that were closed."""
+def reused_file_numbers():
+    """Yield the file numbers of a new connection: those of the files that were closed last."""
     for end in socket.socketpair():
         end.setblocking(False)
         yield end.detach()

@@ -1,4 +1,4 @@
-"""Plain heads: which are, what is made of them, and which are left to gunicorn's own parser."""
+"""Plain heads: which heads are plain, what they become, and which are left to gunicorn's parser."""
 
 import logging
 
@@ -14,8 +14,8 @@ from support.connections import CLIENT, LISTENER, service
 GET = b"GET /path HTTP/1.1\r\nHost: example.org\r\n"
 POST = b"POST /path HTTP/1.1\r\nHost: example.org\r\n"
 
-#: What is of one connection, or is given to the environ when the request is answered.
-OF_THE_ANSWER = {"wsgi.input", "wsgi.early_hints", "wsgi.errors", "gunicorn.socket"}
+#: Keys of the environ that differ between connections, or are set when the request is answered.
+SET_LATER = {"wsgi.input", "wsgi.early_hints", "wsgi.errors", "gunicorn.socket"}
 
 
 def configured(**settings):
@@ -30,33 +30,33 @@ def heads_of(cfg, listener=LISTENER):
 
 
 def parse(data, cfg=None, peer=CLIENT, listener=LISTENER):
-    """Return the request of a plain head; None: it isn't plain."""
+    """Return the request of a plain head, or None if the head isn't plain."""
     parsed = heads_of(cfg or configured(), listener).parse(data, peer, 1)
     return parsed and parsed[0]
 
 
 def environ_of(environ):
-    return {name: value for name, value in environ.items() if name not in OF_THE_ANSWER}
+    return {name: value for name, value in environ.items() if name not in SET_LATER}
 
 
-#: The attributes of a request of gunicorn's.
-GUNICORNS = frozenset(vars(host.Parser(Config(), CLIENT, 1).parse(b"GET / HTTP/1.1\r\n\r\n")[0]))
+#: The names of the attributes that gunicorn's own requests have.
+ATTRIBUTES = frozenset(vars(host.Parser(Config(), CLIENT, 1).parse(b"GET / HTTP/1.1\r\n\r\n")[0]))
 
 
 def attributes_of(request):
     # Nothing looks at the fragment; a plain target has none.
-    own = {"unreader", "body", "environ", "fragment", "persists"}
-    # What is the same in all of them our class has.
+    may_differ = {"unreader", "body", "environ", "fragment", "persists"}
+    # An attribute that is the same in all requests is one of our class.
     values = {**vars(type(request)), **vars(request)}
-    return {name: values[name] for name in GUNICORNS if name not in own}
+    return {name: values[name] for name in ATTRIBUTES if name not in may_differ}
 
 
 class NoSocket:
-    """Takes nothing: gunicorn only keeps it."""
+    """Instead of a socket, which gunicorn only stores."""
 
 
 def by_gunicorn(data, cfg=None, peer=CLIENT, listener=LISTENER):
-    """Return the request that gunicorn makes of a head, with its environ, and what follows it."""
+    """Return the request of gunicorn's own parser, its environ, and the bytes after the head."""
     cfg = cfg or configured()
     request, behind = host.Parser(cfg, peer, 1).parse(data)
     _, environ = host.create(request, NoSocket(), peer, listener, cfg, host.BaseResponse)
@@ -64,13 +64,13 @@ def by_gunicorn(data, cfg=None, peer=CLIENT, listener=LISTENER):
 
 
 def assert_same(data, cfg=None, **where):
-    """Check that a head is plain, and that gunicorn makes the same of it."""
+    """Check that a head is plain, and that gunicorn's parser gives the same result."""
     cfg = cfg or configured()
     request = parse(data, cfg, **where)
     assert request is not None
     theirs, environ, _ = by_gunicorn(data, cfg, **where)
     assert environ_of(request.environ) == environ_of(environ)
-    assert request.environ.keys() >= environ.keys() - OF_THE_ANSWER
+    assert request.environ.keys() >= environ.keys() - SET_LATER
     assert attributes_of(request) == attributes_of(theirs)
     assert not (request.persists and theirs.should_close())
 
@@ -110,14 +110,14 @@ PLAIN = {
 
 @pytest.mark.parametrize("data", PLAIN.values(), ids=PLAIN)
 @pytest.mark.parametrize("parser", ["python", "auto"])
-def test_gunicorn_makes_the_same_of_a_plain_head(data, parser):
+def test_a_plain_head_gives_the_same_request_and_environ_as_gunicorns_parser(data, parser):
     assert_same(data, cfg=configured(http_parser=parser))
 
 
 @pytest.mark.parametrize(
     "peer", [("10.0.0.1", 5), ("::1", 5, 0, 0), "", "/run/client.sock", b"\0abstract"]
 )
-def test_its_client_is_named_as_by_gunicorn(peer):
+def test_the_client_address_of_a_plain_head_is_the_same_as_gunicorns(peer):
     assert_same(GET + b"\r\n", peer=peer)
 
 
@@ -129,11 +129,11 @@ def test_its_client_is_named_as_by_gunicorn(peer):
         *(b"Host: [::1]:90\r\n", b"Host: a\r\nX-Forwarded-Proto: https\r\n"),
     ],
 )
-def test_its_server_is_named_as_by_gunicorn(listener, field):
+def test_the_server_name_and_port_of_a_plain_head_are_the_same_as_gunicorns(listener, field):
     assert_same(b"GET / HTTP/1.1\r\n" + field + b"\r\n", listener=listener)
 
 
-def test_a_server_on_a_unix_socket_has_the_name_that_its_client_uses():
+def test_a_server_on_a_unix_socket_takes_its_name_from_the_host_field():
     def server(data):
         environ = parse(data, listener="/run/a.sock").environ
         return environ["SERVER_NAME"], environ["SERVER_PORT"]
@@ -153,7 +153,7 @@ def test_a_server_on_a_unix_socket_has_the_name_that_its_client_uses():
         (b"Transfer-Encoding: chunked\r\n", None),
     ],
 )
-def test_it_says_how_long_the_body_is(fields, length):
+def test_a_plain_head_says_how_long_the_body_is(fields, length):
     assert parse(POST + fields + b"\r\n").content_length == length != NOT_PLAIN
 
 
@@ -167,11 +167,11 @@ def test_the_bytes_after_the_head_are_returned(behind):
 
 
 @pytest.mark.parametrize("cut", range(1, len(GET) + 2))
-def test_a_head_that_is_not_whole_is_not_plain(cut):
+def test_an_incomplete_head_is_not_plain(cut):
     assert parse((GET + b"\r\n")[:cut]) is None
 
 
-def test_nothing_is_not_plain():
+def test_an_empty_head_is_not_plain():
     assert parse(b"") is None
 
 
@@ -238,7 +238,7 @@ NOT_PLAIN_HEADS = {
 
 
 @pytest.mark.parametrize("data", NOT_PLAIN_HEADS.values(), ids=NOT_PLAIN_HEADS)
-def test_what_is_not_plain_is_left_to_gunicorn(data):
+def test_an_unusual_head_is_left_to_gunicorns_parser(data):
     assert parse(data) is None
 
 
@@ -247,7 +247,7 @@ CONTROLS = [*range(0x20), *range(0x7F, 0xA1), 0xAD]
 
 @pytest.mark.parametrize("octet", CONTROLS)
 @pytest.mark.parametrize("place", [b"X: a%sb\r\n", b"X: %s\r\n", b"X%s: a\r\n", b"X: a\r\n%s\r\n"])
-def test_what_can_not_be_printed_is_not_plain(octet, place):
+def test_a_head_with_a_control_character_is_not_plain(octet, place):
     """gunicorn refuses most of these, and a CR or an LF by itself may end a line elsewhere."""
     assert parse(GET + place % bytes([octet]) + b"\r\n") is None
 
@@ -265,12 +265,12 @@ SETTINGS_THAT_ALLOW_MORE = {
 
 @pytest.mark.parametrize("setting", SETTINGS_THAT_ALLOW_MORE)
 @pytest.mark.parametrize("data", NOT_PLAIN_HEADS.values(), ids=NOT_PLAIN_HEADS)
-def test_what_a_setting_allows_is_for_gunicorn_to_read(data, setting):
+def test_a_head_that_only_a_setting_allows_is_left_to_gunicorns_parser(data, setting):
     assert parse(data, configured(**{setting: SETTINGS_THAT_ALLOW_MORE[setting]})) is None
 
 
 def spoiled(head):
-    """Return a head of which some bytes are others, are gone, or appear twice."""
+    """Return a head with some bytes replaced, removed or inserted."""
     octets = st.sampled_from([b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"_", b"-", b"#", b"/"])
     return st.builds(
         lambda at, size, put: head[:at] + put + head[at + size :],
@@ -285,7 +285,7 @@ SPOILED = st.sampled_from([*PLAIN.values()]).flatmap(spoiled).flatmap(spoiled)
 
 @hypothesis.given(data=SPOILED, parser=st.sampled_from(["python", "auto"]))
 @hypothesis.settings(max_examples=1000)
-def test_what_is_taken_for_plain_gunicorn_takes_for_the_same(data, parser):
+def test_gunicorns_parser_reads_every_plain_head_the_same_way(data, parser):
     cfg = configured(http_parser=parser)
     parsed = heads_of(cfg).parse(data, CLIENT, 1)
     hypothesis.event(f"plain: {parsed is not None}")
@@ -308,7 +308,7 @@ def line_of(size):
 @pytest.mark.parametrize(
     ("settings", "fits", "too_large"),
     [
-        # The limits count the CRLF here, as some parser may: what is close to one is not plain.
+        # Some parsers count the CRLF. So a line that fits only without its CRLF is not plain.
         ({"limit_request_line": 100}, line_of(98), line_of(99)),
         ({"limit_request_line": 0}, line_of(10_000), line_of(2**20)),
         (
@@ -336,7 +336,7 @@ def test_a_head_within_gunicorns_limits_is_plain(settings, fits, too_large, pars
     assert parse(too_large, cfg) is None
 
 
-# Who says that it is https.
+# The scheme.
 
 
 HTTPS = b"GET / HTTP/1.1\r\nX-Forwarded-Proto: https\r\n\r\n"
@@ -354,14 +354,14 @@ SEVERAL = {"X-FORWARDED-PROTO": "https", "X-SSL": "on", "X_SSL": "of another fie
         ("10.0.0.0/8", "", "https"),  # by a unix socket
     ],
 )
-def test_only_a_proxy_that_is_trusted_names_the_scheme(allowed, peer, scheme):
+def test_only_a_trusted_proxy_sets_the_scheme(allowed, peer, scheme):
     cfg = configured(forwarded_allow_ips=allowed)
     request = parse(HTTPS, cfg, peer)
     assert request.scheme == request.environ["wsgi.url_scheme"] == scheme
     assert_same(HTTPS, cfg=cfg, peer=peer)
 
 
-def test_each_peer_is_trusted_for_itself():
+def test_each_peer_is_trusted_or_not_by_its_own_address():
     heads = heads_of(configured(forwarded_allow_ips="127.0.0.1"))
     peers = [CLIENT, ("10.0.0.1", 5), CLIENT, "", ("10.0.0.1", 6)]
     schemes = [heads.parse(HTTPS, peer, 1)[0].scheme for peer in peers]
@@ -376,30 +376,30 @@ def test_each_peer_is_trusted_for_itself():
         (b"x-forwarded-proto: https\r\n", "https"),
         (b"X-Forwarded-Proto: http\r\n", "http"),
         (b"X-Forwarded-Proto: HTTPS\r\n", "http"),
-        (b"X-Forwarded-Ssl: on\r\n", "http"),  # no setting names it
+        (b"X-Forwarded-Ssl: on\r\n", "http"),  # not in secure_scheme_headers
         (b"X-Forwarded-Proto: https\r\nX-SSL: on\r\n", "https"),
         (b"X-Forwarded-Proto: http\r\nX-SSL: off\r\n", "http"),
     ],
 )
 @pytest.mark.parametrize("parser", ["python", "auto"])
-def test_its_fields_name_the_scheme_as_the_settings_say(fields, scheme, parser):
+def test_the_scheme_comes_from_the_fields_in_secure_scheme_headers(fields, scheme, parser):
     cfg = configured(secure_scheme_headers=SEVERAL, http_parser=parser)
     data = GET + fields + b"\r\n"
     assert parse(data, cfg).scheme == scheme
     assert_same(data, cfg=cfg)
 
 
-def test_two_schemes_are_for_gunicorn_to_refuse():
+def test_contradicting_schemes_are_left_to_gunicorns_parser():
     two = GET + b"X-Forwarded-Proto: https\r\nX-SSL: off\r\n\r\n"
     cfg = configured(secure_scheme_headers=SEVERAL)
     assert parse(two, cfg) is None
-    assert parse(two, cfg, ("10.0.0.1", 5)).scheme == "http"  # who isn't asked
+    assert parse(two, cfg, ("10.0.0.1", 5)).scheme == "http"  # this peer isn't trusted
 
 
 @pytest.mark.parametrize(
     ("field", "scheme"), [(b"", "https"), (b"X-Forwarded-Proto: http\r\n", "http")]
 )
-def test_over_tls_it_is_https_unless_a_proxy_says_otherwise(certificates, field, scheme):
+def test_over_tls_the_scheme_is_https_unless_a_proxy_says_otherwise(certificates, field, scheme):
     cfg = configured(certfile=str(certificates.certificate), keyfile=str(certificates.key))
     assert parse(GET + field + b"\r\n", cfg).scheme == scheme
     assert_same(GET + field + b"\r\n", cfg=cfg)
@@ -408,7 +408,7 @@ def test_over_tls_it_is_https_unless_a_proxy_says_otherwise(certificates, field,
 # What two requests share.
 
 
-def test_requests_share_nothing_that_one_could_change():
+def test_changing_one_request_changes_no_other():
     heads = heads_of(configured())
     one, other = (heads.parse(GET + b"\r\n", CLIENT, number)[0] for number in (1, 2))
     assert (one.req_number, other.req_number) == (1, 2)
@@ -432,7 +432,7 @@ def test_a_field_of_one_request_is_not_in_the_next():
     assert request.headers == []
 
 
-def test_field_names_that_a_client_invents_fill_no_memory_and_are_still_parsed():
+def test_field_names_that_a_client_makes_up_are_parsed_and_do_not_fill_the_memory():
     cfg = configured(limit_request_fields=32768)
     heads = heads_of(cfg)
     for start in range(0, 2 * _REMEMBERED, 100):
@@ -443,10 +443,10 @@ def test_field_names_that_a_client_invents_fill_no_memory_and_are_still_parsed()
     assert heads.parse(GET + b"X-New: a\r\n\r\n", CLIENT, 1)[0].environ["HTTP_X_NEW"] == "a"
 
 
-# Where none is plain.
+# Settings with which fewer heads are plain, or none.
 
 
-def test_a_hook_may_change_a_request_before_it_is_an_environ():
+def test_with_a_pre_request_hook_the_environ_is_made_after_the_hook():
     cfg = configured(pre_request=lambda worker, request: None)
     request = parse(GET + b"\r\n", cfg)
     assert request.environ is None
@@ -459,13 +459,13 @@ def test_a_hook_may_change_a_request_before_it_is_an_environ():
     [
         ({}, LISTENER, True),
         ({}, "/run/a.sock", True),
-        ({}, "/run/a:b.sock", False),  # of which gunicorn takes the end for a port
+        ({}, "/run/a:b.sock", False),  # gunicorn takes what follows the colon for a port
         ({"proxy_protocol": "auto"}, LISTENER, False),
         ({"proxy_protocol": "v1"}, LISTENER, False),
         ({"protocol": "uwsgi"}, LISTENER, False),
     ],
 )
-def test_a_listener_may_have_plain_heads_or_not(settings, listener, may_be):
+def test_plain_heads_depend_on_the_settings_and_on_the_listener(settings, listener, may_be):
     with service(gunicorn=settings) as served:
         heads = served.plain_heads(listener)
         assert (heads is not None) is may_be
@@ -479,14 +479,14 @@ def test_no_head_is_plain_below_a_script_name(monkeypatch):
 
 
 @pytest.mark.parametrize("multithread", [False, True])
-def test_wsgi_multithread_tells_whether_threads_call_the_application(multithread):
+def test_wsgi_multithread_is_true_if_threads_call_the_application(multithread):
     with service(multithread=multithread) as served:
         request, _ = served.plain_heads(LISTENER).parse(GET + b"\r\n", CLIENT, 1)
         assert request.environ["wsgi.multithread"] is multithread
 
 
 def test_errors_go_to_the_log_that_is_open_when_they_are_written(tmp_path, monkeypatch):
-    # Those of others may be closed.
+    # The handlers of other tests may be closed.
     monkeypatch.setattr(logging.getLogger("gunicorn.error"), "handlers", [])
     log = tmp_path / "error.log"
     with service(gunicorn={"errorlog": str(log)}) as served:

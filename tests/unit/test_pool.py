@@ -1,4 +1,4 @@
-"""Threads that run so many tasks at once, and more while some wait."""
+"""The pool: how many tasks run at once, and how many threads there are while some tasks wait."""
 
 import collections
 import contextlib
@@ -15,13 +15,13 @@ from support import CHECKOUT, PATIENCE, until
 
 
 def submit(pool, function, *arguments, place=None):
-    """Let a pool run this; return what it returns or raises as a future."""
+    """Let a pool run this; return a future with what it returns or raises."""
     future = Future()
 
     def task():
         try:
             future.set_result(function(*arguments))
-        except Exception as error:  # noqa: BLE001  it is for who asks the future
+        except Exception as error:  # noqa: BLE001  the future raises it
             future.set_exception(error)
 
     pool.run(task, place or pool.place())
@@ -45,12 +45,12 @@ class Tasks:
         self._may = collections.defaultdict(threading.Semaphore)
 
     def submit(self, name, waits=0):
-        """Run until told to `go_on`, as many times as it waits and once more."""
+        """Submit a task that waits this many times; it needs a `go_on` after each run and wait."""
         place = self.pool.place()
         return submit(self.pool, self._task, name, waits, place, place=place)
 
     def go_on(self, name):
-        """Let this one end its wait for the client, or what it runs."""
+        """Let this task end its current run, or its current wait for the client."""
         self._semaphore(name).release()
 
     def until(self, condition):
@@ -99,7 +99,7 @@ def pool_of(size, most):
 
 @pytest.fixture
 def alive():
-    """Return how many threads of pools there are now."""
+    """Return a function that counts the threads that were started since the test began."""
     before = set(threading.enumerate())
 
     def count():
@@ -113,7 +113,7 @@ def test_a_pool_begins_without_threads(alive):
     assert alive() == 0
 
 
-def test_so_many_tasks_run_at_once(alive):
+def test_a_pool_runs_as_many_tasks_at_once_as_its_size(alive):
     with pool_of(3, 100) as pool:
         tasks = Tasks(pool)
         futures = [tasks.submit(name) for name in range(10)]
@@ -125,7 +125,7 @@ def test_so_many_tasks_run_at_once(alive):
         assert alive() == 3
 
 
-def test_tasks_begin_in_the_order_in_which_they_came():
+def test_tasks_start_in_the_order_in_which_they_were_submitted():
     with pool_of(1, 1) as pool:
         tasks = Tasks(pool)
         for name in range(5):
@@ -143,7 +143,7 @@ def start_waiting(tasks, names):
         tasks.until(lambda name=name: name in tasks.waiting)
 
 
-def test_a_task_that_waits_does_not_count():
+def test_tasks_that_wait_for_their_clients_do_not_count():
     with pool_of(2, 100) as pool:
         tasks = Tasks(pool)
         start_waiting(tasks, range(50))
@@ -161,7 +161,7 @@ def test_a_task_that_waits_does_not_count():
         tasks.until(lambda: len(tasks.done) == 53)
 
 
-def test_a_task_that_waits_makes_room_for_one_that_is_there_already():
+def test_a_task_that_starts_to_wait_makes_room_for_a_queued_one():
     with pool_of(1, 2) as pool:
         tasks = Tasks(pool)
         tasks.submit("waits", waits=1)
@@ -175,7 +175,7 @@ def test_a_task_that_waits_makes_room_for_one_that_is_there_already():
         tasks.until(lambda: "waits" in tasks.done)
 
 
-def test_a_task_that_has_waited_goes_on_at_once_however_many_run():
+def test_a_task_that_has_waited_continues_at_once_no_matter_how_many_run():
     with pool_of(1, 100) as pool:
         tasks = Tasks(pool)
         start_waiting(tasks, range(40))
@@ -189,7 +189,7 @@ def test_a_task_that_has_waited_goes_on_at_once_however_many_run():
         tasks.until(lambda: len(tasks.done) == 41)
 
 
-def test_no_task_starts_until_fewer_run_than_may():
+def test_no_queued_task_starts_while_the_pool_is_full():
     with pool_of(2, 100) as pool:
         tasks = Tasks(pool)
         start_waiting(tasks, range(3))
@@ -212,8 +212,8 @@ def test_no_task_starts_until_fewer_run_than_may():
         tasks.until(lambda: len(tasks.done) == 5)
 
 
-def test_a_task_that_holds_what_others_wait_for_goes_on():
-    """A lock, a transaction, a connection: its holder must not wait for those that want it."""
+def test_a_task_that_holds_a_lock_continues_while_others_wait_for_that_lock():
+    """The same goes for a transaction, or a connection of a connection pool."""
     with pool_of(2, 100) as pool:
         lock = threading.Lock()
         held = threading.Event()
@@ -242,7 +242,7 @@ def test_a_task_that_holds_what_others_wait_for_goes_on():
             future.result(PATIENCE)
 
 
-def test_a_thread_that_ends_lets_an_idle_one_start_what_is_queued():
+def test_a_task_is_still_started_after_a_surplus_thread_has_ended():
     with pool_of(1, 10) as pool:
         tasks = Tasks(pool)
         start_waiting(tasks, [0])
@@ -258,10 +258,10 @@ def test_a_thread_that_ends_lets_an_idle_one_start_what_is_queued():
         tasks.until(lambda: len(tasks.done) == 3)
 
 
-# Other threads.
+# Threads of the application.
 
 
-def test_a_thread_of_the_application_lends_the_place_of_its_task():
+def test_a_wait_in_a_thread_of_the_application_makes_room_for_another_task():
     with pool_of(1, 10) as pool:
         arrived = threading.Event()
 
@@ -282,7 +282,7 @@ def test_a_thread_of_the_application_lends_the_place_of_its_task():
         assert submit(pool, int).result(PATIENCE) == 0
 
 
-def test_two_threads_that_wait_for_one_client_lend_its_place_once():
+def test_two_threads_that_wait_for_one_client_make_room_for_only_one_task():
     with pool_of(2, 10) as pool:
         tasks = Tasks(pool)
         place = pool.place()
@@ -301,7 +301,7 @@ def test_two_threads_that_wait_for_one_client_lend_its_place_once():
         assert tasks.most_running == 2
 
 
-def test_a_thread_that_still_waits_when_the_task_has_ended_lends_nothing_any_more():
+def test_a_thread_that_still_waits_after_its_task_has_ended_makes_no_room():
     with pool_of(1, 10) as pool:
         tasks = Tasks(pool)
         place = pool.place()
@@ -319,7 +319,7 @@ def test_a_thread_that_still_waits_when_the_task_has_ended_lends_nothing_any_mor
         assert tasks.most_running == 1
 
 
-def test_the_threads_that_were_hired_for_a_time_of_waiting_go_with_it(alive):
+def test_additional_threads_end_when_the_tasks_no_longer_wait(alive):
     with pool_of(2, 100) as pool:
         tasks = Tasks(pool)
         start_waiting(tasks, range(30))
@@ -332,7 +332,7 @@ def test_the_threads_that_were_hired_for_a_time_of_waiting_go_with_it(alive):
         assert submit(pool, int).result(PATIENCE) == 0
 
 
-def test_there_are_never_more_threads_than_there_may_be(alive):
+def test_a_pool_never_has_more_threads_than_its_maximum(alive):
     with pool_of(2, 5) as pool:
         tasks = Tasks(pool)
         start_waiting(tasks, range(5))
@@ -350,7 +350,7 @@ def test_there_are_never_more_threads_than_there_may_be(alive):
         tasks.until(lambda: len(tasks.done) == 6)
 
 
-def test_a_pool_has_at_least_the_threads_that_run():
+def test_a_maximum_below_the_size_does_not_reduce_the_size():
     with pool_of(3, 1) as pool:
         tasks = Tasks(pool)
         for name in range(3):
@@ -360,7 +360,7 @@ def test_a_pool_has_at_least_the_threads_that_run():
             tasks.go_on(name)
 
 
-def test_what_is_queued_starts_when_no_thread_can_be_had_for_it_and_one_ends(monkeypatch):
+def test_a_queued_task_for_which_no_thread_can_start_runs_when_another_task_ends(monkeypatch):
     with pool_of(1, 100) as pool:
         tasks = Tasks(pool)
         start_waiting(tasks, [0])
@@ -383,26 +383,26 @@ def no_more_threads(thread):
     raise RuntimeError("can't start new thread")
 
 
-def test_a_lack_of_threads_is_logged_once_and_no_longer_when_there_are_some(
+def test_a_task_for_which_no_thread_can_start_is_not_run_later(
     monkeypatch,
 ):
-    told = []
+    calls = []
 
-    def tell():
-        told.append("run")
+    def task():
+        calls.append("called")
 
     with pool_of(4, 8) as pool:
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", no_more_threads)
             with pytest.raises(RuntimeError, match="can't start new thread"):
-                submit(pool, tell)
+                submit(pool, task)
         assert submit(pool, int).result(PATIENCE) == 0
-        assert told == []
+        assert calls == []
         monkeypatch.setattr(threading.Thread, "start", no_more_threads)
         assert submit(pool, int).result(PATIENCE) == 0
 
 
-def test_a_wait_that_fails_is_over(alive):
+def test_a_wait_that_raises_has_ended(alive):
     def fail(place):
         with place.waiting():
             raise LookupError
@@ -418,7 +418,7 @@ def test_a_wait_that_fails_is_over(alive):
 # The end.
 
 
-def test_a_pool_that_is_shut_down_ends_when_it_has_done_what_there_is(alive):
+def test_a_pool_that_is_shut_down_finishes_its_tasks_and_ends(alive):
     pool = Pool(2, 2)
     tasks = Tasks(pool)
     futures = [tasks.submit(name) for name in range(6)]
@@ -432,7 +432,7 @@ def test_a_pool_that_is_shut_down_ends_when_it_has_done_what_there_is(alive):
     pool.shutdown()
 
 
-def test_the_idle_threads_of_a_pool_that_is_shut_down_end(alive):
+def test_shutting_down_ends_the_idle_threads_of_a_pool(alive):
     pool = Pool(4, 4)
     tasks = Tasks(pool)
     for name in range(3):
@@ -447,7 +447,7 @@ def test_the_idle_threads_of_a_pool_that_is_shut_down_end(alive):
     until(lambda: alive() == 0)
 
 
-def test_a_pool_is_shut_down_while_some_wait(alive):
+def test_a_pool_can_be_shut_down_while_tasks_wait_for_their_clients(alive):
     pool = Pool(1, 10)
     tasks = Tasks(pool)
     start_waiting(tasks, range(5))
@@ -461,7 +461,7 @@ def test_a_pool_is_shut_down_while_some_wait(alive):
     until(lambda: alive() == 0)
 
 
-def test_a_pool_that_was_never_used_is_shut_down(alive):
+def test_a_pool_that_was_never_used_can_be_shut_down(alive):
     Pool(2, 2).shutdown()
     assert alive() == 0
 
@@ -475,11 +475,11 @@ def test_no_thread_of_a_pool_keeps_a_process_alive(task):
     subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=True, timeout=PATIENCE)
 
 
-# All of it.
+# Everything together.
 
 
 @pytest.mark.parametrize(("size", "most"), [(1, 2), (1, 40), (3, 8), (4, 40)])
-def test_tasks_that_wait_for_their_clients_all_end_in_any_order(alive, size, most):
+def test_all_tasks_end_in_whatever_order_their_clients_send(alive, size, most):
     rolling = random.Random(size * most)
     pool = Pool(size, most)
     count = 40
@@ -500,7 +500,7 @@ def test_tasks_that_wait_for_their_clients_all_end_in_any_order(alive, size, mos
     for future in futures:
         future.result(PATIENCE)
     until(lambda: alive() <= size)
-    # Nothing that was lent is lost, or counted twice.
+    # The pool still counts right: as many tasks as its size run at once.
     tasks = Tasks(pool)
     for name in range(size + 1):
         tasks.submit(name)

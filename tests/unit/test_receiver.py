@@ -1,4 +1,4 @@
-"""What comes on a connection while a body is read, with real pairs of sockets."""
+"""Receiving the bytes of a body, and its time limits, with real pairs of sockets."""
 
 import functools
 import itertools
@@ -32,7 +32,7 @@ def receive_all(receiver, size, **how):
     return b"".join(iter(lambda: receiver.receive(size, **how), b""))
 
 
-# What comes.
+# Bytes that arrive.
 
 
 def test_bytes_that_came_with_the_head_are_received_first(ours, theirs):
@@ -45,17 +45,17 @@ def test_bytes_that_came_with_the_head_are_received_first(ours, theirs):
     assert receiver.ahead == b""
 
 
-def test_a_read_that_is_not_whole_returns_what_has_arrived(ours, theirs):
+def test_receive_returns_what_has_arrived(ours, theirs):
     theirs.sendall(b"here")
     assert Receiver(transport_of(ours)).receive(100) == b"here"
 
 
-def test_as_many_bytes_as_possible_may_be_wanted(ours, theirs):
+def test_receive_whole_waits_for_all_bytes(ours, theirs):
     with PacedClient(ours, theirs, [b"one", b"two", b"three"]):
         assert Receiver(transport_of(ours)).receive(8, whole=True) == b"onetwoth"
 
 
-def test_fewer_bytes_than_wanted_come_when_the_client_leaves(ours, theirs):
+def test_receive_whole_returns_fewer_bytes_if_the_client_leaves(ours, theirs):
     receiver = Receiver(transport_of(ours))
     with PacedClient(ours, theirs, [b"one", b"two"]):
         assert receiver.receive(8, whole=True) == b"onetwo"
@@ -66,7 +66,7 @@ def test_fewer_bytes_than_wanted_come_when_the_client_leaves(ours, theirs):
 @pytest.mark.parametrize(
     "leave", [lambda theirs: transport_of(theirs).half_close(), lambda theirs: None]
 )
-def test_a_client_that_leaves_sends_no_more_whether_it_waits_or_not(ours, theirs, leave):
+def test_a_read_ends_when_the_client_leaves_with_or_without_a_half_close(ours, theirs, leave):
     theirs.sendall(b"last")
     leave(theirs)
     theirs.close()
@@ -78,7 +78,7 @@ def test_a_client_that_leaves_sends_no_more_whether_it_waits_or_not(ours, theirs
 def test_a_connection_that_breaks_is_an_error(certificates):
     with connected("tcp", certificates) as (ours, theirs):
         receiver = Receiver(transport_of(ours))
-        # What the client has not read when it closes makes a reset of its end.
+        # A client that closes its socket with unread bytes resets the connection.
         ours.sendall(b"not read")
         assert theirs.recv(1) == b"n"
         theirs.close()
@@ -109,7 +109,7 @@ def test_a_buffer_is_filled_over_any_pieces(ours, theirs):
         assert receiver.receive_into(memoryview(buffer)) == 0
 
 
-def test_a_large_piece_comes_whole(ours, theirs):
+def test_large_pieces_are_received_completely(ours, theirs):
     data = bytes(itertools.islice(itertools.cycle(range(251)), 3 * MOST))
     sending = threading.Thread(target=theirs.sendall, args=[data])
     sending.start()
@@ -123,9 +123,7 @@ def test_a_large_piece_comes_whole(ours, theirs):
     sending.join()
 
 
-def test_what_a_call_had_taken_of_a_large_body_before_its_client_stalled_is_in_the_error(
-    ours, theirs
-):
+def test_the_error_of_a_large_body_that_stalls_has_the_bytes_of_the_failed_call(ours, theirs):
     data = bytes(2 * LARGE)
     sending = threading.Thread(target=theirs.sendall, args=[data])
     sending.start()
@@ -144,7 +142,7 @@ def test_what_a_call_had_taken_of_a_large_body_before_its_client_stalled_is_in_t
 # Lines.
 
 
-def test_a_line_is_taken_with_its_lf(ours, theirs):
+def test_a_line_is_returned_with_its_lf(ours, theirs):
     receiver = Receiver(transport_of(ours), b"first\r\nsec")
     with PacedClient(ours, theirs, [b"ond\r", b"\nthird\nrest", b" of it"]):
         assert receiver.line(100) == b"first\r\n"
@@ -155,7 +153,7 @@ def test_a_line_is_taken_with_its_lf(ours, theirs):
         assert receiver.ahead == b"rest of it"
 
 
-def test_a_line_that_is_too_long_is_returned_as_it_is(ours, theirs):
+def test_a_line_that_is_too_long_is_returned_without_its_end(ours, theirs):
     receiver = Receiver(transport_of(ours))
     with PacedClient(ours, theirs, [b"1234", b"5678", b"90"]):
         assert receiver.line(8) == b"1234567890"
@@ -183,7 +181,7 @@ def test_bytes_that_are_ahead_are_kept_when_the_client_sends_no_more(ours):
 # Without waiting.
 
 
-def test_nothing_is_waited_for_without_patience(ours, theirs):
+def test_without_patience_a_read_never_waits(ours, theirs):
     waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), waiting=waiting)
     receiver.patience = 0
@@ -200,7 +198,7 @@ def test_nothing_is_waited_for_without_patience(ours, theirs):
     assert waiting.entered == 0
 
 
-def test_patience_may_end_after_a_first_read(ours, theirs):
+def test_patience_may_be_set_to_0_after_a_read(ours, theirs):
     receiver = Receiver(transport_of(ours))
     theirs.sendall(b"1")
     assert receiver.receive(1) == b"1"
@@ -216,14 +214,14 @@ def test_here_counts_the_bytes_that_have_arrived(kind, ours, theirs):
     receiver.receive(1)
     assert receiver.here() == 2
     theirs.sendall(b"4567")
-    # What TLS has of it can't be known before it is read.
+    # Over TLS this can't be known before the bytes are read.
     assert receiver.here() == (2 if kind == "tls" else 6)
 
 
-# In time.
+# Time limits.
 
 
-def test_a_client_that_sends_nothing_is_late(ours):
+def test_a_client_that_sends_nothing_times_out(ours):
     receiver = Receiver(transport_of(ours), timeout=0.05)
     with pytest.raises(BodyTimeout, match=r"nothing came from the client for 0\.05 s"):
         receiver.receive(1)
@@ -232,7 +230,7 @@ def test_a_client_that_sends_nothing_is_late(ours):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_client_is_late_when_nothing_comes_for_the_time_between_two_pieces(ours, theirs, whole):
+def test_each_piece_restarts_the_timeout(ours, theirs, whole):
     with PacedClient(ours, theirs, [b"1", b"2", b"3"], stays=True) as client:
         client.pace = 20
         receiver = Receiver(transport_of(ours), timeout=30)
@@ -243,14 +241,14 @@ def test_a_client_is_late_when_nothing_comes_for_the_time_between_two_pieces(our
         assert client.now == pytest.approx(90, abs=0.1)
 
 
-def test_pieces_that_come_in_time_may_take_longer_in_all(ours, theirs):
+def test_pieces_that_each_arrive_in_time_may_take_longer_than_the_timeout_together(ours, theirs):
     with PacedClient(ours, theirs, [b"%d" % x for x in range(10)]) as client:
         client.pace = 20
         assert Receiver(transport_of(ours), timeout=30).receive(10, whole=True) == b"0123456789"
         assert client.now == pytest.approx(200, abs=0.1)
 
 
-def test_a_client_is_late_in_the_middle_of_what_is_wanted_whole(ours, theirs):
+def test_receive_into_times_out_if_the_client_stalls_after_some_bytes(ours, theirs):
     with PacedClient(ours, theirs, [b"1", b"2", b"3"], stays=True) as client:
         client.pace = 20
         buffer = bytearray(10)
@@ -258,7 +256,7 @@ def test_a_client_is_late_in_the_middle_of_what_is_wanted_whole(ours, theirs):
             Receiver(transport_of(ours), timeout=30).receive_into(memoryview(buffer))
 
 
-def test_a_client_may_be_waited_for_for_ever(ours, theirs):
+def test_without_a_timeout_a_read_waits_as_long_as_it_takes(ours, theirs):
     with PacedClient(ours, theirs, [b"1"]) as client:
         client.pace = 1e6
         assert Receiver(transport_of(ours)).receive(1) == b"1"
@@ -282,27 +280,29 @@ by_each_way = pytest.mark.parametrize("way", ["receive", "receive whole", "recei
 
 
 @by_each_way
-def test_each_byte_that_came_buys_time(ours, theirs, way):
-    """100 bytes every 2 s, at 240 a second: they buy 1/2.4 s, and 30 s are had for nothing."""
+def test_each_byte_that_arrives_extends_the_time_limit_by_the_minimum_rate(ours, theirs, way):
+    """100 bytes every 2 s extend the limit of 30 s by 1/2.4 s each time, at 240 bytes a second."""
     waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), timeout=30, min_rate=240, waiting=waiting)
     read = reader(receiver, 100)[way]
     with PacedClient(ours, theirs, [b"x" * 100] * 30) as client:
         client.pace = 2
         came = []
-        said = (
+        message = (
             r"1800 bytes came in 37\.5 s of waiting, fewer than 240 a second after the first 30 s"
         )
-        with pytest.raises(BodyTimeout, match=said):
+        with pytest.raises(BodyTimeout, match=message):
             came.extend(iter(read, b""))
-        # 18 pieces have bought 7.5 s, 37.5 in all, and the 19th comes at 38 s.
+        # 18 pieces extend the limit by 7.5 s to 37.5 s, and the 19th would arrive at 38 s.
         assert client.now == pytest.approx(37.5, abs=0.1)
         assert b"".join(came) == b"x" * 1800
     assert waiting.entered == waiting.left == 19
 
 
 @by_each_way
-def test_a_body_that_is_whole_is_never_late(ours, theirs, way):
+def test_a_body_that_is_complete_within_the_timeout_may_be_below_the_minimum_rate(
+    ours, theirs, way
+):
     pieces = [b"x"] * 29
     receiver = Receiver(transport_of(ours), timeout=30, min_rate=240)
     with PacedClient(ours, theirs, pieces) as client:
@@ -314,7 +314,7 @@ def test_a_body_that_is_whole_is_never_late(ours, theirs, way):
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(("size", "seconds"), [(1, 5.1), (342, 5.3), (1200, 29)])
-def test_a_small_body_may_come_after_all_of_the_time(ours, theirs, size, seconds, whole):
+def test_a_small_body_may_arrive_at_any_time_before_the_timeout(ours, theirs, size, seconds, whole):
     with PacedClient(ours, theirs, [b"x" * size]) as client:
         client.pace = seconds
         receiver = Receiver(transport_of(ours), timeout=30, min_rate=240)
@@ -349,7 +349,7 @@ def test_without_a_timeout_there_is_no_limit_of_either_kind(ours, theirs, limits
         assert Receiver(transport_of(ours), **limits).receive(5, whole=True) == b"xxxxx"
 
 
-def test_without_a_rate_only_the_gaps_are_limited(ours, theirs):
+def test_without_a_minimum_rate_only_the_gaps_between_pieces_are_limited(ours, theirs):
     with PacedClient(ours, theirs, [b"x"] * 5) as client:
         client.pace = 29
         assert (
@@ -357,8 +357,8 @@ def test_without_a_rate_only_the_gaps_are_limited(ours, theirs):
         )
 
 
-class Late(socket.socket):
-    """A socket on which everything comes half a tick later, by the clock of the reader."""
+class SlowSocket(socket.socket):
+    """A socket whose `recv` takes half a tick, by the clock of the reader."""
 
     client = None
 
@@ -369,16 +369,19 @@ class Late(socket.socket):
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 @pytest.mark.parametrize(("size", "is_slow"), [(1, True), (10, False)])
-def test_a_large_body_that_is_here_at_each_read_may_still_be_slow(
+def test_time_that_a_blocking_call_waits_counts_against_the_minimum_rate(
     ours, theirs, size, is_slow, monkeypatch
 ):
-    """The time that the kernel waited counts as well. But only a wait can time out."""
+    """But only a read that has to wait can time out."""
     monkeypatch.setattr(receiver_module, "LARGE", 0)
-    reads = 3000  # 15 s, of which a byte each buys 12.5
-    with PacedClient(ours, theirs, [], stays=True) as client, Late(fileno=ours.detach()) as late:
-        client.ours = late
-        late.client = client
-        receiver = Receiver(transport_of(late), timeout=2, min_rate=240)
+    reads = 3000  # they take 15 s, and a byte in each of them extends the limit by 12.5 s
+    with (
+        PacedClient(ours, theirs, [], stays=True) as client,
+        SlowSocket(fileno=ours.detach()) as slow,
+    ):
+        client.ours = slow
+        slow.client = client
+        receiver = Receiver(transport_of(slow), timeout=2, min_rate=240)
         theirs.sendall(b"x" * (1 + 1 + reads * size))
         for _ in range(2):
             receiver.receive(1)
@@ -390,7 +393,7 @@ def test_a_large_body_that_is_here_at_each_read_may_still_be_slow(
         assert client.now - end == pytest.approx(0 if is_slow else 2, abs=0.1)
 
 
-def test_the_time_that_the_application_takes_is_not_the_clients(ours, theirs):
+def test_time_that_the_application_takes_between_reads_does_not_count(ours, theirs):
     with PacedClient(ours, theirs, [b"x"] * 5) as client:
         receiver = Receiver(transport_of(ours), min_rate=240)
         client.pace = 0.1
@@ -399,10 +402,10 @@ def test_the_time_that_the_application_takes_is_not_the_clients(ours, theirs):
             client.now += 1000
 
 
-# Who waits.
+# What enters `waiting`, and blocking calls.
 
 
-def test_a_read_of_what_is_here_does_not_wait(ours, theirs):
+def test_a_read_of_bytes_that_have_arrived_does_not_wait(ours, theirs):
     waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), b"ahead", waiting=waiting)
     theirs.sendall(b"0123456789")
@@ -415,7 +418,7 @@ def test_a_read_of_what_is_here_does_not_wait(ours, theirs):
     assert waiting.entered == 0
 
 
-def test_a_read_waits_from_the_moment_at_which_too_little_is_here(ours, theirs):
+def test_a_whole_read_of_several_pieces_enters_waiting_once(ours, theirs):
     waiting = WaitCounter()
     with PacedClient(ours, theirs, [b"1", b"2", b"3"]) as client:
         client.pace = TICK / 4
@@ -423,8 +426,8 @@ def test_a_read_waits_from_the_moment_at_which_too_little_is_here(ours, theirs):
     assert waiting.entered == waiting.left == 1
 
 
-class Flags(socket.socket):
-    """A socket that notes by which flags it receives."""
+class RecordingSocket(socket.socket):
+    """A socket that records the flags of each `recv`."""
 
     def recv(self, size, flags=0):
         self.seen.append(flags)
@@ -432,10 +435,13 @@ class Flags(socket.socket):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_a_call_blocks_only_for_a_client_that_keeps_up(ours, theirs, monkeypatch):
-    """One that stalls would keep its place among those that run."""
+def test_a_read_blocks_in_the_kernel_only_for_a_client_that_keeps_up(ours, theirs, monkeypatch):
+    """During a blocking call, the request of a stalled client would occupy one of `threads`."""
     monkeypatch.setattr(receiver_module, "LARGE", 0)
-    with PacedClient(ours, theirs, [b"34", b"56"]) as client, Flags(fileno=ours.detach()) as sock:
+    with (
+        PacedClient(ours, theirs, [b"34", b"56"]) as client,
+        RecordingSocket(fileno=ours.detach()) as sock,
+    ):
         client.ours = sock
         sock.seen = []
         receiver = Receiver(transport_of(sock))
@@ -446,18 +452,18 @@ def test_a_call_blocks_only_for_a_client_that_keeps_up(ours, theirs, monkeypatch
             return sock.seen[0]
 
         theirs.sendall(b"12")
-        assert first_flags_of(1) == socket.MSG_DONTWAIT  # it may be a small body
+        assert first_flags_of(1) == socket.MSG_DONTWAIT  # the body may be a small one
         assert first_flags_of(1) == socket.MSG_WAITALL
         client.pace = 2 * TICK
         assert first_flags_of(2) == socket.MSG_WAITALL  # which ends after a tick
         client.pace = TICK / 2
-        assert first_flags_of(2) == socket.MSG_DONTWAIT  # but now it comes within a tick
+        assert first_flags_of(2) == socket.MSG_DONTWAIT  # but now the bytes arrive within a tick
         theirs.sendall(b"7")
         assert first_flags_of(1) == socket.MSG_WAITALL
 
 
-def test_a_client_that_begins_when_it_is_asked_to_is_waited_for_without_a_place(ours, theirs):
-    """Its first bytes are a round trip away, and longer than that is lent what it takes."""
+def test_a_read_enters_waiting_if_the_client_does_not_send_soon_after_its_100(ours, theirs):
+    """The read waits briefly first: many clients send within a millisecond of their 100."""
     waiting = WaitCounter()
     with PacedClient(ours, theirs, [b"12"]) as client:
         client.pace = 20 * BRIEF
@@ -467,10 +473,10 @@ def test_a_client_that_begins_when_it_is_asked_to_is_waited_for_without_a_place(
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_a_client_that_sends_as_soon_as_it_is_asked_costs_one_call_and_no_place(ours, theirs):
+def test_a_client_that_sends_at_once_after_its_100_costs_one_call_and_no_waiting(ours, theirs):
     waiting = WaitCounter()
     theirs.sendall(b"12")
-    with Flags(fileno=ours.detach()) as sock:
+    with RecordingSocket(fileno=ours.detach()) as sock:
         sock.seen = []
         receiver = Receiver(transport_of(sock), waiting=waiting, awaited=True)
         assert receiver.receive(2, whole=True) == b"12"
@@ -479,7 +485,7 @@ def test_a_client_that_sends_as_soon_as_it_is_asked_costs_one_call_and_no_place(
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_read_that_waits_enters_waiting_once_and_leaves_it_when_it_goes_on(ours, theirs, whole):
+def test_a_read_that_waits_leaves_waiting_when_it_continues(ours, theirs, whole):
     waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), timeout=30, waiting=waiting)
     with PacedClient(ours, theirs, [b"1", b"2", b"3"]) as client:
@@ -488,7 +494,7 @@ def test_a_read_that_waits_enters_waiting_once_and_leaves_it_when_it_goes_on(our
     assert waiting.entered == waiting.left == 1
 
 
-def test_a_read_that_fails_has_left_the_waiting(ours, theirs):
+def test_a_read_that_fails_has_left_waiting(ours, theirs):
     waiting = WaitCounter()
     receiver = Receiver(transport_of(ours), timeout=0.03, waiting=waiting)
     with pytest.raises(BodyTimeout):
@@ -499,7 +505,7 @@ def test_a_read_that_fails_has_left_the_waiting(ours, theirs):
     assert waiting.entered == waiting.left == 1
 
 
-def test_a_read_goes_on_when_a_client_sends_in_its_own_time(ours, theirs):
+def test_a_read_continues_with_each_piece_that_its_client_sends(ours, theirs):
     waiting = threading.Event()
 
     receiver = Receiver(transport_of(ours), waiting=announcing(waiting))
@@ -540,16 +546,16 @@ def test_the_socket_is_left_as_it_was(kind, ours, theirs, monkeypatch):
     receiver.close()
     assert not limit_of(ours)
     theirs.sendall(b"3")
-    assert what_comes(transport) == b"3"
+    assert next_bytes(transport) == b"3"
 
 
-def what_comes(transport):
+def next_bytes(transport):
     assert transport.wait(READ, PATIENCE)
     return transport.receive(10)
 
 
-def test_what_comes_after_the_end_of_a_connection_is_left_alone(ours, theirs):
-    """The number of its file may be another connection's by then."""
+def test_nothing_is_received_after_the_connection_has_ended(ours, theirs):
+    """Another connection may have the same file number by then."""
     transport = transport_of(ours)
     receiver = Receiver(transport, timeout=PATIENCE)
     transport.ended = True
@@ -558,11 +564,11 @@ def test_what_comes_after_the_end_of_a_connection_is_left_alone(ours, theirs):
         with pytest.raises(ClientDisconnected, match="the connection is closed"):
             receive()
     transport.ended = False
-    assert what_comes(transport).startswith(b"of")
+    assert next_bytes(transport).startswith(b"of")
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_a_large_body_that_comes_fast_is_left_alone_after_the_end_as_well(
+def test_nothing_of_a_large_body_is_received_after_the_connection_has_ended(
     ours, theirs, monkeypatch
 ):
     monkeypatch.setattr(receiver_module, "LARGE", 0)
@@ -571,13 +577,13 @@ def test_a_large_body_that_comes_fast_is_left_alone_after_the_end_as_well(
     theirs.sendall(b"12of another connection")
     for _ in range(2):
         receiver.receive(1, whole=True)
-    assert limit_of(ours)  # the kernel waits
+    assert limit_of(ours)  # the kernel may wait in the next call
     transport.ended = True
     for receive in reader(receiver, 2).values():
         with pytest.raises(ClientDisconnected, match="the connection is closed"):
             receive()
     transport.ended = False
-    assert what_comes(transport).startswith(b"of")
+    assert next_bytes(transport).startswith(b"of")
 
 
 def test_a_receiver_of_a_closed_socket_may_be_closed(ours, theirs):
@@ -590,7 +596,7 @@ def test_a_receiver_of_a_closed_socket_may_be_closed(ours, theirs):
 
 
 @pytest.mark.parametrize("size", [1, 10**6])
-def test_another_thread_may_write_while_one_waits(certificates, size):
+def test_another_thread_may_write_while_one_waits_for_bytes(certificates, size):
     with connected("tcp", certificates) as (ours, theirs):
         receiver = Receiver(transport_of(ours), timeout=20)
         got = []

@@ -25,12 +25,12 @@ def test_only_pending_changes_and_nothing_leads_back_to_it():
     }
 
 
-def test_every_rest_of_a_body_has_an_end_where_a_connection_may_be_kept_and_where_not():
+def test_every_rest_of_a_body_has_an_end_for_connections_that_may_be_kept_and_for_others():
     assert set(ENDS) == set(Rest)
     assert all(set(ends) == {True, False} for ends in ENDS.values())
 
 
-def test_a_connection_is_kept_only_where_the_next_request_certainly_begins():
+def test_a_connection_is_kept_only_if_it_is_certain_where_the_next_request_begins():
     for rest, ends in ENDS.items():
         assert (ends[True] is not End.LINGER) == (rest in CERTAIN)
         assert ends[False] is End.LINGER

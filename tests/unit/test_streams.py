@@ -1,4 +1,4 @@
-"""One stream of HTTP/2 that several threads use at once, on a socket that sees them meet."""
+"""One stream of HTTP/2 that several threads use: only one may use the connection at a time."""
 
 import contextlib
 import socket
@@ -20,7 +20,7 @@ PIECES = [bytes([number]) * 4096 for number in range(1, 11)]
 
 
 class Watched(socket.socket):
-    """Notes whether two threads call it at once: neither OpenSSL nor h2 allows that."""
+    """Records whether two threads call it at once: neither OpenSSL nor h2 allows that."""
 
     def __init__(self, sock):
         super().__init__(fileno=sock.detach())
@@ -42,7 +42,7 @@ class Watched(socket.socket):
             self._inside += 1
             self.have_met |= self._inside > 1
             self._changed.notify_all()
-            # Long enough for another thread that does not wait its turn.
+            # Long enough for another thread to come in, if it does not wait its turn.
             self._changed.wait_for(lambda: self._inside > 1, 0.01)
         try:
             yield
@@ -58,9 +58,9 @@ def served(application, sock):
 
 
 def uploaded(theirs, window):
-    """Upload the pieces, each when the server has received the one before; return the answer.
+    """Upload the pieces, each when the server has received the one before; return the response.
 
-    The client wants no more of it at once than the window.
+    The server may send no more than ``window`` bytes before the client has received them.
     """
     client, answer = new_connection(), b""
     client.initiate_connection()
@@ -89,7 +89,7 @@ def uploaded(theirs, window):
 
 
 def while_it_is_read(environ, act):
-    """Do this again and again, while another thread reads the body; return that."""
+    """Call ``act`` again and again while another thread reads the body; return what it read."""
     read = []
     reader = threading.Thread(target=lambda: read.append(environ["wsgi.input"].read()))
     reader.start()
@@ -123,7 +123,7 @@ def test_two_threads_of_a_stream_take_turns_on_its_connection(application, windo
         assert not watched.have_met
 
 
-def test_a_thread_that_still_reads_when_its_request_was_answered_takes_no_frame_of_the_next(
+def test_a_thread_that_still_reads_after_its_response_takes_no_frame_of_the_next_stream(
     certificates,
 ):
     reads, failures = threading.Event(), []
@@ -161,7 +161,7 @@ def test_a_thread_that_still_reads_when_its_request_was_answered_takes_no_frame_
 
 
 def answered(client, theirs):
-    """Return the answer of the next stream that ends."""
+    """Return the response body of the next stream that ends."""
     answer, ended = b"", False
     while not ended:
         theirs.sendall(client.data_to_send())

@@ -1,4 +1,4 @@
-"""The socket of one connection: what is done without waiting, and how it ends."""
+"""The transport of one connection: sending and receiving without waiting, and closing."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ of_tls = pytest.mark.parametrize("kind", ["tls"])
 
 
 def discard(transport, size):
-    """Discard until so much has come, or the end."""
+    """Discard this many bytes, or fewer if the client closes; return how many are missing."""
     buffer = bytearray(2**20)
     while size > 0:
         assert transport.wait(READ, PATIENCE)
@@ -57,7 +57,7 @@ def test_receive_returns_what_has_arrived_without_waiting(transport, theirs):
     assert transport.receive(10) == b""
 
 
-def test_no_more_is_sent_than_there_is_room_for(transport, theirs):
+def test_send_sends_only_as_much_as_the_send_buffer_has_room_for(transport, theirs):
     piece = b"x" * 65536
     size = 0
     while sent := transport.send(piece):
@@ -99,7 +99,7 @@ def test_a_half_close_ends_our_side_and_leaves_unread_bytes_readable(transport, 
     assert transport.discard(buffer) == 0
 
 
-def test_nobody_reads_a_connection_that_was_half_closed(transport, theirs):
+def test_receive_fails_on_a_connection_that_was_half_closed(transport, theirs):
     theirs.sendall(b"of nobody")
     transport.half_close()
     with pytest.raises(OSError, match="the connection is closed"):
@@ -107,7 +107,7 @@ def test_nobody_reads_a_connection_that_was_half_closed(transport, theirs):
 
 
 @pytest.mark.parametrize("leave", [reset, socket.socket.close])
-def test_a_half_close_is_no_error_but_that_of_a_client_that_is_gone(transport, theirs, leave):
+def test_a_half_close_ends_the_connection_of_a_client_that_is_gone(transport, theirs, leave):
     leave(theirs)
     with contextlib.suppress(OSError):
         transport.half_close()
@@ -116,14 +116,14 @@ def test_a_half_close_is_no_error_but_that_of_a_client_that_is_gone(transport, t
 
 
 @of_tcp
-def test_a_half_close_of_a_connection_that_was_reset_says_so(transport, theirs):
+def test_a_half_close_of_a_connection_that_was_reset_raises(transport, theirs):
     reset(theirs)
     assert transport.wait(READ, PATIENCE)
     with pytest.raises(OSError, match="not connected"):
         transport.half_close()
 
 
-def test_a_client_that_was_reset_sends_no_more(transport, theirs):
+def test_discarding_from_a_client_that_was_reset_returns_the_end(transport, theirs):
     transport.half_close()
     reset(theirs if theirs.family == socket.AF_UNIX else raw(theirs))
     assert discard(transport, 1) == 1
@@ -141,7 +141,7 @@ def test_a_tls_connection_ends_with_a_close_notify_and_then_a_fin(transport, the
 
 
 @of_tls
-def test_what_comes_by_tls_after_the_close_notify_need_not_be_understood(transport, theirs):
+def test_bytes_after_the_close_notify_are_discarded_without_decryption(transport, theirs):
     transport.half_close()
     assert theirs.recv(1) == b""
     with raw(theirs) as sock:
@@ -152,10 +152,10 @@ def test_what_comes_by_tls_after_the_close_notify_need_not_be_understood(transpo
 
 
 @of_tls
-def test_a_tls_client_in_the_middle_of_its_body_gets_the_answer_and_its_end(transport, theirs):
+def test_a_tls_client_that_is_still_sending_gets_the_response_and_its_end(transport, theirs):
     theirs.sendall(b"x" * 100_000)
     assert transport.wait(READ, PATIENCE)
-    transport.receive(1)  # the rest of a record, and more records, are before the client's alert
+    transport.receive(1)  # unread records of the client stay in the socket's buffer
     transport.send(b"the answer")
     assert transport.half_close()
     assert what_is_left(theirs) == b"the answer"
@@ -166,7 +166,7 @@ def test_a_tls_client_in_the_middle_of_its_body_gets_the_answer_and_its_end(tran
 
 
 @of_tls
-def test_the_end_of_a_tls_connection_waits_for_room(transport, theirs):
+def test_the_half_close_of_a_tls_connection_waits_for_room_in_the_send_buffer(transport, theirs):
     while transport.send(b"x" * 65536):
         pass
     assert not transport.half_close()
@@ -175,12 +175,14 @@ def test_the_end_of_a_tls_connection_waits_for_room(transport, theirs):
     receiver.start()
     while not transport.half_close():
         assert transport.wait(WRITE, PATIENCE)
-    receiver.join()  # it has met the end
+    receiver.join()  # the client has received everything and the end
     assert transport.half_closed
 
 
 @of_tcp
-def test_a_tls_client_that_never_finished_its_handshake_is_no_error(certificates, ours, theirs):
+def test_a_tls_connection_without_a_finished_handshake_can_be_half_closed(
+    certificates, ours, theirs
+):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.certificate, certificates.key)
     wrapped = context.wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
@@ -192,10 +194,10 @@ def test_a_tls_client_that_never_finished_its_handshake_is_no_error(certificates
     transport.close()
 
 
-# What the client has.
+# What the client has received.
 
 
-def test_an_answer_is_acknowledged_when_the_system_of_the_client_has_it():
+def test_a_response_is_acknowledged_when_the_kernel_of_the_client_has_it():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         peer = socket.socket()
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -211,21 +213,23 @@ def test_an_answer_is_acknowledged_when_the_system_of_the_client_has_it():
         receive_so_much(peer, size)
         assert peer.recv(1) == b""
         give_up = threading.Event()
-        for _ in range(100 * PATIENCE):  # no event tells
+        for _ in range(100 * PATIENCE):  # there is no event to wait for
             if transport.is_acknowledged():
                 break
             give_up.wait(0.01)
         assert transport.is_acknowledged()
         transport.close()
-        assert transport.is_acknowledged()  # nothing more can be known
+        assert transport.is_acknowledged()  # of a closed socket nothing is known any more
 
 
 # Closing.
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_close_is_the_end_for_the_client_whoever_else_has_the_socket(transport, theirs, ended):
-    """Another process may: one that the application has started."""
+def test_a_close_ends_the_connection_even_if_another_process_has_the_socket_open(
+    transport, theirs, ended
+):
+    """For example a process that the application has started."""
     copy = os.dup(transport.fileno())
     try:
         if ended:
@@ -238,7 +242,7 @@ def test_a_close_is_the_end_for_the_client_whoever_else_has_the_socket(transport
         os.close(copy)
 
 
-def test_a_close_is_all_there_is(transport, theirs):
+def test_a_closed_transport_can_be_closed_again_and_not_used(transport, theirs):
     transport.close()
     transport.close()
     assert transport.fileno() == -1
@@ -259,8 +263,8 @@ def test_a_close_is_all_there_is(transport, theirs):
     [lambda it: it.receive(1), lambda it: it.send(b"x"), TLSTransport.half_close],
     ids=["receive", "send", "half_close"],
 )
-def test_the_reset_of_one_tls_client_is_no_error_of_another_one(certificates, act):
-    """Python leaves it in a queue of the thread, where the next call finds it (since 3.13)."""
+def test_the_reset_of_one_tls_client_does_not_appear_as_an_error_of_another(certificates, act):
+    """Python leaves it in OpenSSL's error queue, where the next call finds it (since 3.13)."""
     with connected("tls", certificates) as (a, client), connected("tls", certificates) as (b, _):
         transport, other = TLSTransport(a), TLSTransport(b)
         reset(client)
