@@ -45,10 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"gunicorn-expect {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    commands.add_parser("check", help="check a configuration of gunicorn")
+    commands.add_parser("check", help="print what is wrong with a configuration of gunicorn")
     probe = commands.add_parser(
         "probe",
-        help="send Expect: 100-continue to a server, and show what it answers, and when",
+        help="send Expect: 100-continue to a server, and show what it answers and when",
+        description=probe_command.DESCRIPTION,
         epilog=probe_command.EXIT_STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

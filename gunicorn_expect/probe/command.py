@@ -17,9 +17,12 @@ LENGTH: Final = 1024 * 1024
 #: Seconds. Clients that send without a 100 in the end wait less (the AWS SDK for JavaScript: 6 s).
 TIMEOUT: Final = 10.0
 
-EXIT_STATUS: Final = """\
-exit status: 0 as expected; 1 not as expected; 2 a wrong option, or no connection.
-Without --refusal a 100 is expected; with it, this status code and no 100 before it."""
+DESCRIPTION: Final = """\
+Send a request with Expect: 100-continue, and show what the server answers and when.
+By default the probe sends no body."""
+EXIT_STATUS: Final = (
+    "exit status: 0 as expected, 1 not as expected, 2 no connection or a wrong option"
+)
 
 
 def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
@@ -59,7 +62,9 @@ def add_arguments(probe: argparse.ArgumentParser) -> None:
     _add_request(probe)
     _add_manners(probe)
     _add_connection(probe)
-    probe.add_argument("--json", action="store_true", help="print one JSON object")
+    probe.add_argument(
+        "--json", action="store_true", help="print the timeline and the verdict as JSON"
+    )
 
 
 def _add_request(probe: argparse.ArgumentParser) -> None:
@@ -72,20 +77,20 @@ def _add_request(probe: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="'NAME: VALUE'",
-        help="a header of the request; its value is never printed. May be repeated",
+        help="a header of the request; may be repeated. The value is never printed",
     )
     option(
         "--length",
         type=_length,
         default=LENGTH,
         metavar="BYTES",
-        help="the Content-Length (default: 1 MiB; nginx refuses more by default)",
+        help="the Content-Length (default: 1 MiB, the most that nginx accepts by default)",
     )
     option(
         "--refusal",
         type=_status,
         metavar="STATUS",
-        help="the status code that you expect, such as 401 for a wrong token",
+        help="expect this status code, and no 100 before it; without this option, expect a 100",
     )
 
 
@@ -97,14 +102,14 @@ def _add_manners(probe: argparse.ArgumentParser) -> None:
         action="store_const",
         const=Manner.SENDS,
         default=Manner.WAITS,
-        help="send the body (zeros) after a 100; by default it is never sent",
+        help="send the body, which is zeros, after a 100",
     )
     bodies.add_argument(
         "--impatient",
         dest="manner",
         action="store_const",
         const=Manner.IMPATIENT,
-        help="send the body at once, to see whether the response arrives completely",
+        help="don't wait: send the body at once, to see whether the response arrives completely",
     )
 
 
@@ -115,14 +120,12 @@ def _add_connection(probe: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=TIMEOUT,
         metavar="SECONDS",
-        help="maximum time to connect, and again for all responses (default: 10)",
+        help="maximum seconds to connect, and as many again for the responses (default: 10)",
     )
-    option("--unix-socket", metavar="PATH", help="connect to this socket instead of the URL's host")
+    option("--unix-socket", metavar="PATH", help="connect to this socket and not to the URL's host")
     trust = probe.add_mutually_exclusive_group()
-    trust.add_argument(
-        "--cacert", metavar="FILE", help="certificates of the authorities to trust, in PEM"
-    )
-    trust.add_argument("--insecure", action="store_true", help="trust every certificate")
+    trust.add_argument("--cacert", metavar="FILE", help="the CA certificates to trust, in PEM")
+    trust.add_argument("--insecure", action="store_true", help="trust all certificates")
 
 
 def _context(arguments: argparse.Namespace) -> ssl.SSLContext:

@@ -21,9 +21,10 @@ PATIENCE: Final = 1000
 KNOWN: Final = {
     "nginx": "nginx sends 100 itself, before it asks the server behind it.",
     "gunicorn": (
-        "gunicorn's own workers send 100 before they call the application, gunicorn_expect's when "
-        "it reads. A proxy that does not change the Server field may also have sent the 100: "
-        "probe gunicorn's own address to know."
+        "gunicorn's own workers send 100 before they call the application; those of "
+        "gunicorn_expect send it when the application reads the body. A proxy that does not change "
+        "the Server field may also have sent the 100: to find out, probe gunicorn at its own "
+        "address."
     ),
 }
 
@@ -147,7 +148,7 @@ class Facts:
         answers: list[seen.Interim | seen.Final] = [*self.hundreds[:1], *self.all(seen.Final)[:1]]
         names = {answer.status: _named(answer.fields) for answer in answers}
         who = [f"The {status} says {name}." for status, name in names.items() if name]
-        return " ".join(who) or "No field names the server."
+        return " ".join(who) or "No Server or Via field names the server."
 
     def _known(self) -> str:
         """Return what is known about the 100s of the servers that are named."""
@@ -207,15 +208,16 @@ RULES: Final[tuple[tuple[str, int, Callable[[Facts], bool], str], ...]] = (
         "silence",
         1,
         lambda x: x.word is None,
-        "No response came. A hop holds the request headers back until it has the body, or the "
-        "application takes longer than the probe waits. Most clients send the body after a second.",
+        "No response came. Either a hop holds the request headers back until it has the body, or "
+        "the application takes longer than the probe waits. Most clients send the body after a "
+        "second.",
     ),
     (
         "two-continues",
         1,
         lambda x: len(x.hundreds) > 1,
-        "100 came {hundreds} times: a hop sends one and passes on that of another, or some server "
-        "sends two. Java 17 and LWP break on the second. {who}{known}",
+        "100 came {hundreds} times: a hop sends one of its own and passes on another one, or a "
+        "server sends two. Java 17 and LWP break on the second. {who}{known}",
     ),
     (
         "other-interim",
@@ -228,16 +230,16 @@ RULES: Final[tuple[tuple[str, int, Callable[[Facts], bool], str], ...]] = (
         "expectation-failed",
         1,
         lambda x: x.status == 417 != x.refusal,
-        "417 {final}: the server does not accept the expectation, and clients send the upload "
-        "again without Expect. {who}",
+        "417 {final}: the server does not accept the expectation, and some clients then send the "
+        "upload without Expect. {who}",
     ),
     # A refusal is expected.
     (
         "continue-instead",
         1,
         lambda x: x.refusal is not None and x.final is None,
-        "100 {word}, and no {refusal}. Either it was sent before the decision to refuse, or the "
-        "request is not refused: --send-body shows what follows. {who}",
+        "100 {word}, and no {refusal}. Either the 100 was sent before the decision to refuse, or "
+        "the request is not refused: --send-body shows what follows. {who}",
     ),
     (
         "other-answer",
@@ -281,8 +283,8 @@ RULES: Final[tuple[tuple[str, int, Callable[[Facts], bool], str], ...]] = (
         "continued",
         0,
         lambda x: x.final is None,
-        "100 {word}. An accepted request can't show whether the application sent it or a hop in "
-        "front: probe with a request that is refused, and --refusal. {who}",
+        "100 {word}. This does not show whether the application or a hop in front of it sent the "
+        "100: for that, probe with a request that is refused, and --refusal. {who}",
     ),
     (
         "accepted",
@@ -294,7 +296,7 @@ RULES: Final[tuple[tuple[str, int, Callable[[Facts], bool], str], ...]] = (
         "answered-unasked",
         1,
         lambda _: True,
-        "{status} {final}, and the body was not asked for. {who}",
+        "{status} {final}, and no 100: the server did not ask for the body. {who}",
     ),
 )
 
@@ -302,11 +304,11 @@ RULES: Final[tuple[tuple[str, int, Callable[[Facts], bool], str], ...]] = (
 NOTES: Final[tuple[tuple[Callable[[Facts], bool], str], ...]] = (
     (
         lambda x: x.waits and x.word is not None and x.word.at > PATIENCE,
-        "The first response is late: curl, boto3, Go and .NET wait 1 s, then send the body.",
+        "The first response is late: curl, boto3, Go and .NET send the body after 1 s.",
     ),
     (
         lambda x: x.status == x.refusal == 417,
-        "After a 417 clients send the upload again without Expect.",
+        "After a 417 some clients send the upload again, without Expect.",
     ),
     (
         lambda x: x.waits and x.word is not None and x.word is x.final and not x.closes,

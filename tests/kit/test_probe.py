@@ -195,7 +195,7 @@ def test_every_note_is_in_the_table():
         ),
         ([interim(), final(401, Server="gunicorn")], "The 401 says Server: gunicorn. gunicorn's"),
         ([interim(), final(401, Server="a", Via="b")], "The 401 says Server: a, Via: b."),
-        ([interim(), final(401)], "No field names the server."),
+        ([interim(), final(401)], "No Server or Via field names the server."),
         ([final(401, Server="nginx/1.2")], "The 401 says Server: nginx/1.2."),
     ],
 )
