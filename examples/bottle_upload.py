@@ -1,4 +1,4 @@
-"""Files by PUT in Bottle, refused before they are sent.
+"""An upload service in Bottle: PUT stores a file, or refuses it before its body is sent.
 
 ``gunicorn -k gunicorn_expect.Worker --threads 8 examples.bottle_upload:app``
 
@@ -31,7 +31,7 @@ app = Bottle(catchall=False)  # the server answers a broken body with 400 or 408
 @app.hook("before_request")
 def token_required() -> None:
     """Refuse a client without the token."""
-    # To refuse, return a response.
+    # To refuse in a hook, raise a response.
     given = request.get_header("Authorization", "")
     if not hmac.compare_digest(given.encode(), f"Bearer {TOKEN}".encode()):
         raise HTTPResponse(status=401, headers={"WWW-Authenticate": "Bearer"})
@@ -46,14 +46,14 @@ def upload(name: str) -> HTTPResponse:
     if request.content_length > LIMIT:
         return HTTPResponse(status=413)
 
-    # To accept, read: the first piece asks the client for the body.
+    # To accept, read: the first read asks the client for the body.
     FOLDER.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     size = 0
     with tempfile.TemporaryDirectory(prefix=".part-", dir=FOLDER) as folder:
         part = Path(folder, name)
         with part.open("wb") as file:
-            # request.body would read all of it first, and expects undecoded chunks
+            # request.body would read the whole body first, and decode chunks a second time
             while piece := request.environ["wsgi.input"].read(PIECE):
                 size += len(piece)
                 if size > LIMIT:  # a chunked body does not announce its length

@@ -1,4 +1,4 @@
-"""Files by PUT in Django, refused before they are sent.
+"""An upload service in Django: PUT stores a file, or refuses it before its body is sent.
 
 ``gunicorn -k gunicorn_expect.Worker --threads 8 examples.django_upload:app``
 
@@ -48,7 +48,7 @@ def token_required(view: Callable[[HttpRequest], HttpResponse]) -> object:
     return middleware
 
 
-@csrf_exempt  # browsers don't send a token by themselves, as they do a cookie
+@csrf_exempt  # a browser sends cookies by itself, but no token
 @require_http_methods(["PUT"])
 def upload(request: HttpRequest, name: str) -> HttpResponse:
     """Store a file, or refuse it. Nothing is read before the last refusal."""
@@ -58,7 +58,7 @@ def upload(request: HttpRequest, name: str) -> HttpResponse:
     if int(request.headers.get("Content-Length", 0)) > LIMIT:
         return HttpResponse(status=413)
 
-    # To accept, read: the first piece asks the client for the body.
+    # To accept, read: the first read asks the client for the body.
     FOLDER.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     size = 0
@@ -87,9 +87,9 @@ urlpatterns = [path("files/<name>", upload)]
 django.conf.settings.configure(
     ALLOWED_HOSTS=["*"],
     MIDDLEWARE=[
-        # It reads chunked bodies, and answers 400 or 408 to those that don't arrive whole.
+        # It lets Django read chunked bodies, and answers a broken upload with 400 or 408.
         "gunicorn_expect.contrib.django.UploadMiddleware",
-        # Before CsrfViewMiddleware: that one reads forms to find its token.
+        # Before CsrfViewMiddleware, which reads forms to find the CSRF token.
         f"{__name__}.token_required",
         "django.middleware.csrf.CsrfViewMiddleware",
     ],

@@ -1,4 +1,4 @@
-"""Files by PUT in Falcon, refused before they are sent.
+"""An upload service in Falcon: PUT stores a file, or refuses it before its body is sent.
 
 ``gunicorn -k gunicorn_expect.Worker --threads 8 examples.falcon_upload:app``
 
@@ -46,19 +46,19 @@ def may_upload(
 
 
 class Files:
-    """The files of the folder."""
+    """The files in the folder."""
 
     @falcon.before(may_upload)
     def on_put(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        """Store a file. Nothing has been read before."""
-        # To accept, read: the first piece asks the client for the body.
+        """Store a file. Nothing of its body has been read before."""
+        # To accept, read: the first read asks the client for the body.
         FOLDER.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         size = 0
         with tempfile.TemporaryDirectory(prefix=".part-", dir=FOLDER) as folder:
             part = Path(folder, name)
             with part.open("wb") as file:
-                # bounded_stream would take a body in chunks for an empty one
+                # bounded_stream would treat a chunked body as empty
                 while piece := req.stream.read(PIECE):
                     size += len(piece)
                     if size > LIMIT:  # a chunked body does not announce its length
@@ -76,4 +76,4 @@ class Files:
 
 app = falcon.App()
 app.add_route("/files/{name}", Files())
-uploads.init_app(app)  # an upload that does not arrive whole is 400 or 408, not 500
+uploads.init_app(app)  # a broken upload gets 400 or 408, not 500

@@ -1,4 +1,6 @@
-"""Files by PUT, refused before they are sent: ``make serve``.
+"""An upload service in Flask: PUT stores a file, or refuses it before its body is sent.
+
+``make serve`` runs it.
 
 UPLOAD_FOLDER is where files go, UPLOAD_TOKEN the token that a client needs, and UPLOAD_LIMIT how
 many bytes a file may have.
@@ -23,11 +25,11 @@ LIMIT = int(os.environ.get("UPLOAD_LIMIT", str(5 * 1024**3)))
 PIECE = 64 * 1024
 
 app = Flask(__name__)
-uploads.init_app(app)  # an upload that does not arrive whole is 400 or 408, not 500
+uploads.init_app(app)  # a broken upload gets 400 or 408, not 500
 
 
 PAGE = """\
-An upload that is refused is never sent. Try it:
+The body of a refused upload is never sent. Try it:
 
     truncate -s 100M big.iso
     curl -i -T big.iso {files}big.iso
@@ -71,7 +73,7 @@ def upload(name: str) -> Response:
     if (request.content_length or 0) > LIMIT:
         return Response(status=413)
 
-    # To accept, read: the first piece asks the client for the body.
+    # To accept, read: the first read asks the client for the body.
     FOLDER.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     size = 0

@@ -1,4 +1,4 @@
-"""Files by PUT in Pyramid, refused before they are sent.
+"""An upload service in Pyramid: PUT stores a file, or refuses it before its body is sent.
 
 ``gunicorn -k gunicorn_expect.Worker --threads 8 examples.pyramid_upload:app``
 
@@ -53,7 +53,7 @@ class TokenPolicy:
 
 
 def unauthorized(_request: Request) -> Response:
-    """Answer a client without the token. The permission is looked at before the view is called."""
+    """Refuse a client without the token. Pyramid looks for the permission before the view."""
     return Response(status=401, headerlist=[("WWW-Authenticate", "Bearer")])
 
 
@@ -66,7 +66,7 @@ def upload(request: Request) -> Response:
     if (request.content_length or 0) > LIMIT:
         return Response(status=413)
 
-    # To accept, read: the first piece asks the client for the body.
+    # To accept, read: the first read asks the client for the body.
     FOLDER.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     size = 0
@@ -89,7 +89,7 @@ def upload(request: Request) -> Response:
     return response
 
 
-# Pyramid does not catch the error of a broken body, and the server answers 400 or 408.
+# Pyramid does not catch the error of a broken upload, so the server answers 400 or 408.
 with Configurator() as config:
     config.set_security_policy(TokenPolicy())
     config.add_route("file", "/files/{name}")

@@ -10,8 +10,9 @@ the body is read. If the connection breaks, the client asks that address by HEAD
 and sends the rest by PATCH. docs/resumable.md explains it.
 
 UPLOAD_FOLDER is where complete files go. UPLOAD_LIMIT is how many bytes a file may have,
-UPLOAD_APPEND_LIMIT how many a request may have, and UPLOAD_AGE for how many seconds an upload is
-kept to which nothing is sent. If UPLOAD_TOKEN is set, each request needs it as its bearer token.
+UPLOAD_APPEND_LIMIT how many the body of one request may have, and UPLOAD_AGE after how many seconds
+without a byte an upload is removed. If UPLOAD_TOKEN is set, each request needs it as its bearer
+token.
 """
 
 from __future__ import annotations
@@ -53,24 +54,24 @@ APPEND_LIMIT = int(os.environ.get("UPLOAD_APPEND_LIMIT", str(LIMIT)))
 AGE = int(os.environ.get("UPLOAD_AGE", str(24 * 3600)))
 TOKEN = os.environ.get("UPLOAD_TOKEN")
 
-#: Bytes of a read. A server that is killed loses at most these, and what it has not read yet.
+#: Bytes per read. A server that is killed loses at most so many, and what it has not read yet.
 PIECE = 256 * 1024
-#: Bytes between two reports of the offset while the body comes. Each costs an fsync.
+#: Bytes between two reports of the offset while the body arrives. Each report costs an fsync.
 REPORT_EVERY = 32 * 1024**2
 
-#: The types of an append: in the draft (but not up to its interop version 5), and in tus 1.0.
+#: The Content-Type of an append in the draft (interop version 5 needs none), and in tus 1.0.
 PARTIAL, TUS_PARTIAL = "application/partial-upload", "application/offset+octet-stream"
-#: Algorithms of RFC 9530, and their names in hashlib.
+#: The digest algorithms of RFC 9530 that are supported, and their names in hashlib.
 ALGORITHMS = {"sha-256": "sha256", "sha-512": "sha512"}
 
-#: After a 5xx a client of the draft asks for the offset and goes on.
+#: Sent with a 503: after a 5xx a client of the draft asks for the offset and goes on.
 SUPERSEDED = "A newer request uses this upload."
 GONE = "There is no such upload, or it has expired."
 
 
 # The files of an upload.
 
-#: The text of a generation.
+#: How a generation is written in the .lock file.
 GENERATION = b"%020d"
 
 
@@ -92,19 +93,19 @@ def fsync(path: Path) -> None:
 
 
 def read_generation(lock: int) -> int:
-    """Return the number in a .lock file; a power failure may have left it empty, or zeros."""
+    """Return the generation in a .lock file. A power failure may have left it empty, or zeros."""
     return int(os.pread(lock, 20, 0).strip(b"\0") or 0)
 
 
 @dataclasses.dataclass
 class Upload:
-    """An upload. Its files are all that the workers share.
+    """An upload. The workers share nothing but its files.
 
-    ``.part`` has the bytes that came; its size is the offset. ``.json`` has the fields of this
-    class. ``.lock`` is locked for every change, and has the upload's generation: each request
-    increases it, and a request that finds another number than its own no longer writes.
+    ``.part`` has the bytes that have arrived; its size is the offset. ``.json`` has the fields of
+    this class. ``.lock`` is locked for every change, and has the upload's generation: each request
+    increases it, and a request that finds a newer number there stops writing.
 
-    Nothing that waits for a client is done under the lock.
+    No request waits for its client while it holds the lock.
     """
 
     id: str
@@ -157,11 +158,11 @@ class Upload:
 
     @contextlib.contextmanager
     def locked(self, generation: int | None = None) -> Iterator[int]:
-        """Lock the upload, and give the locked file.
+        """Lock the upload, and yield the file descriptor of its .lock file.
 
         Raises:
             NoUploadError: it was removed.
-            SupersededError: its generation is another than this.
+            SupersededError: a newer request has changed its generation.
 
         """
         try:
@@ -170,7 +171,7 @@ class Upload:
             raise NoUploadError from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not os.fstat(lock).st_nlink:  # removed while this waited
+            if not os.fstat(lock).st_nlink:  # removed while this request waited
                 raise NoUploadError
             if generation is not None and generation != read_generation(lock):
                 raise SupersededError
@@ -182,7 +183,7 @@ class Upload:
         """Stop older requests from writing, and return the generation of this one."""
         with self.path("lock").open("r+b", buffering=0) as lock:
             generation = read_generation(lock.fileno()) + 1
-            # One write of as many bytes as were there: it needs no room on a full disk.
+            # One write over the bytes that were there: it works even if the disk is full.
             lock.write(GENERATION % generation)
         return generation
 
@@ -193,7 +194,7 @@ class Upload:
         return self.path("part").stat().st_size
 
     def age(self) -> float:
-        """Return the seconds since something was sent to it, or since it was complete."""
+        """Return the seconds since a byte was stored, or since the upload was complete."""
         for kind in ("part", "json", "lock"):
             with contextlib.suppress(FileNotFoundError):
                 return time.time() - self.path(kind).stat().st_mtime
@@ -207,7 +208,7 @@ class Upload:
         fsync(STATES)
 
     def sync(self) -> None:
-        """Wait until all bytes survive a power failure, so that a client may get the offset."""
+        """Wait until all bytes survive a power failure: only then may a client get the offset."""
         if not self.complete:
             fsync(self.path("part"))
 
@@ -224,12 +225,12 @@ class Upload:
         with contextlib.suppress(FileNotFoundError):
             try:
                 self.path("part").replace(FOLDER / self.name)
-            except IsADirectoryError:  # that name is a folder's
+            except IsADirectoryError:  # a folder has that name
                 self.path("part").replace(FOLDER / self.id)
             fsync(FOLDER)
 
     def remove(self) -> None:
-        """Remove the upload. A file that has its name stays."""
+        """Remove the upload, but not the file that was published."""
         for kind in ("json", "tmp", "part", "lock"):
             self.path(kind).unlink(missing_ok=True)
 
@@ -248,7 +249,8 @@ def sweep(*, at_start: bool = False) -> None:
         # An upload that is being created has no .json yet.
         wanted = at_start and lock.with_suffix(".json").exists()
         # Another request may remove it meanwhile, and an error of one upload must not stop the
-        # others. Only what looks expired is locked: a lock may be held while a file is checked.
+        # others. Only an upload that looks expired is locked: another request may hold its lock for
+        # long, while it computes the digest of a large file.
         with contextlib.suppress(NoUploadError, OSError):
             if wanted or Upload(lock.stem, "").age() >= AGE:
                 with Upload.find(lock.stem):
@@ -258,36 +260,36 @@ def sweep(*, at_start: bool = False) -> None:
 class Running:
     """The running requests of this process, by upload: a newer one ends the read of an older one.
 
-    A request in another process notices by the generation, at its next piece.
+    An older request in another process finds the new generation when its next piece arrives.
     """
 
     def __init__(self) -> None:
-        """Begin without a request."""
+        """Start with no requests."""
         self._lock = threading.Lock()
         self._environs: dict[str, WSGIEnvironment] = {}
 
     @contextlib.contextmanager
     def only(self, upload_id: str) -> Iterator[None]:
-        """End the read of the older request, and run this one."""
+        """End the read of the older request, and note this one while it runs."""
         environ = request.environ
         with self._lock:
             older = self._environs.pop(upload_id, None)
             self._environs[upload_id] = environ
-            # Over HTTP/2 the connection has other streams.
+            # Over HTTP/2 the connection has other streams, so it stays open.
             if older and older["SERVER_PROTOCOL"].startswith("HTTP/1"):
                 with contextlib.suppress(OSError):
-                    # Not the method of an SSLSocket, which would go on without TLS.
+                    # Not SSLSocket.shutdown, after which the connection would go on without TLS.
                     socket.socket.shutdown(older["gunicorn.socket"], socket.SHUT_RD)
         try:
             yield
         finally:
-            # Before the response ends: then the connection may get another request.
+            # Before the response ends, because after that the socket may have another request.
             with self._lock:
                 if self._environs.get(upload_id) is environ:
                     del self._environs[upload_id]
 
     def is_this(self, upload_id: str) -> bool:
-        """Return whether no newer request has ended the read of this one."""
+        """Return whether this is still the newest request for the upload."""
         with self._lock:
             return self._environs.get(upload_id) is request.environ
 
@@ -296,30 +298,30 @@ class Running:
 
 
 def integer(value: str) -> int | None:
-    """Return the number that an Integer field (RFC 9651) has; None: the value is invalid."""
+    """Return the number in the value of an Integer field (RFC 9651); None: it is invalid."""
     found = re.fullmatch(r"([0-9]{1,15})(;.*)?", value)
     return int(found[1]) if found else None
 
 
 def number(name: str) -> int | None:
-    """Return the number that a field of the request has; None: there is none."""
+    """Return the number in a field of the request; None: it is missing or invalid."""
     return integer(request.headers.get(name, ""))
 
 
 def says_complete() -> bool | None:
-    """Return the value of Upload-Complete; None: there is none, or it is invalid."""
+    """Return the value of Upload-Complete; None: it is missing or invalid."""
     found = re.fullmatch(r"\?([01])(;.*)?", request.headers.get("Upload-Complete", ""))
     return found[1] == "1" if found else None
 
 
 def digests(name: str) -> dict[str, str]:
-    """Return the digests of a field (RFC 9530) in base64, by their algorithm, if it is known."""
+    """Return the digests of a field (RFC 9530) in base64, by algorithm, without unknown ones."""
     found = re.findall(r"([a-z0-9-]+)=:([A-Za-z0-9+/=]*):", request.headers.get(name, ""))
     return {ALGORITHMS[key]: value for key, value in found if key in ALGORITHMS}
 
 
 def is_tus() -> bool:
-    """Return whether the client speaks tus 1.0."""
+    """Return whether the client uses tus 1.0."""
     return "Tus-Resumable" in request.headers
 
 
@@ -340,7 +342,7 @@ def file_name() -> str:
 
 
 def harmless(name: str) -> str:
-    """Return the name without what has a meaning to the file system."""
+    """Return the name without characters that have a meaning in a path."""
     return secure_filename(name)[-200:].lstrip("._-")
 
 
@@ -351,7 +353,7 @@ def limits(age: float = 0) -> dict[str, str]:
 
 
 def revision() -> dict[str, str]:
-    """Return the field that names the protocol that the client speaks."""
+    """Return the field that names the version of the protocol that the client uses."""
     if is_tus():
         return {"Tus-Resumable": "1.0.0"}
     known = version()
@@ -397,7 +399,7 @@ sweep(at_start=True)
 
 @inline
 def policy(environ: WSGIEnvironment) -> Decision:
-    """Refuse what is not allowed, or too large, before its first byte."""
+    """Refuse a request without the token, or one that is too large, before its body is sent."""
     if TOKEN and (decision := policies.bearer(policies.one_of(TOKEN))(environ)):
         return decision
     size = int(environ.get("CONTENT_LENGTH") or 0)
@@ -410,7 +412,7 @@ def policy(environ: WSGIEnvironment) -> Decision:
 
 @uploads.before_request
 def ask_policy() -> Response | None:
-    """Call the policy for requests without a body, too, and if gunicorn has none."""
+    """Call the policy also for requests without a body, and if `expect_policy` is not set."""
     decision = policy(request.environ)
     if isinstance(decision, Refuse):
         return Response(decision.body, decision.status, [*decision.headers])
@@ -449,7 +451,7 @@ def change(upload_id: str) -> Response:
             with Upload.find(upload_id) as upload:
                 upload.sync()
                 if request.method == "PATCH":
-                    check_append(upload)  # an old request that comes late supersedes no other
+                    check_append(upload)  # a late request with an old offset must not stop others
                 generation = upload.supersede()
                 stack.enter_context(running.only(upload_id))
                 if request.method == "DELETE":
@@ -474,7 +476,7 @@ def options() -> Response:
 
 
 def announced(known: int | None, offset: int) -> int | None:
-    """Return the length of the upload; 400 if what is known and this request differ."""
+    """Return the length of the upload; 400 if this request contradicts what is known."""
     size = request.content_length
     lengths = {known, number("Upload-Length")}
     if size is not None and says_complete() is not False and not is_tus():
@@ -486,7 +488,7 @@ def announced(known: int | None, offset: int) -> int | None:
 
 
 def check_append(upload: Upload) -> None:
-    """Refuse an append that does not fit, before it is read."""
+    """Refuse an append that does not fit, before its body is read."""
     kind = TUS_PARTIAL if is_tus() else PARTIAL
     if version() != "5" and request.mimetype != kind:
         refuse(415, f"The Content-Type of an append must be {kind}.")
@@ -504,7 +506,7 @@ def check_append(upload: Upload) -> None:
 
 
 def append(upload: Upload, generation: int) -> Response:
-    """Store the body. If the upload is complete then, give the file its name."""
+    """Store the body. If that completes the upload, give the file its name."""
     try:
         receive(upload, generation)
         with upload.locked(generation):
@@ -517,7 +519,7 @@ def append(upload: Upload, generation: int) -> Response:
     except BodyError:
         if running.is_this(upload.id):
             raise
-        refuse(503, SUPERSEDED)  # it was a newer request that ended the read
+        refuse(503, SUPERSEDED)  # a newer request has ended the read
     except SupersededError:
         refuse(503, SUPERSEDED)
     except OSError:
@@ -525,7 +527,7 @@ def append(upload: Upload, generation: int) -> Response:
 
 
 def receive(upload: Upload, generation: int) -> None:
-    """Store the body as it comes, and report the offset now and then."""
+    """Store the body as it arrives, and report the offset from time to time."""
     expected = digests("Content-Digest")
     seen = {algorithm: hashlib.new(algorithm) for algorithm in expected}
     taken = 0
@@ -539,7 +541,7 @@ def receive(upload: Upload, generation: int) -> None:
                 refuse(413, "The body is longer than that of one request may be.")
             with upload.locked(generation):
                 end = write(upload, part, piece)
-                # Bytes that may fail the check of Content-Digest can't be acknowledged yet.
+                # Bytes may be reported only after Content-Digest was checked.
                 report = end - reported >= REPORT_EVERY and not expected
                 if report:
                     os.fsync(part.fileno())
@@ -550,18 +552,17 @@ def receive(upload: Upload, generation: int) -> None:
                 digest.update(piece)
     found = {key: base64.b64encode(digest.digest()).decode() for key, digest in seen.items()}
     if found != expected:
-        # No client knows of these bytes: asking for the offset supersedes this request.
+        # No client was told of these bytes: a request for the offset would have stopped this one.
         with upload.locked(generation):
             os.truncate(upload.path("part"), start)
         refuse(400, "The body does not match its Content-Digest.")
 
 
 def pieces() -> Iterator[memoryview]:
-    """Read the body in pieces. If it breaks off, yield what came, and then raise."""
+    """Read the body in pieces. If it breaks off, yield what arrived, and then raise."""
     body = request.environ["wsgi.input"]
-    buffer = memoryview(
-        bytearray(PIECE)
-    )  # one for all: new memory for each piece costs more than the piece
+    # One buffer for all pieces: to allocate each one costs more than to receive it.
+    buffer = memoryview(bytearray(PIECE))
     try:
         while size := body.readinto(buffer):
             yield buffer[:size]
@@ -587,7 +588,7 @@ def completes(upload: Upload) -> bool:
     """Return whether the upload is complete with this request.
 
     tus-js-client sends Upload-Complete: ?0 with the last bytes of some sources, and tus 1.0 has
-    no such field: there the length decides.
+    no such field. For both, the length decides.
     """
     by_length = is_tus() or version() in ("5", "6")
     if by_length and upload.length is not None:
@@ -596,7 +597,7 @@ def completes(upload: Upload) -> bool:
 
 
 def check_whole(upload: Upload) -> None:
-    """Refuse a complete upload that is not what was announced, and remove it."""
+    """Refuse and remove a complete upload whose length or digest is not as announced."""
     if upload.length not in (None, upload.offset()):
         upload.remove()
         refuse(400, "The upload is shorter than was announced.")
@@ -607,4 +608,4 @@ def check_whole(upload: Upload) -> None:
 
 app = Flask(__name__)
 app.register_blueprint(uploads)
-contrib.init_app(app)  # an upload that breaks off is 400 or 408, not 500
+contrib.init_app(app)  # a broken upload gets 400 or 408, not 500

@@ -19,7 +19,7 @@ from gunicorn_expect.contrib import flask as contrib
 
 app = Flask(__name__)
 app.register_blueprint(uploads)
-contrib.init_app(app)  # an upload that breaks off is 400 or 408, not 500
+contrib.init_app(app)  # a broken upload gets 400 or 408, not 500
 
 
 @app.get("/")
