@@ -361,7 +361,8 @@ def test_the_pages_are_written_when_that_is_asked_for(world, request):
 
 
 def written_versions():
-    return VERSIONS.search(PAGE.read_text("utf-8"))[0].removesuffix(".\n").split(", ")
+    text = " ".join(VERSIONS.search(PAGE.read_text("utf-8"))[0].split())
+    return text.removesuffix(".").split(", ")
 
 
 @pytest.mark.parametrize(
@@ -371,3 +372,8 @@ def test_the_pages_have_every_client_and_no_other(table):
     lines = table.lines()
     assert lines[:2] == table.heading()
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == list(CLIENTS)
+
+
+def test_the_page_has_the_version_of_every_client_and_of_no_other():
+    names = [version.partition(" (")[0].rpartition(" ")[0] for version in written_versions()]
+    assert names == list(CLIENTS)
