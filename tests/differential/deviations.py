@@ -164,11 +164,13 @@ DEVIATIONS = [
     Deviation(unknown_expectation, "has an `Expect` member other than `100-continue`"),
     Deviation(declined, "answered while its client waits"),
     Deviation(closes_as_asked, "`close` in any `Connection` field"),
-    Deviation(body_ends_early, "stops sending before the end of its body"),
+    Deviation(body_ends_early, "closes its side of the connection before the end of its body"),
     Deviation(malformed_body, "malformed chunked body"),
     Deviation(malformed_rest_of_a_body, "malformed chunked body"),
-    Deviation(unread_rest, "is more than 64 KiB, or comes in chunks that are not all here"),
-    Deviation(malformed_line_before_the_end, "A request head with a line that no parser takes"),
+    Deviation(unread_rest, "is more than 64 KiB, or comes in chunks that have not all arrived"),
+    Deviation(
+        malformed_line_before_the_end, "A request head with a line that gunicorn's parser refuses"
+    ),
     Deviation(two_errors, "has two errors and comes in pieces"),
 ]
 

@@ -22,8 +22,6 @@ MALFORMED = {
     "control-character": b"GET /hello HTTP/1.1\r\nHost: te\0st\r\n",
     "second-empty-line": b"\r\n\r\n",
 }
-#: The fast parser takes these (gunicorn_h1c 0.6.10).
-FAST_TAKES = {"folded"}
 
 UNFINISHED = {
     "nothing": b"",
@@ -43,9 +41,7 @@ def is_refused(client):
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_head_is_refused_without_waiting_for_its_end(server, cell, name):
-    if cell.parser == "fast" and name in FAST_TAKES:
-        pytest.skip("the fast parser takes it")
+def test_a_malformed_head_is_refused_without_waiting_for_its_end(server, name):
     with Client(server) as client:
         client.socket.settimeout(AT_ONCE)
         client.send(MALFORMED[name])
@@ -74,8 +70,6 @@ def test_a_malformed_head_after_a_request_is_refused(server):
 def test_a_client_that_half_closes_after_a_malformed_head_is_refused(server, cell, name):
     if cell.transport == "tls":
         pytest.skip("a client that ends a TLS connection hears nothing more")
-    if cell.parser == "fast" and name in FAST_TAKES:
-        pytest.skip("the fast parser takes it")
     with Client(server) as client:
         client.socket.settimeout(AT_ONCE)
         client.send(MALFORMED[name])

@@ -83,7 +83,7 @@ with caldav.DAVClient(address, username="ada", password="letmein") as client:
         names = sorted(x.name for x in collection.iterdir() if x.suffix == ".ics")
         assert len(names) == 2, names
     return (
-        f"stored; asked for once. Without a password: {unknown}; "
+        f"stored, after one `100 Continue`. Without a password: {unknown}; "
         f"over the policy's limit: {too_large}. Cut off: {short}, nothing stored"
     )
 
@@ -121,7 +121,7 @@ TusClient(sys.argv[1]).uploader(sys.argv[2], chunk_size=6_000_000).upload()
         )
         size = uploads.joinpath(path.rpartition("/")[2]).stat().st_size
     return (
-        f"stored. Over its limit tuspy hears 413; an unknown version: {wrong}. "
+        f"stored. Over its limit tuspy gets 413; curl with an unknown version: {wrong}. "
         f"Cut off after 4 bytes: {short}, {size} bytes kept"
     )
 
@@ -182,7 +182,7 @@ print(mlflow.artifacts.download_artifacts(
         short = cut_off(server, "PUT", f"/{there}", f"Authorization: Basic {token}")
         kept = [x.stat().st_size for x in folder.joinpath("artifacts").rglob("short.bin")]
     return (
-        f"stored. With a wrong password MLflow says 401; curl without one: {unknown}. "
+        f"stored. With a wrong password its client gets 401; curl without a password: {unknown}. "
         f"Cut off: {short}, {f'{kept[0]} bytes stored' if kept else 'nothing stored'}"
     )
 
@@ -230,7 +230,10 @@ def pypiserver(environment, worker, folder):
         )
         assert digest(folder / "downloads" / wheel.name) == digest(wheel)
         assert len(list(packages.iterdir())) == 1
-    return f"stored, and pip gets it. With a wrong password twine hears 403; curl: {unknown}"
+    return (
+        "stored, and downloaded by pip. With a wrong password twine gets 403; "
+        f"curl without a password: {unknown}"
+    )
 
 
 def hgweb(environment, worker, folder):
@@ -262,8 +265,8 @@ def hgweb(environment, worker, folder):
             *("--upload-file", working / "big", f"{there}?cmd=unbundle&heads=666f726365"),
         )
     return (
-        "pushed, verified, cloned. Without a user hg says `authorization required`; "
-        f"curl: {unknown}"
+        "pushed, verified, cloned. Without a user hg prints `authorization required`; "
+        f"curl without a user: {unknown}"
     )
 
 
@@ -283,8 +286,8 @@ def wsgidav(environment, worker, folder):
         nowhere = curl(*ADA, "--upload-file", file, url(server, "nowhere/file"))
         short = cut_off(server, "PUT", "/short", BASIC)
     return (
-        f"stored, asked for once. Without a password: {unknown}; into no folder: {nowhere}. "
-        f"Cut off: {short}"
+        f"stored, each after one `100 Continue`. Without a password: {unknown}; "
+        f"into a missing folder: {nowhere}. Cut off: {short}"
     )
 
 
@@ -324,8 +327,8 @@ def klaus(environment, worker, folder):
             f"{there}/git-receive-pack",
         )
     return (
-        "pushed, checked, cloned. With a wrong password git says `Authentication failed`; "
-        f"curl: {unknown}"
+        "pushed, checked, cloned. With a wrong password git prints `Authentication failed`; "
+        f"curl without a password: {unknown}"
     )
 
 
@@ -386,7 +389,7 @@ print(browser.cookies["csrftoken"], browser.cookies["sessionid"])
         kept = [path for path in (site / "media").rglob("*") if path.is_file()]
         assert len(kept) == 1, kept
     return (
-        "stored; an image over its limit is refused when it has come. "
+        "stored; an image over its limit is refused after it has arrived. "
         f"Without a session: {unknown}. Cut off: {short}, nothing stored"
     )
 
@@ -457,7 +460,7 @@ def swift(environment, worker, folder):
         missing = curl(f"{account}/box/short")
         assert missing.status == 404, missing
     return (
-        f"stored, coded 2 + 1, and read back. Into no container: {nowhere}. "
+        f"stored as 2 + 1 fragments, and read back. Into a missing container: {nowhere}. "
         f"Cut off: {short}, nothing stored"
     )
 
@@ -488,7 +491,7 @@ TRIALS = {
     "swift": Trial(
         "Swift",
         ("swift", "python-swiftclient"),
-        "all its servers, with erasure coding: 20 MB by its own client and by curl",
+        "20 MB by its own client and by curl, with all its servers and erasure coding",
         swift,
     ),
 }
