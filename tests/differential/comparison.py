@@ -1,4 +1,4 @@
-"""A stream compared: the first difference between two servers that nothing explains."""
+"""Compares what two servers make of a stream, and finds a difference that no deviation explains."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from differential.deviations import (
 )
 from differential.servers import Exchange
 
-#: Ends a head that is cut off, so that gunicorn says what it makes of its lines.
+#: Ends a head that is cut off, so that gunicorn responds to the lines that it has.
 _CUT = b"\r\n" * 6
 
 
@@ -28,7 +28,7 @@ class Difference:
     stock: Exchange | None
 
     def __str__(self):
-        lines = [f"exchange {self.number} differs:"]
+        lines = [f"exchange {self.number}:"]
         for name in ("environ", "read", "raised", "sent"):
             mine, theirs = (getattr(side, name, None) for side in (self.ours, self.stock))
             if name == "environ" and mine and theirs:
@@ -37,12 +37,14 @@ class Difference:
             if mine != theirs:
                 lines += [f"  {name}, ours:  {mine!r}", f"  {name}, stock: {theirs!r}"]
         if len(lines) == 1:
-            lines.append(f"  it does not, but we have promised to: {self.ours.sent!r}")
+            lines.append(
+                f"  both are the same, but the page says that ours differs: {self.ours.sent!r}"
+            )
         return "\n".join(lines)
 
 
 def compare(server, stream):
-    """Serve a stream twice; return the difference that nothing explains, and the deviation met."""
+    """Serve a stream twice; return the unexplained difference, and the deviation, if any."""
     data = stream.data()
     ours = server.ours(stream, stream.pieces(data))
     if b"xpect" in data.lower():
@@ -60,7 +62,7 @@ def compare(server, stream):
         theirs = stock[number] if number < len(stock) else None
         if mine and theirs and mine.seen() == theirs.seen() and not must_differ(theirs):
             continue
-        # Behind a deviation our connection ends.
+        # A deviation closes our connection, so it can only explain our last exchange.
         if mine is None or len(ours) > number + 1:
             return Difference(number, mine, theirs), None
         case = Case(
@@ -82,7 +84,7 @@ def _last(exchanges):
 
 
 def _take_for_ordinary(exchange):
-    """Rename what was `Expect` in what our application saw, as in what gunicorn gets."""
+    """Rename `Expect` in what our application saw, as it is renamed in what gunicorn gets."""
     if exchange.environ:
         exchange.environ = {
             as_ordinary_field(name): as_ordinary_field(value) if isinstance(value, str) else value
@@ -95,7 +97,7 @@ def _take_for_ordinary(exchange):
 
 
 def _cut_responses(server, stream, pieces, number):
-    """Return what gunicorn answers in this place when the head ends after any piece or line."""
+    """Return gunicorn's responses of this number to a head that ends after any piece or line."""
     data = b"".join(pieces)
     ends = {match.end() for match in re.finditer(b"\n", data)}
     ends.update(itertools.accumulate(map(len, pieces)))

@@ -1,4 +1,4 @@
-"""The settings of gunicorn that have a say in how a head is read: each alone, and several."""
+"""The settings of gunicorn that change how it parses a request: each alone, and several at once."""
 
 import importlib.util
 import random
@@ -26,12 +26,12 @@ VALUES = {
 #: The fast parser has no such settings.
 ONLY_PYTHON = {"strip_header_spaces", "permit_obsolete_folding"}
 
-#: How many choices of several settings there are for each parser.
+#: How many combinations of several settings are tried with each parser.
 COMBINED = 24
 
 
 def configurations():
-    """Return the settings of each server that is tried."""
+    """Return the settings of each server."""
     found = []
     for parser in PARSERS:
         allowed = [name for name in VALUES if parser == "python" or name not in ONLY_PYTHON]

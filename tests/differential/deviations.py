@@ -1,9 +1,9 @@
-"""What may differ from gunicorn: a table, each with the words of docs/compatibility.md that say so.
+"""The differences from gunicorn that are meant, each with its words in docs/compatibility.md.
 
-The responses to a stream are compared in their order. Where two differ, one of the rules must tell
-why, by what both servers made of the same request. Our connection ends with each: so no byte behind
-it is read in two ways. Three differences end nothing: `CORRECTIONS` makes them in what gunicorn has
-answered, before it is compared.
+The responses to a stream are compared in their order. If two differ, one of the rules below must
+explain why, from what both servers made of the same request. Our connection closes after each such
+difference, so that the servers can't read a later byte in two ways. Three differences close
+nothing: `CORRECTIONS` makes them in gunicorn's responses before these are compared.
 """
 
 import dataclasses
@@ -32,16 +32,16 @@ _CHUNKED = re.compile(r"(?:^|,)[ \t]*chunked[ \t]*(?:,|$)", re.IGNORECASE)
 
 @dataclasses.dataclass
 class Case:
-    """One response of each, with what is needed to understand why they differ."""
+    """One response of each server, with what is needed to explain why they differ."""
 
     ours: Exchange
     theirs: Exchange
-    #: Whether the stream has come in several pieces, or was cut off.
+    #: Whether the stream came in several pieces, or was cut off.
     in_pieces: bool
-    #: Whether a line of it is over the limit of a field, with its CRLF.
+    #: Whether a line of the stream, with its CRLF, reaches the limit of a header field.
     has_long_line: bool
-    #: Called for what gunicorn answers to the lines that came up to here, for each end of a piece
-    #: or a line: as if the head ended there.
+    #: Returns gunicorn's responses to the stream as it is when its head is cut off after each piece
+    #: or line.
     cut_responses: object
 
     @property
@@ -68,15 +68,15 @@ class Case:
         )
 
     def only_closes(self):
-        """Return whether only that is different."""
+        """Return whether the only difference is that our connection closes."""
         return self.same_request() and self.ours.sent == self.closing()
 
 
-# Each rule: whether it says why both differ.
+# The rules: each returns whether it explains the difference.
 
 
 def unknown_expectation(case):
-    # It comes before a request that gunicorn can't make an environ of.
+    # Ours sends the 417 first, even if gunicorn can't make an environ of the request.
     no_environ = case.theirs.environ is None and case.theirs.sent.startswith(b"HTTP/1.1 500 ")
     return case.status() == b"417" and (expects_unknown(case.environ) or no_environ)
 
@@ -114,7 +114,7 @@ def malformed_rest_of_a_body(case):
     if not (case.same_request() and case.is_chunked and case.ours.raised is None):
         return False
     if case.theirs.raised in _BODY_ERRORS:
-        # It had to read ahead for the one byte that the application got from ours.
+        # gunicorn had to read ahead for the one byte that our application got.
         return len(case.ours.read) == 1 and b"\r\nConnection: close\r\n" in case.ours.sent
     response = case.closing()
     second = response[len(case.ours.sent) :]
@@ -188,7 +188,7 @@ def asks_to_close(environ):
 
 
 def must_differ(exchange):
-    """Return whether we have promised to do better than this exchange of gunicorn's."""
+    """Return whether docs/compatibility.md says that ours differs from this exchange."""
     environ = exchange.environ or {}
     keeps = b"\r\nConnection: keep-alive\r\n" in exchange.sent
     return expects_unknown(environ) or (asks_to_close(environ) and keeps)
@@ -197,15 +197,15 @@ def must_differ(exchange):
 def as_ordinary_field(data):
     """Return bytes, or a text, with `Expect` as a field that means nothing to gunicorn.
 
-    Our rules for it are our own. So gunicorn gets it under another name of that length, and what is
-    compared is what it makes of the rest.
+    Our rules for `Expect` are our own. So gunicorn gets the field under another name of the same
+    length, and only what it makes of the rest is compared.
     """
     if isinstance(data, str):
         return _EXPECT.sub(lambda match: "W" if match[0] == "X" else "w", data)
     return as_ordinary_field(data.decode("latin-1")).encode("latin-1")
 
 
-# Corrections: each changes the exchanges of gunicorn to what they have to be.
+# Corrections: each changes gunicorn's exchanges to what ours must be.
 
 
 def carry_proxy_header(ours, stock):
@@ -234,8 +234,8 @@ CORRECTIONS = [
     Deviation(replace_fields, "replaces the response to a request with a body"),
 ]
 
-#: In a response of gunicorn's that depends on the pieces in which a stream has come. Ours has to be
-#: the one to a stream that comes at once.
+#: What marks a response of gunicorn that depends on the pieces in which a stream comes. Ours must
+#: be gunicorn's response to the same stream in one piece.
 BY_PIECES = Deviation(
     (
         b"max buffer headers",  # bytes after a head count, too

@@ -1,7 +1,7 @@
 """A stream served twice in memory: by our connection, and by the thread worker of gunicorn.
 
-Both serve the same application with the same settings, and are compared exchange by exchange: what
-the application saw, and what was sent. Neither knows more than the end of a socket.
+Both serve the same application with the same settings, on an object that acts as the end of a
+socket. They are compared exchange by exchange: what the application saw, and what was sent.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ _OF_ERRORS = {"flush", "write", "writelines"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _DATE = re.compile(rb"\r\nDate: [^\r]*(?=\r\n)")
 
-#: What can't be equal: objects of one connection, and what is only in one of the two.
+#: Keys that can't be equal: objects of one connection, and keys that only one of the two has.
 _OF_THE_SERVER = ("wsgi.input", "wsgi.early_hints", "gunicorn.socket", KEY, TRUSTS_KEY)
 
 
 @dataclasses.dataclass
 class Exchange:
-    """One request and its response, or only one of them."""
+    """One request and its response; either may be missing."""
 
     #: None: the application was not called.
     environ: dict | None = None
@@ -51,7 +51,7 @@ class Exchange:
 
 
 class Application:
-    """Reads and answers as the request says, and keeps what it sees."""
+    """Reads and responds to each request in the next of these manners, and keeps what it sees."""
 
     def __init__(self, manners):
         self._manners = manners
@@ -71,7 +71,7 @@ class Application:
         exchange.environ = {
             name: value for name, value in environ.items() if name not in _OF_THE_SERVER
         }
-        # PEP 3333 names its methods, and no class.
+        # PEP 3333 names the methods of wsgi.errors, and not its class.
         exchange.environ["wsgi.errors"] = {*dir(environ["wsgi.errors"])} & _OF_ERRORS
         try:
             self._read(environ["wsgi.input"], reads)
@@ -145,7 +145,7 @@ def _fail(how, start_response):
         return _failing()
     if how == "bad field":
         start_response("200 OK", [("X", "a\nb")])
-        raise AssertionError("gunicorn takes a bad field")
+        raise AssertionError("start_response accepted a bad field")
     raise KeyError("of the application")
 
 
@@ -155,7 +155,7 @@ def _failing():
 
 
 class Server:
-    """Ours and gunicorn's, with the same settings. Close it."""
+    """Our server and gunicorn's, with the same settings. Close it."""
 
     def __init__(self, settings):
         self.settings = settings
@@ -222,7 +222,7 @@ def _ended(exchange, sent):
 
 
 class _Socket:
-    """The end of a socket: what is received comes piece by piece, then the client's end."""
+    """The end of a socket: it receives the pieces one by one, and then the end."""
 
     def __init__(self, pieces, timeout=None):
         self._pieces = [*reversed(pieces)]
@@ -230,8 +230,8 @@ class _Socket:
         self.sent = []
 
     def recv(self, size):
-        # A piece of a stream is never larger. What is given at once to learn what gunicorn makes of
-        # it may be.
+        # A piece of a stream is never larger than `size`. A whole stream in one piece may be: so
+        # `comparison` finds out what gunicorn makes of it.
         return self._pieces.pop() if self._pieces else b""
 
     def sendall(self, data):
@@ -246,7 +246,7 @@ class _Socket:
         return self._timeout
 
     def settimeout(self, timeout):
-        """Leave it: nothing waits."""
+        """Do nothing: nothing waits."""
 
     setblocking = settimeout
 
@@ -254,11 +254,11 @@ class _Socket:
         raise OSError("it has no other end")
 
     def close(self):
-        """Leave it."""
+        """Do nothing."""
 
 
 class _Wire(Transport):
-    """The same for our connection: what has not arrived can't be received yet."""
+    """The same for our connection, which receives only what has arrived, and never waits."""
 
     def __init__(self, pieces):
         super().__init__(_Socket([], timeout=0.0))  # it never waits by itself
@@ -268,7 +268,7 @@ class _Wire(Transport):
         self.arrive()
 
     def arrive(self):
-        """Let the next piece come, or the client's end."""
+        """Let the next piece arrive, if there is one."""
         if self._pieces:
             self._here += self._pieces.pop()
 

@@ -1,7 +1,7 @@
 """Streams of requests by a seed: heads that are valid, nearly valid and broken, and their bodies.
 
-Each line, body and mutation is drawn from the short lists below. A list names what has once been
-read in two ways by two servers; weights are by repetition.
+Each line, body and mutation is drawn from the short lists below. They have what some two servers
+once read differently. What is repeated in a list is drawn more often.
 """
 
 import dataclasses
@@ -108,7 +108,7 @@ PROXY_PACKETS = [
     _V2[:-1] + b"\r",
 ]
 
-#: Behind every stream: that it is answered, and how, shows what was left on the connection.
+#: The end of every stream: whether and how it is answered shows what was left on the connection.
 LAST = b"GET /last?of=all HTTP/1.1\r\nHost: last\r\nX-Last: 1\r\n\r\n"
 
 READS = ["all", "all", "all", "lines", "one", "none", "none"]
@@ -126,7 +126,7 @@ RESPONSES += [
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Where the limits of heads are: there they are tried."""
+    """The limits of a head. Sizes just below and above them are tried."""
 
     line: int
     fields: int
@@ -141,12 +141,12 @@ class Stream:
     seed: int
     client: object
     listener: object
-    #: How the application reads and answers, request by request.
+    #: How the application reads and responds, request by request.
     manners: list
     blocks: list
-    #: Bytes of each piece that is sent, as long as there are some; then all that is left.
+    #: Bytes of the first pieces. The rest comes in pieces of `RECEIVED_AT_ONCE`.
     sizes: list
-    #: Bytes after which the client sends no more; None: it sends all.
+    #: Bytes after which the client stops sending; None: it sends all.
     end: int | None
 
     def data(self):
@@ -211,7 +211,7 @@ class _Draw:
         return max(0, limit + self.of([-2, -1, 0, 0, 1, 2, 3]))
 
     def sizes(self, blocks):
-        """Return the sizes of the pieces: all, each byte, each line, or any."""
+        """Return the sizes of the pieces: all at once, each byte, each line, or any sizes."""
         way = self.below(8)
         total = sum(map(len, blocks))
         if way < 4:
@@ -276,7 +276,7 @@ class _Draw:
         return [self.field() for _ in range(count)]
 
     def ordinary_fields(self):
-        """Return a head in which no field is unusual, or only one."""
+        """Return header fields of which none is unusual, or only one."""
         names = self._random.sample(ORDINARY, self.of([0, 1, 3, 6]))
         lines = [f"{name}: {self.of(ORDINARY_VALUES)}".encode("latin-1") for name in names]
         return [*lines, self.field()] if self.one_in(2) else lines
@@ -308,7 +308,7 @@ class _Draw:
     # Bodies.
 
     def body(self):
-        """Return the header fields about a body, and the body."""
+        """Return the header fields that frame a body, and the body."""
         way = self.below(12)
         content = self.of(CONTENT)
         if way < 4:

@@ -1,11 +1,10 @@
-"""Streams by the thousand: what we make of them is what gunicorn makes of them, but for a table.
+"""Thousands of streams: our worker makes of them what gunicorn does, except for listed deviations.
 
 For each stream, with each choice of settings and both parsers: the environ that the application
 sees, what it reads, the bytes of the response, and what is left on the connection for the next
-request. The table is in `deviations.py`, and its sentences in
-docs/compatibility.md.
+request. The list of deviations is in `deviations.py`, their sentences in docs/compatibility.md.
 
-Any number by hand: ``pytest tests/differential --differential 1000000 --differential-from 50000``.
+To compare more: ``pytest tests/differential --differential 1000000 --differential-from 50000``.
 """
 
 import contextlib
@@ -24,16 +23,16 @@ from support import CHECKOUT
 
 CONFIGURATIONS = configurations()
 
-#: In how many tests the streams are tried, for as many processes as there are.
+#: How many tests share the streams, so that several processes can run them.
 SHARES = 12
 
-#: Failures that one of them tells before it stops.
+#: Failures after which one of these tests stops.
 MOST = 3
 
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    # It warns of each response to HEAD that has a body.
+    # gunicorn warns of each response to HEAD that has a body.
     log = logging.getLogger("gunicorn.http.wsgi")
     before = log.level
     log.setLevel(logging.ERROR)
@@ -41,7 +40,7 @@ def _quiet():
     log.setLevel(before)
 
 
-@pytest.mark.timeout(0)  # any number by hand
+@pytest.mark.timeout(0)  # it depends on the number of streams
 @pytest.mark.parametrize("share", range(SHARES))
 def test_streams_are_served_as_by_gunicorn(share, request):
     first = request.config.getoption("differential_from")
@@ -61,14 +60,14 @@ def test_streams_are_served_as_by_gunicorn(share, request):
 
 
 def described(server, stream):
-    """Return what a reader needs of a stream that is served in two ways."""
+    """Describe a stream on which the two servers differ."""
     small = shrunk(server, stream)
     lines = [
         f"seed {stream.seed}: pytest tests/differential --differential 1 "
         f"--differential-from {stream.seed}",
         f"settings {server.settings}",
         f"client {small.client!r}, listener {small.listener!r}, application {small.manners}",
-        "sent, as short as it differs:",
+        "the shortest part of it that differs:",
         *(f"  {piece!r}" for piece in small.pieces(small.data())),
         str(compare(server, small)[0]),
     ]
@@ -76,7 +75,7 @@ def described(server, stream):
 
 
 def shrunk(server, stream):
-    """Leave out of a stream what does not matter for its difference."""
+    """Return the smallest part of a stream on which the two servers still differ."""
     for simpler in (
         *(
             dataclasses.replace(stream, sizes=[], end=None)

@@ -1,4 +1,4 @@
-"""The configuration of the servers that are tried to destruction: hooks that tell, or exit."""
+"""The configuration of servers under faults: hooks that write what happened, or that exit."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""Servers that are tried to destruction, and what must be the same afterwards."""
+"""Servers under faults, and what must be the same afterwards."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ def get(server, path):
 
 
 def post(server, path):
-    """Send all of a long body, and then receive; return the status and the body of the answer."""
+    """Send all of a long body, and then receive; return the status and the body of the response."""
     with Client(server) as client:
         client.send(request(f"POST {path}", "Content-Length: 200000"), b"x" * 200_000)
         head, answer = client.receive_response()
@@ -42,19 +42,19 @@ def post(server, path):
 
 
 def state(server):
-    """Return the pid, and the numbers of files and threads, of the worker."""
+    """Return the pid of the worker, and how many files and threads it has."""
     return json.loads(get(server, "/state"))
 
 
 @contextlib.contextmanager
 def unharmed(server):
-    """Expect the same worker in the end, with as many files and threads, and no traceback."""
-    for _ in range(3):  # whatever is made with the first of them
+    """Check that the same worker serves at the end, with no more files, threads or errors."""
+    for _ in range(3):  # what a worker opens for its first requests and keeps
         get(server, "/hello")
         post(server, "/unread")
     before = settled(server, lambda _: True)
     yield before
-    # A connection may be closing while it is looked at.
+    # A connection may be closing at this moment.
     after = settled(
         server,
         lambda found: (
@@ -67,7 +67,7 @@ def unharmed(server):
 
 
 def settled(server, accepted):
-    """Wait until nothing changes any more and this is so."""
+    """Wait until the state no longer changes and is `accepted`; return it."""
     give_up = time.monotonic() + PATIENCE
     last = None
     while (found := state(server)) != last or not accepted(found):

@@ -1,4 +1,4 @@
-"""The application that unfriendly clients meet, and its policy."""
+"""The application that unfriendly clients use, and its policy."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ admitted = admission(PLACES)
 
 
 def taken_places():
-    """Count the places that are taken, by taking the others for a moment."""
+    """Count the slots of `admission` that are taken, by taking the others for a moment."""
     with contextlib.ExitStack() as exits:
         free = 0
         while admitted({"gunicorn_expect.exits": exits}) is None:
@@ -44,7 +44,7 @@ def counted(environ):
 policy = policies.first(too_large, counted, admitted)
 
 
-#: The same ones each time, so that a worker's memory is its own.
+#: Cached, so that a response adds nothing to the memory that the tests measure.
 zeros = functools.cache(bytes)
 
 
@@ -87,12 +87,12 @@ def app(environ, start_response):
     return answer(start_response, b"hello")
 
 
-#: A long answer, as `unfriendly.LONG` says.
+#: A response of `unfriendly.LONG` bytes.
 PIECES = [bytes(100_000)] * 100
 
 
 def long(way, start_response):
-    """Return a long answer in this way."""
+    """Return a long response in this way."""
     how, _, length = way.partition("&")
     write = start_response("200 OK", [("Content-Length", "10000000")] if length else [])
     if how == "write":
@@ -103,7 +103,7 @@ def long(way, start_response):
 
 
 def long_beside_reading(body):
-    """Yield a long answer while another thread reads the body; then what it has read."""
+    """Yield a long response while another thread reads the body; then what it has read."""
     seen = []
     thread = threading.Thread(target=lambda: seen.extend(outcome_of_reading(body)))
     thread.start()

@@ -14,7 +14,7 @@ from apps.routes import answer
 from faults import inject
 from gunicorn_expect import policies
 
-#: More than a send buffer holds at first, so that what the client sends is thrown away meanwhile.
+#: More than a new send buffer holds, so that the worker discards what the client sends meanwhile.
 LONG = b"x" * 17_000
 #: More than all buffers between a server and a client with a small window.
 LARGE = b"x" * 1_500_000
@@ -63,12 +63,12 @@ def leave_while_iterated(environ, start_response):
 
 
 def fork(environ, start_response):
-    """Answer without a length, while a child that has all files lives as long as this process."""
+    """Respond without a length. A child that inherits all files lives as long as this process."""
     ends, held = os.pipe()
     child = os.fork()
     if not child:
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)  # the log ends with the server
+        os.dup2(null, 1)  # the test waits for the end of the log
         os.dup2(null, 2)
         os.close(held)
         signal.alarm(100)  # it must not outlive the tests, whoever else has the other end

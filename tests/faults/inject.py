@@ -1,4 +1,4 @@
-"""Lets system calls of a worker fail, as `let_fail` says."""
+"""Lets system calls of a worker fail when a test asks for it by `let_fail`."""
 
 import collections
 import errno
@@ -9,12 +9,12 @@ import socket
 import sys
 import threading
 
-#: What the next calls of each of these fail with; 0: this one succeeds.
+#: By system call, the errors of its next calls; 0: that call succeeds.
 NEXT = collections.defaultdict(collections.deque)
 
 
 def let_fail(name, code, times, after=0):
-    """Let this system call fail so often, after it has succeeded so often."""
+    """Let a system call fail ``times`` times, after it has succeeded ``after`` times."""
     NEXT[name] = collections.deque([0] * int(after) + [getattr(errno, code)] * int(times))
 
 
@@ -25,7 +25,7 @@ def may_fail(name):
 
 
 class Epoll:
-    """An epoll that fails when the test wants it to."""
+    """An epoll that fails when the test wants that."""
 
     def __init__(self, *arguments, epoll=select.epoll, **options):
         self._epoll = epoll(*arguments, **options)
@@ -44,7 +44,7 @@ class Epoll:
 
 
 def failing(call, name):
-    """Return this method, which fails when the test wants it to."""
+    """Return this method, made to fail when the test wants that."""
 
     def call_or_fail(self):
         may_fail(name)
@@ -60,14 +60,14 @@ def start_or_fail(thread, start=threading.Thread.start):
 
 
 def install():
-    """Wrap what epoll, accept and threads are called by, for what is made from now on."""
+    """Wrap epoll, accept and the start of threads, for objects that are made from now on."""
     select.epoll = selectors.EpollSelector._selector_cls = Epoll  # noqa: SLF001
     socket.socket.accept = failing(socket.socket.accept, "accept")
     threading.Thread.start = start_or_fail
 
 
 def install_in_gevent():
-    """Wrap what gevent accepts connections by, too."""
+    """Wrap the method by which gevent accepts connections, too."""
     server = sys.modules.get("gevent.server")
     if server is not None:
         server.StreamServer.do_read = failing(server.StreamServer.do_read, "accept")

@@ -28,11 +28,11 @@ from support.resuming import (
 )
 
 MIB = 1024**2
-#: Bytes of a read of the example.
+#: Bytes that the example reads at once.
 PIECE = 256 * 1024
 #: Not a multiple of anything.
 DATA = os.urandom(1021) * 701
-#: More than one report of the offset.
+#: So long that the server reports the offset more than once.
 LONG = os.urandom(1021) * 36_000
 NAMED = "Content-Disposition: inline; filename=big.iso"
 
@@ -45,7 +45,7 @@ def append_begun(client, path, offset, size, *fields):
 
 @pytest.fixture(scope="module", params=WORKERS)
 def served(request, tmp_path_factory):
-    """Nothing is too late here: it is a newer request that ends the read of an older one."""
+    """Without a timeout for bodies: only a newer request may end the read of an older one."""
     # A sync worker serves one client at a time: two that append, and one that asks.
     processes = 3 if request.param == "sync" else 1
     folder = tmp_path_factory.mktemp("uploads")
@@ -121,7 +121,7 @@ def test_a_newer_request_stops_an_append_that_stalls(served, site):
         path = begin(older, "POST /uploads", WHOLE, NAMED, size=len(DATA))
         older.send(DATA[:300_000])
         assert resume(served, path, DATA) <= 300_000
-        if served.is_sync:  # one in another process finds out when bytes come
+        if served.is_sync:  # the older one is in another process, which notices when bytes come
             older.send(b"!" * (len(DATA) - 300_000))
         assert receive_answer(older).status == 503
     assert site.has("big.iso", DATA)

@@ -1,7 +1,7 @@
 """SystemExit, raised by an application, a policy or a hook: our workers do what gunicorn's do.
 
-gunicorn's thread worker ends, unless it is raised while the response is iterated, and the next one
-serves at once. The other workers go on.
+gunicorn's thread worker ends, unless SystemExit is raised while the response is iterated, and the
+next worker serves at once. gunicorn's other workers go on.
 """
 
 import time
@@ -13,10 +13,10 @@ from faults.unfriendly import http2
 from support.client import Client, request, waiting
 from support.matrix import WORKERS
 
-#: Seconds that an exit takes at most. What holds a worker holds it for gunicorn's timeout, 30 s.
+#: Maximum seconds for an exit. A worker that is held up ends only after gunicorn's timeout, 30 s.
 AT_ONCE = 15
 
-#: Seconds; gevent's workers close a connection only then, after an exit.
+#: After an exit, gevent's workers close a connection only after these seconds.
 KEPT_BRIEFLY = ("--keep-alive", "1")
 
 #: Where SystemExit is raised, and what is sent for it.
@@ -28,7 +28,7 @@ PLACES = {
     "post_request": request("GET /exit-in-post-request"),
 }
 
-#: Those that stock gunicorn does not have.
+#: Places that stock gunicorn does not have.
 OUR_PLACES = {
     "policy": request("POST /exit-in-policy", "Content-Length: 5") + b"hello",
     "policy, waiting": waiting("POST /exit-in-policy", "Content-Length: 5"),
@@ -36,13 +36,13 @@ OUR_PLACES = {
     "inline policy, waiting": waiting("POST /exit-in-inline-policy", "Content-Length: 5"),
 }
 
-#: Those that come after the first byte of the response.
+#: Places that are reached after the first byte of the response.
 LATE = ("response", "post_request")
 
 #: How the response begins if SystemExit is raised before that; b"": the connection is closed.
 ANSWERS = {"thread": b"", "gevent": b"", "sync": b"HTTP/1.1 500"}
 
-#: gunicorn's own workers run the same tests: what is said of them is checked, too.
+#: gunicorn's own workers run the same tests, which so check what we say of them.
 KINDS = [
     (worker, whose, transport)
     for worker in WORKERS
@@ -84,7 +84,7 @@ def check_next_worker_serves(server, pid):
 
 
 @pytest.mark.parametrize("place", PLACES | OUR_PLACES)
-def test_an_exit_ends_a_thread_worker_as_it_ends_that_of_gunicorn_and_no_other(served, kind, place):
+def test_an_exit_ends_a_thread_worker_as_in_stock_gunicorn_and_no_other_worker(served, kind, place):
     worker, whose, _ = kind
     if whose == "stock" and place in OUR_PLACES:
         pytest.skip("stock gunicorn has no policy")

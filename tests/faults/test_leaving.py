@@ -1,4 +1,4 @@
-"""A client may leave after each byte of its exchange, in each way: nothing is left of it."""
+"""A client leaves after each byte of its exchange, in each way: the worker keeps nothing of it."""
 
 import itertools
 import socket
@@ -55,14 +55,14 @@ def http2_served(http2_worker, request, certificates):
 
 
 def all_leave(places, ways, leave_after):
-    """Let a client leave in each place, in so many of the ways."""
+    """Let clients leave in each place, in so many different ways."""
     turns = itertools.count()
     in_parallel(
         leave_after,
         [
             (place, [*WAYS_TO_LEAVE.values()][next(turns) % len(WAYS_TO_LEAVE)])
             for place in places
-            # One more for each place, so that the places take turns in the ways.
+            # The ways take turns, so that each is used even if a place has only one of them.
             for _ in range(ways)
         ],
     )

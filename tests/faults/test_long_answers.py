@@ -17,9 +17,9 @@ from support.client import Client, request
 from support.matrix import WORKERS
 
 CLIENTS = 4
-#: Bytes of an answer that is longer than a send buffer is at first.
+#: Bytes of a response that does not fit into a new send buffer.
 ANSWER = 17_000
-#: How the length of a request's body is said, and 200,000 bytes of one.
+#: The two framings of a request body, each with 200,000 bytes of content.
 POSTS = [
     ("Content-Length: 200000", bytes(200_000)),
     ("Transfer-Encoding: chunked", b"30D40\r\n" + bytes(200_000) + b"\r\n0\r\n\r\n"),
@@ -35,7 +35,7 @@ def served(request, transport, certificates):
 
 @contextlib.contextmanager
 def noted(lost):
-    """Note what the socket raises."""
+    """Add what the socket raises to ``lost``."""
     try:
         yield
     except OSError as error:
@@ -59,14 +59,14 @@ def test_no_answer_to_an_ordinary_post_is_lost(served, transport, thorough):
     served.check_nothing_is_left()
 
 
-# A client that sends 30 MB before it reads, and an answer that is long, too.
+# Clients that send 30 MB before they read, and long responses.
 
 LARGE = 30_000_000
 PIECE = bytes(1_000_000)
 
 #: Whether the body has a Content-Length or is chunked.
 FRAMINGS = ["length", "chunks"]
-#: Whether the answer has a Content-Length, and the same of the body: each of them in some pair.
+#: Pairs of the framing of the response and that of the body, so that each is used.
 BOTH_FRAMINGS = [("&length", "length"), ("", "chunks")]
 
 
@@ -82,7 +82,7 @@ def large(path, framing):
 
 
 def body_of(file):
-    """Return the body of the answer that this file has."""
+    """Return the body of the response that is in this file."""
     response = http.client.HTTPResponse(SimpleNamespace(makefile=lambda *_: file))
     response.begin()
     assert response.status == 200
@@ -102,7 +102,9 @@ def answer_beside(client, pieces):
     later = contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
     sock.settimeout(0)
     while data:
-        assert any(select.select([sock], [sock], [], PATIENCE)), "the server does nothing"
+        assert any(select.select([sock], [sock], [], PATIENCE)), (
+            "the server neither reads nor sends"
+        )
         with later:
             data = data[sock.send(data[:100_000]) :]
         with later:
@@ -117,14 +119,14 @@ def check_answer(how, patience, server, length, framing):
         assert answer_behind(client, large(f"/long?{how}{length}", framing)) == bytes(LONG)
 
 
-def test_a_list_is_answered_whole_to_a_client_that_sends_everything_first(served):
+def test_a_long_list_arrives_whole_at_a_client_that_sends_everything_first(served):
     calls = itertools.product([served.server], ["&length", ""], FRAMINGS)
     in_parallel(functools.partial(check_answer, "list", PATIENCE), calls)
     served.check_nothing_is_left()
 
 
 @pytest.mark.parametrize("how", ["generator", "write"])
-def test_a_long_answer_in_pieces_is_whole_for_a_client_that_sends_everything_first(served, how):
+def test_a_long_answer_in_pieces_arrives_whole_at_a_client_that_sends_everything_first(served, how):
     calls = [(served.server, *framings) for framings in BOTH_FRAMINGS]
     in_parallel(functools.partial(check_answer, how, PATIENCE), calls)
 

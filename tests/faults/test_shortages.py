@@ -13,7 +13,7 @@ import pytest
 from faults.destruction import get, post, settled, start, state, unharmed
 from support.client import Client, request
 
-#: The environment of a server whose closing connections stay.
+#: The environment of a server that keeps its closing connections.
 STAY = {"GUNICORN_EXPECT_LINGER": "600", "GUNICORN_EXPECT_LINGER_IDLE": "600"}
 
 #: What a client gets from a connection that is lost.
@@ -112,7 +112,7 @@ def test_an_error_of_accept_keeps_nobody_from_being_served(worker):
                 assert get(server, "/hello") == b"hello"
         after = settled(server, lambda found: found["files"] <= before["files"] + 1)
         assert after["pid"] == before["pid"]
-        # gevent's server prints one.
+        # gevent's own server prints a traceback.
         assert worker == "gevent" or not [line for line in server.lines if "Traceback" in line]
 
 
@@ -152,7 +152,7 @@ def test_an_error_of_epoll_ends_one_connection_and_not_the_worker(
             answers = []
 
             def another(answers=answers):
-                # When this one has its answer, the loop has seen what came before.
+                # When this client has its response, the loop has seen what came before.
                 answers.append(converse(server, HELLO, bool))
 
             let_fail(server, f"epoll_ctl*{code}*1*{successes}")
@@ -164,7 +164,9 @@ def test_an_error_of_epoll_ends_one_connection_and_not_the_worker(
         assert after["pid"] == before["pid"]
 
 
-def test_a_worker_goes_on_with_the_threads_there_are(worker, transport, certificates):
+def test_a_worker_that_can_start_no_more_threads_goes_on_with_those_that_it_has(
+    worker, transport, certificates
+):
     with (
         start(worker, transport=transport, certificates=certificates) as server,
         unharmed(server),
@@ -187,9 +189,9 @@ def test_a_worker_without_a_thread_refuses_and_closes_in_order(worker, transport
         for _ in range(4):
             with contextlib.suppress(*LOST):
                 server.connect().close()
-            # Without any thread, there is nobody to call the application, or for a handshake.
+            # Without any thread, nothing can call the application, or do a handshake.
             status = converse(server, REFUSED, bool)[9:12]
             assert status in (b"413", b"503") or (transport == "tls" and not status)
-        # What is left of the six may fail before that.
+        # Some of the six failures may still be due.
         assert any(converse(server, HELLO, bool)[9:12] == b"200" for _ in range(7))
         assert len([line for line in server.lines if "Booting worker" in line]) == 1

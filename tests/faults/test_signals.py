@@ -17,15 +17,15 @@ from support import PATIENCE
 from support.client import CONTINUE, Client, request, waiting
 from support.matrix import WORKERS
 
-#: Seconds that gunicorn is told to give an exchange when it ends.
+#: The graceful_timeout: seconds that a worker gives its requests when it ends.
 GRACE = 1
-#: Seconds more that a slow machine may take for it; gevent's worker takes 3 on an idle one.
+#: Seconds more that the end may take on a slow machine; gevent's worker takes 3 on an idle one.
 SLACK = 15
 INF = float("inf")
 
 LONG = 10_000_000
 
-#: How each is sent: to the worker or to the master.
+#: The signals that end a worker, and which process gets them.
 ENDS = [
     *[(kind, "worker") for kind in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGABRT)],
     (signal.SIGHUP, "master"),
@@ -33,13 +33,13 @@ ENDS = [
 
 
 def is_accepted(client):
-    """Tell whether a worker has the connection: until then the system's end of it has no inode."""
+    """Return whether a worker has accepted the connection: before, its server end has no inode."""
     port = f":{client.socket.getsockname()[1]:04X}"
     ends = map(str.split, pathlib.Path("/proc/net/tcp").read_text("ascii").splitlines())
     return any(end[2].endswith(port) and end[9] != "0" for end in ends)
 
 
-# The stages. Each brings a client there, and yields it; then it finishes the exchange.
+# The stages. Each brings a client there and yields; when it goes on, it finishes the exchange.
 
 
 def in_the_head(client, server):
@@ -102,7 +102,7 @@ STAGES = {
     for stage in (in_the_head, waiting_for_the_100, in_the_body, in_the_answer, lingering, kept)
 }
 
-#: Those in which an application runs.
+#: The stages in which an application runs.
 BUSY = {"waiting_for_the_100", "in_the_body", "in_the_answer"}
 
 
@@ -152,7 +152,7 @@ def test_nothing_is_lost_by_a_signal_that_ends_nothing(worker):
 
 
 def is_running(pid):
-    """Return whether a process runs: what has ended is its parent's to bury."""
+    """Return whether a process runs. One that has ended and waits for its parent does not."""
     try:
         status = pathlib.Path(f"/proc/{pid}/stat").read_text("ascii")
     except (FileNotFoundError, ProcessLookupError):
@@ -161,7 +161,7 @@ def is_running(pid):
 
 
 def seconds_to_end(server, pid, kind, target, then):
-    """Send the signal, and do that; return the seconds until the worker has ended."""
+    """Send the signal and call ``then``; return the seconds until the worker has ended."""
     begun = time.monotonic()
     if target == "worker":
         os.kill(pid, kind)
@@ -176,7 +176,7 @@ def seconds_to_end(server, pid, kind, target, then):
 
 
 def is_finished(worker, kind, stages):
-    """Tell whether gunicorn's worker of this kind finishes its exchange, however long it takes."""
+    """Return whether gunicorn's worker finishes this exchange, however long it takes."""
     graceful = kind in (signal.SIGTERM, signal.SIGHUP)
     return worker == "sync" and graceful and stages[0] in BUSY | {"in_the_head"}
 
@@ -192,17 +192,17 @@ def ends(worker, stages, *, stock=False):
                 then = held.finish if is_finished(worker, kind, stages) else bool
                 took[kind.name] = seconds_to_end(server, pid, kind, target, then)
             if took[kind.name] == INF:
-                with contextlib.suppress(ProcessLookupError):  # it was late
+                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                     os.kill(pid, signal.SIGKILL)
             deadline = time.monotonic() + PATIENCE
             while pid in (pids := workers_of(server)) or len(pids) != 1:
-                assert time.monotonic() < deadline, "no other worker has come"
+                assert time.monotonic() < deadline, "no other worker has started"
                 time.sleep(0.01)
     return took
 
 
 def compared(worker, stages):
-    """Return what ended when, for each signal: by our worker, and by gunicorn's own if late."""
+    """Return for each signal how long our worker took to end, and gunicorn's if ours was late."""
     took = ends(worker, stages)
     took_stock = ends(worker, stages, stock=True) if INF in took.values() else {}
     return [(stages, name, seconds, took_stock.get(name)) for name, seconds in took.items()]
@@ -241,8 +241,8 @@ def test_all_clients_are_answered_that_connect_while_a_busy_worker_is_told_to_en
                 busy = [crowd.submit(server.get, f"/busy?0.3&busy-{turn}")]
                 server.board.wait(f"busy-{turn}")
                 os.kill(pid, signal.SIGTERM)
-                # gevent begins 50 greenlets before it looks at its timers, and one of these ends
-                # the worker. The others begin when the listener is closed.
+                # gevent starts 50 greenlets before it looks at its timers, one of which ends the
+                # worker. The other greenlets start when the listener is closed.
                 busy += [crowd.submit(server.get, "/busy?0.025") for _ in range(80)]
             assert [each.result() for each in busy] == [b"done"] * 81
             server.wait_for_log(rf"Worker exiting \(pid: {pid}\)")

@@ -72,9 +72,9 @@ def test_a_refused_client_that_sends_on_does_not_hold_a_worker_that_ends(worker)
             assert client.receive_response()[0].startswith(b"HTTP/1.1 413 ")
             with sending_on(client.send, b"x" * 1000):
                 begun = time.monotonic()
-                while state(server)["pid"] == first:  # it may have accepted one more
+                while state(server)["pid"] == first:  # the first may accept some more connections
                     pass
-                # The client may take 2 s, and without that it takes all of 30 s.
+                # The worker waits 2 s for the client. Without that limit it would wait 30 s.
                 assert time.monotonic() - begun < 15
 
 
@@ -97,7 +97,7 @@ def test_an_answer_is_whole_for_a_client_that_sends_more_behind_its_request(
             received = b""
             while b"\r\n\r\n" not in received:
                 received += sock.recv(1000)
-            # The worker has all of it written to the system, or is about to.
+            # The worker has passed the whole response to the system, or is about to.
             get(server, "/hello")
             sock.sendall(behind)
             time.sleep(0.1)

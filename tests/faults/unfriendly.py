@@ -1,4 +1,4 @@
-"""Clients that leave in the middle, and what must be left of them: nothing.
+"""Clients that leave in the middle, and checks that the worker keeps nothing of them.
 
 The clients know the wire and nothing else. What a worker holds is read from /proc, and from an
 application that counts its uploads.
@@ -21,20 +21,20 @@ from support import PATIENCE
 from support.client import CONTINUE, Client, request, waiting
 from support.server import Server
 
-#: Seconds of every timeout. Nothing that a client has left behind may wait for one of them: that
-#: would be found by `WatchedWorker.check_nothing_is_left`, which has less patience.
+#: Seconds of every timeout. Nothing that a client leaves behind may stay until a timeout ends it:
+#: `WatchedWorker.check_nothing_is_left` waits for less and would find it.
 NEVER = "600"
 
 #: How many clients there are at once.
 CROWD = 8
 
-#: How many bytes of an answer are more than every system takes at once, by far.
+#: Bytes of a response: far more than any system takes at once.
 LONG = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class ScriptedExchange:
-    """What a client sends; `asked`: it sends the rest after the head when it was asked for it."""
+    """What a client sends; `asked`: it sends what follows the head only after a 100."""
 
     data: bytes
     asked: bool = False
@@ -94,7 +94,7 @@ def http2(line, *fields):
     return ScriptedExchange(connection.data_to_send())
 
 
-#: The same over HTTP/2, as far as there is such a kind.
+#: The same over HTTP/2, for the kinds that it has.
 HTTP2_EXCHANGES = {
     "accepted": http2("PUT /read"),
     "refused": http2("PUT /refuse", ("expect", "100-continue")),
@@ -140,15 +140,15 @@ def reset(client):
 
 
 def half_close(client):
-    """Say that nothing follows, and receive all that the server says."""
+    """Half-close, and receive all that the server sends."""
     sock = client.socket
     if isinstance(sock, ssl.SSLSocket):
         sock.settimeout(0)
-        with contextlib.suppress(OSError, ValueError):  # the server's own did not come yet
+        with contextlib.suppress(OSError, ValueError):  # the server's close_notify did not come yet
             sock.unwrap()
         client.socket = sock = socket.socket(fileno=sock.detach())
         sock.settimeout(PATIENCE)
-    with contextlib.suppress(OSError):  # the server was first
+    with contextlib.suppress(OSError):  # the server has closed already
         sock.shutdown(socket.SHUT_WR)
     with contextlib.suppress(ConnectionResetError, BrokenPipeError):
         while sock.recv(1_000_000):
@@ -160,7 +160,7 @@ WAYS_TO_LEAVE = {"FIN": leave, "RST": reset, "half-close": half_close}
 
 
 def in_parallel(act, calls, at_once=CROWD):
-    """Call this with each of the arguments, so many at once; return what the calls returned."""
+    """Call ``act`` with each of the arguments, so many at once; return what the calls returned."""
     with ThreadPoolExecutor(at_once) as crowd:
         outcomes = [crowd.submit(act, *arguments) for arguments in calls]
         return [outcome.result() for outcome in outcomes]
@@ -170,7 +170,7 @@ def in_parallel(act, calls, at_once=CROWD):
 
 
 def serve(worker, *arguments, env=(), **others):
-    """Serve `faulted` by a worker for which nothing is ever late."""
+    """Serve `faulted` by a worker whose timeouts are all `NEVER`."""
     names = ("BODY_TIMEOUT", "HEAD_TIMEOUT", "LINGER", "LINGER_IDLE")
     return Server(
         *("--keep-alive", NEVER, "--timeout", NEVER, *arguments),
@@ -203,12 +203,12 @@ def footprint(pid):
 
 
 def at_once(worker):
-    """Return how many clients a kind of worker serves at once, and twice its threads at most."""
+    """Return how many uploads to serve at once in `WatchedWorker`: at most twice the threads."""
     return 1 if worker == "sync" else 16
 
 
 class WatchedWorker:
-    """The one worker of a server, and what it held when nothing was under way."""
+    """The only worker of a server, and what it held while it served nobody."""
 
     def __init__(self, server, *, at_once):
         """Let it serve so many clients at once: what it opens once and keeps is no leak."""
@@ -241,7 +241,7 @@ class WatchedWorker:
             time.sleep(0.05)
 
     def check_nothing_is_left(self):
-        """Check that it is the same one, serves, and holds what it held."""
+        """Check that the worker is the same, serves, and holds no more than before."""
         assert self.server.get("/hello") == b"hello"
         assert workers_of(self.server) == [self.pid]
         files, threads = self._settle(
@@ -249,7 +249,9 @@ class WatchedWorker:
         )
         assert files <= self.files, "connections are left"
         assert threads <= self.threads, "threads are left"
-        assert json.loads(self.server.get("/under-way")) == [0, 0], "places are taken"
+        assert json.loads(self.server.get("/under-way")) == [0, 0], (
+            "slots of the policy are still taken"
+        )
         log = "\n".join(self.server.lines[self.lines :])
         assert "Traceback" not in log, log[-5000:]
         assert not re.search(r"\[(ERROR|CRITICAL)\]", log), log[-5000:]

@@ -1,4 +1,8 @@
-"""What is soaked: it stores what came whole, and says what that was; all else is `faulted`."""
+"""The application of the soak test.
+
+For each complete body it stores the size and the digest, and answers with them. `faulted` answers
+all other requests.
+"""
 
 import hashlib
 import itertools
@@ -8,7 +12,7 @@ import pathlib
 
 from faults import faulted
 
-#: The ways to read, each request in the next one.
+#: The ways to read a body; each request uses the next one.
 WAYS = itertools.cycle(["pieces", "all", "lines", "into"])
 
 
@@ -23,7 +27,7 @@ def app(environ, start_response):
         size += len(piece)
     seen = json.dumps({"size": size, "sha256": digest.hexdigest()})
     part = pathlib.Path(os.environ["SOAK_FOLDER"], "parts", path.removeprefix("/store/"))
-    part.write_text(seen, "utf-8")  # the worker may be killed before it is whole
+    part.write_text(seen, "utf-8")  # the worker may be killed before the file is complete
     part.replace(part.parents[1] / "stored" / part.name)
     start_response("201 Created", [("Content-Length", str(len(seen)))])
     return [seen.encode()]

@@ -33,17 +33,18 @@ from support.server import Server
 CROWD = 12
 UNFRIENDLY = 8
 LARGEST = 3_000_000
-#: Bytes of an answer that is longer than a send buffer is at first.
+#: Bytes of a response that does not fit into a new send buffer.
 UNREAD = 17_000
-#: What happens to the server, and after how many seconds the next time.
+#: The signals that the server (SIGHUP) or its workers get, one after the other.
 SIGNALS = [signal.SIGHUP, signal.SIGKILL, signal.SIGKILL, signal.SIGHUP]
+#: Seconds between two of them.
 EVERY = 2
 #: Seconds before and after a signal in which a connection may break.
 AROUND_A_SIGNAL = 4
-#: Seconds that the test may take besides: a slow machine ends its crowds and workers late.
+#: Seconds that the test may take besides the load: on a slow machine, clients and workers end late.
 BESIDES = 600
-#: KiB that a worker may grow by under the same load as before: a largest body and the pieces that
-#: it came in, for each of its 8 threads, whose memory the C library keeps for the next one.
+#: KiB by which a worker may grow when the same load is repeated: for each of its 8 threads the
+#: largest body and the pieces in which it came, whose memory the C library keeps for the next one.
 GROWTH = 2 * 8 * LARGEST // 1024
 
 KINDS = [
@@ -59,7 +60,7 @@ KINDS = [
     "gets",
 ]
 
-#: Each kind of exchange in which a client may leave, over HTTP/1.1.
+#: Each kind of exchange that a client may break off, over HTTP/1.1.
 SHORT = {
     **EXCHANGES,
     "malformed head": ScriptedExchange(b"BAD\r\n\r\n"),
@@ -71,7 +72,7 @@ SHORT = {
 
 
 class Crowd:
-    """Clients that go on until they have to stop; each outcome is counted."""
+    """Clients that send requests until the test stops them; each outcome is counted."""
 
     def __init__(self, server, seed, short):
         self.server = server
@@ -165,7 +166,7 @@ class Crowd:
             client.send(request(line, length))
             for piece in cut(body, chance):
                 client.send(piece)
-                time.sleep(0.01)  # a slow client is what this is
+                time.sleep(0.01)  # this is the slow client
         check(client, b"201", json.dumps({"size": len(body), "sha256": sha256}).encode())
 
 
@@ -188,7 +189,7 @@ def check(client, status, body):
 
 
 def settled(pid, enough=lambda files, threads: True):
-    """Wait until a worker's files and threads change no more, and are enough; give what it has."""
+    """Wait until a worker's files and threads stay the same and are `enough`; return all."""
     deadline = time.monotonic() + 40
     seen = collections.deque(maxlen=10)
     while True:
@@ -211,7 +212,7 @@ def stored_short(folder):
 
 
 def the_last_worker_of(server):
-    """Wait until the signals have done their work: there is one worker, and it answers."""
+    """Wait until the signals have taken effect and one worker is left; return its pid."""
     deadline = time.monotonic() + 40
     while len(workers_of(server)) != 1 and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -229,7 +230,7 @@ def pytest_generate_tests(metafunc):
 
 
 def check_log(lines, killed):
-    """Check that nothing failed, and that no worker ended but by the signals."""
+    """Check that nothing failed, and that only the signals ended workers."""
     killings = [f"Worker (pid:{pid}) was sent SIGKILL!" for pid in killed]
     for number, line in enumerate(lines):
         failed = re.search(r"Traceback|\[(ERROR|CRITICAL)\]", line)
@@ -241,7 +242,7 @@ def check_log(lines, killed):
 
 
 def disturb(server, seconds):
-    """Reload the server, or kill its workers, for so long; return when, and who was killed."""
+    """Reload the server, or kill its workers, for so long; return the times and the killed pids."""
     times, killed = [], []
     for act in itertools.islice(itertools.cycle(SIGNALS), int(seconds / EVERY) - 1):
         time.sleep(EVERY)
@@ -256,7 +257,7 @@ def disturb(server, seconds):
     return times, killed
 
 
-def test_nothing_is_stored_short_and_nothing_stays(worker, tmp_path, seconds):
+def test_no_upload_is_stored_incomplete_and_no_resource_leaks(worker, tmp_path, seconds):
     folder = tmp_path / "stored"
     folder.mkdir()
     tmp_path.joinpath("parts").mkdir()
@@ -301,7 +302,7 @@ def test_nothing_is_stored_short_and_nothing_stays(worker, tmp_path, seconds):
         assert now[0] <= files
         assert now[1] <= threads
         assert now[2] <= memory + GROWTH
-        assert json.loads(server.get("/under-way")) == [0, 0], "places are taken"
+        assert json.loads(server.get("/under-way")) == [0, 0], "slots of the policy are still taken"
         assert workers_of(server) == [pid]
     check_log(server.lines, killed)
     assert stored_short(folder) == []

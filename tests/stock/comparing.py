@@ -1,4 +1,4 @@
-"""What a server shows of an exchange: its bytes, its hooks, its log."""
+"""What can be seen of an exchange on a server: its bytes, the calls of its hooks, its log."""
 
 import contextlib
 import itertools
@@ -9,7 +9,7 @@ from support.client import Client, request
 from support.matrix import WORKERS
 from support.server import Server
 
-#: All of an access log line but its time and what takes time.
+#: All parts of an access log line except times and durations.
 ACCESS = "|".join(
     f"%({atom})s"
     for atom in (
@@ -19,7 +19,7 @@ ACCESS = "|".join(
     )
 )
 
-#: Of a traceback only the last line is alike.
+#: The lines of a traceback, except its last one: they differ, so they are left out.
 _TRACE = re.compile(r"[ \t]|Traceback|During handling|The above exception|StopIteration$|$")
 
 
@@ -34,13 +34,13 @@ def start(
         worker=WORKERS[worker][stock],
         transport=transport,
         certificates=certificates,
-        env={"GUNICORN_EXPECT_WARN": "false"} | env,  # stock gunicorn has nothing to warn of
+        env={"GUNICORN_EXPECT_WARN": "false"} | env,  # stock gunicorn has no such warnings
     )
 
 
 @contextlib.contextmanager
 def both(worker, *arguments, **options):
-    """Start ours and gunicorn's own with the same arguments."""
+    """Start our worker and gunicorn's own with the same arguments."""
     with (
         start(worker, *arguments, stock=False, **options) as ours,
         start(worker, *arguments, stock=True, **options) as stock,
@@ -54,7 +54,7 @@ _marks = itertools.count()
 
 
 def exchange(*pieces):
-    """Send these bytes on a connection, and receive until the server closes."""
+    """Return a function that sends these bytes, and receives until the server closes."""
 
     def converse(client):
         client.send(*pieces)
@@ -70,7 +70,7 @@ def get(path):
 def shown(server, converse, connect=Client, get=get):
     """Return what the client received, and what hooks, application and log wrote meanwhile.
 
-    When a request that is sent after it has been answered, all of that has been written.
+    A second request marks the end: when it has been answered, all of that has been written.
     """
     start = len(server.lines)
     with connect(server) as client:
@@ -87,7 +87,7 @@ def shown(server, converse, connect=Client, get=get):
 
 
 def without(what, seen):
-    """Leave out what was noted of this."""
+    """Leave out the notes of this name."""
     received, lines = seen
     return received, [line for line in lines if line[0] != what]
 

@@ -1,4 +1,4 @@
-"""Threaded workers, ours and gunicorn's own, with a thread pool of the user's."""
+"""Thread workers, ours and gunicorn's own, whose thread pool a subclass makes."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,7 +25,7 @@ class Stock(Noting, ThreadWorker):
 
 
 class OfExecutor(gunicorn_expect.Worker):
-    """Has a pool that can't lend places."""
+    """A worker with a pool that can't lend slots."""
 
     def get_thread_pool(self):
         return ThreadPoolExecutor(1)

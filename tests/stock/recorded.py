@@ -1,4 +1,4 @@
-"""The applications of servers that are compared, one for each path; they write what they do."""
+"""The applications of the servers that are compared, one for each path; they note what they do."""
 
 import functools
 import io
@@ -31,7 +31,7 @@ def answer(start_response, body, status="200 OK", *headers):
 
 
 class Body:
-    """A body of these items, which writes when it is begun, at its end, and closed."""
+    """A body of these items; it notes when its iteration begins and ends, and when it is closed."""
 
     def __init__(self, *items):
         self._items = items
@@ -232,7 +232,7 @@ def start_twice(environ, start_response):
 
 @route("/start-late")
 def start_late(environ, start_response):
-    """Be a generator, whose first step is start_response."""
+    """Respond by a generator, which calls start_response in its first step."""
     note("begins")
     start_response("200 OK", [("Content-Type", "text/plain")])
     yield b"late"
@@ -305,7 +305,7 @@ def stop(environ, start_response):
 
 @route("/backlog")
 def backlog(environ, start_response):
-    """Answer how many connections wait to be accepted, as Linux has it: 0A is LISTEN."""
+    """Answer how many connections wait to be accepted, from Linux's /proc: 0A is LISTEN."""
     port = f":{int(environ['SERVER_PORT']):04X}"
     sockets = map(str.split, pathlib.Path("/proc/net/tcp").read_text("utf-8").splitlines())
     [queues] = [sock[4] for sock in sockets if sock[1].endswith(port) and sock[3] == "0A"]
@@ -321,7 +321,7 @@ def never(environ, start_response):
 
 @route("/take-over")
 def take_over(environ, start_response):
-    """Speak another protocol on the socket, which waits, and be done in gunicorn's way."""
+    """Speak another protocol on the blocking socket; then end the request in gunicorn's way."""
     sock = environ["gunicorn.socket"]
     note("takes over", sock.gettimeout() if environ["QUERY_STRING"] else None)
     sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
@@ -337,7 +337,7 @@ def take_over(environ, start_response):
 
 @functools.cache
 def flask_app():
-    """Make it when it is asked for: most servers that are compared need no Flask."""
+    """Return the Flask application. It is made on first use: most tests need no Flask."""
     import flask
     import flask_sock
 

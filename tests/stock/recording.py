@@ -16,7 +16,7 @@ def note(*what):
 
 
 def described(thing):
-    """Return what hooks use of their arguments, as JSON has it."""
+    """Return what hooks use of an argument, in the types of JSON."""
     if isinstance(thing, Worker):
         names = ("age", "alive", "nr", "booted", "aborted", "max_requests", "timeout")
         return "worker", {name: getattr(thing, name) for name in names}
@@ -59,7 +59,7 @@ def of_two(name):
     return lambda first, second: note(name, described(first), described(second))
 
 
-# gunicorn counts their arguments.
+# gunicorn checks how many arguments each hook takes.
 on_starting = of_one("on_starting")
 on_reload = of_one("on_reload")
 when_ready = of_one("when_ready")
@@ -107,13 +107,13 @@ def post_request(worker, req, environ, resp):
 
 
 def greenlet():
-    """Return in what this runs, where gevent is used: its hub may not wait."""
+    """Return the class of the current greenlet, if gevent is used. In its hub, no code may wait."""
     gevent = sys.modules.get("gevent")
     return gevent and type(gevent.getcurrent()).__name__
 
 
 class Logger(glogging.Logger):
-    """Notes when its files are reopened, and then hangs if the test wants it to."""
+    """Notes when its files are reopened, and then hangs if the test wants that."""
 
     def reopen_files(self):
         super().reopen_files()

@@ -1,4 +1,4 @@
-"""Several listening sockets, and those that a worker opens itself, serve as stock gunicorn's."""
+"""Several listening sockets, and those that a worker opens, are served as by stock gunicorn."""
 
 import contextlib
 import os
@@ -42,13 +42,13 @@ def port_of_its_own():
 
 
 def test_sockets_that_a_worker_opens_itself_are_served_as_by_stock_gunicorn(worker):
-    """With reuse_port: the master replaces those that the worker was made with."""
+    """With reuse_port: they replace those with which the worker was made."""
     found = []
     for stock in (False, True):
         with port_of_its_own() as first, port_of_its_own() as second, contextlib.ExitStack() as end:
             binds = [f"--bind={host}:{port}" for host, port in (first, second)]
             server = start(worker, "--reuse-port", *binds, stock=stock)
-            end.push(server)  # not entered: the log of a master without sockets names no address
+            end.push(server)  # not by `with`: a master without sockets logs no address
             server.address = first
             server.wait_for_log(READY)
             found.append([shown_at(server, address) for address in (first, second)])
@@ -78,13 +78,13 @@ def test_each_bind_has_worker_connections_of_its_own_on_gevent_as_in_stock_gunic
 
 
 def ask(connect):
-    """Be answered, so that the worker has had the time to take connections that came before."""
+    """Wait for a response: by then the worker has accepted the connections that came before."""
     with connect() as client:
         client.send(get("/hello?there"))
         assert client.receive_all().endswith(b"hello")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="who waits at a socket is asked of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="the length of a backlog is read from /proc")
 def test_gevent_takes_connections_one_by_one_where_workers_share_a_socket_as_in_stock_gunicorn():
     found = []
     with both("gevent", "--workers", "2") as servers:
@@ -99,7 +99,7 @@ def test_gevent_takes_connections_one_by_one_where_workers_share_a_socket_as_in_
 
 
 def left_waiting(server, *workers):
-    """Return how many others wait to be accepted when the first of three is answered, and so on."""
+    """Return for each of three clients how many wait to be accepted when it is answered."""
     with contextlib.ExitStack() as stack:
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)

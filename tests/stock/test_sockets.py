@@ -22,9 +22,9 @@ def check(servers, converse):
 
 @pytest.mark.parametrize("protocol", ["websocket", "WebSocket", "echo"])
 @pytest.mark.parametrize("how", ["", "?handled"])
-def test_a_socket_that_is_taken_over_waits(worker, servers, protocol, how):
+def test_a_socket_that_an_application_takes_over_is_blocking(worker, servers, protocol, how):
     if how and worker != "gevent":
-        pytest.skip("a word of gevent's worker")
+        pytest.skip("only gevent's worker has ALREADY_HANDLED")
 
     def converse(client):
         client.send(request(f"GET /take-over{how}", "Connection: Upgrade", f"Upgrade: {protocol}"))
@@ -51,9 +51,9 @@ def test_an_upgrade_that_the_application_ignores_leaves_the_connection_as_it_was
 
 
 def test_a_kept_connection_that_was_not_taken_over_delays_no_other_connection(worker, servers):
-    """Nor does it when a part of a request comes, of which more is waited for."""
+    """Not even while the worker waits for the rest of a request on it."""
     if worker == "sync":
-        pytest.skip("it keeps no connection")
+        pytest.skip("the sync worker keeps no connection")
 
     def converse(client):
         client.send(request("GET /hello?1", "Connection: Upgrade", "Upgrade: websocket"))

@@ -66,7 +66,7 @@ STREAMS = {
 
 
 class Connection:
-    """A client of HTTP/2 that keeps what it was sent."""
+    """A client of HTTP/2."""
 
     def __init__(self, server, certificates=None):
         self.socket = socket.create_connection(server.address, PATIENCE)
@@ -89,7 +89,7 @@ class Connection:
         self._flush()
 
     def upgrade(self, line, *fields):
-        """Begin by a request of HTTP/1."""
+        """Begin with a request of HTTP/1.1 that asks for an upgrade; return the response head."""
         settings = self._h2.initiate_upgrade_connection().decode()
         self.socket.sendall(
             request(
@@ -163,7 +163,7 @@ def worker(request):
 
 @pytest.fixture(scope="module", params=["tls", "tcp"])
 def connect(request, certificates):
-    """Be how a client connects."""
+    """Return the function that connects a client."""
 
     def connect(server):
         return Connection(server, certificates if request.param == "tls" else None)
@@ -194,8 +194,8 @@ def asking(*stream):
 def split(seen):
     """Return what was received, what was noted, the access log, and the errors.
 
-    Stock gunicorn writes the access log line and the error at other moments than over HTTP/1, and
-    on gevent the error twice.
+    Over HTTP/2, stock gunicorn writes the access log line and the error at other moments than over
+    HTTP/1, and on gevent it writes the error twice.
     """
     received, lines = seen
     noted = [line for line in lines if not isinstance(line, str) and line[0] != "ssl_context"]
@@ -205,8 +205,8 @@ def split(seen):
     return received, noted, access, errors
 
 
-#: Stock gunicorn logs the status that was to be sent, or None. Ours has a line for the 500, as over
-#: HTTP/1, when there is one for the response that was begun as well.
+#: In the access log, stock gunicorn has the status that the application meant to send, or None.
+#: Ours has a line for the 500, as over HTTP/1, even after a line for the response that was begun.
 FAIL = {
     *("bad status", "bad field", "fail", "fail with body", "fail after start", "None"),
     *("start twice", "pre_request fails"),
@@ -261,5 +261,5 @@ def test_goaway_names_the_last_stream_when_the_worker_stops(worker, connect, cer
                 connection.ask("GET", "/hello")
                 heard.append(connection.ask("GET", "/stop") + connection.hear_the_end())
     ours, stock = heard
-    assert stock in (ours, ours[:-1])  # it means to send GOAWAY, and does not
+    assert stock in (ours, ours[:-1])  # stock gunicorn means to send GOAWAY, but may not
     assert ours[-1] == ("ConnectionTerminated", {"error_code": 0, "last_stream_id": 3})

@@ -66,7 +66,7 @@ def test_the_proxy_protocol_is_served_as_by_stock_gunicorn(worker, behind_a_prox
 
 def check(worker, servers, get, data):
     ours, stock = (shown(server, exchange(data), get=get) for server in servers)
-    if worker == "gevent":  # its stock worker asks for one TLS context when it begins
+    if worker == "gevent":  # its stock worker makes one TLS context when it starts
         for _, lines in (ours, stock):
             lines[:] = [line for line in lines if line[0] != "ssl_context"]
     assert ours == stock
@@ -148,7 +148,7 @@ class Plain(Client):
 
 
 def leaving_rudely(data):
-    """Send this and leave without a close_notify. What comes is not decrypted any more."""
+    """Return a function that sends this, and leaves without a close_notify."""
 
     def converse(client):
         client.send(data)
@@ -168,7 +168,7 @@ def leaving_rudely(data):
         (Client, leaving_rudely(GET)),
         (Client, leaving_rudely(GET[:20])),
     ],
-    ids=["GET", "plain HTTP", "a bad hello", "leaving", "leaving behind a request", "in a head"],
+    ids=["GET", "plain HTTP", "a bad hello", "leaving", "leaving after a GET", "leaving in a head"],
 )
 def test_tls_is_served_as_by_stock_gunicorn(worker, by_tls, connect, converse):
     ours, stock = (without("ssl_context", shown(server, converse, connect)) for server in by_tls)

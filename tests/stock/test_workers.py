@@ -1,4 +1,4 @@
-"""A worker lives and ends as gunicorn's own: hooks, signals, limits, reload, statsd."""
+"""Our workers start, run and end as gunicorn's own: hooks, signals, limits, reload, statsd."""
 
 import contextlib
 import functools
@@ -19,20 +19,20 @@ READY = r"NOTED .*post_worker_init"
 
 
 def noted(server):
-    """Return what hooks have noted from the start on, without what they were called with."""
+    """Return the names of all hooks that were called, in their order."""
     return [line[0] for line in written(server, server.lines) if not isinstance(line, str)]
 
 
 def where_worker_int_ran(server):
-    """Return whether it was the hub of gevent, which may not wait."""
+    """Return the class of the greenlets in which worker_int ran: gevent's hub may not wait."""
     return [line[2] for line in written(server, server.lines) if line[0] == "worker_int"]
 
 
 def kill_worker(server, number):
     with Client(server) as client:
         client.send(get("/pid"))
-        # To its end: stock gunicorn's main thread, which closes, may hold the lock of its pool
-        # before, and its signal handlers wait for that lock.
+        # Receive to the end: before that, stock gunicorn's main thread may hold the lock of its
+        # pool to close the connection, and its signal handlers wait for that lock.
         pid = int(client.receive_all().partition(b"\r\n\r\n")[2])
     os.kill(pid, number)
 
@@ -76,7 +76,7 @@ def reopen_logs(server):
     server.get("/hello")
 
 
-#: What happens to a server until it ends.
+#: What the test does to a server until it ends.
 LIVES = {
     "terminated": (terminate,),
     "one worker at a time": (reopen_logs, abort_worker, quit_worker, interrupt_worker, quit_),
@@ -93,7 +93,7 @@ def test_hooks_are_called_as_by_stock_gunicorn(worker, life):
                 act(server)
         ours, stock = map(noted, servers)
         assert where_worker_int_ran(servers[0]) == where_worker_int_ran(servers[1])
-    if life == "two workers":  # they write at the same time
+    if life == "two workers":  # both write at the same time
         ours.sort(), stock.sort()
     assert "on_exit" in ours
     assert ours == stock
@@ -136,8 +136,8 @@ def test_no_more_connections_are_kept_than_by_stock_gunicorn():
         with Client(server) as first:
             first.send(request("GET /hello"))
             heads = [masked(first.receive_response()[0])]
-            # Stock gunicorn's loop counts a connection as kept when its client has the response:
-            # it has done so before it accepts the one after the next.
+            # Stock gunicorn's loop may count a connection as kept only after its client has the
+            # response. It has done so before it accepts the second of these.
             for _ in range(2):
                 server.get("/hello")
             with Client(server) as second:
@@ -152,7 +152,7 @@ def test_no_more_connections_are_kept_than_by_stock_gunicorn():
     assert ours == stock
 
 
-def test_it_is_warned_when_no_connection_can_be_kept():
+def test_a_warning_says_that_no_connection_can_be_kept():
     with both("thread", "--worker-connections", "1") as servers:
         ours, stock = (server.wait_for_log(r"\[WARNING\] (.*)")[1] for server in servers)
     assert ours == stock
@@ -160,7 +160,7 @@ def test_it_is_warned_when_no_connection_can_be_kept():
 
 def test_a_kept_connection_is_answered_once_more_when_the_worker_stops(worker):
     if worker == "sync":
-        pytest.skip("it keeps no connection")
+        pytest.skip("the sync worker keeps no connection")
 
     def heard(server):
         with Client(server) as kept:
@@ -197,7 +197,7 @@ def test_a_busy_application_ends_the_worker_where_it_is_the_loop_as_in_stock_gun
 
 
 def test_a_loop_that_hangs_is_ended_by_the_master_as_stock_gunicorns():
-    """A signal handler hangs: it runs where the loop of the threaded worker does."""
+    """A signal handler hangs: it runs in the same thread as the loop of the thread worker."""
     arguments = ("--timeout", "3", "--logger-class", "stock.recording.Logger")
     with both("thread", *arguments, LOGGER_HANGS="yes") as servers:
         for server in servers:  # at the same time
@@ -210,7 +210,7 @@ def test_a_loop_that_hangs_is_ended_by_the_master_as_stock_gunicorns():
 
 
 def hooks_of_the_first(server):
-    """Return what was noted of the first worker, when the next one has begun."""
+    """Return the hooks of the first worker, once the next one has started."""
     hooks = noted(server)
     return hooks[: hooks.index("pre_fork", hooks.index("post_worker_init"))]
 
@@ -233,7 +233,7 @@ def test_logs_are_opened_again_as_by_stock_gunicorn(worker, tmp_path):
     assert ours == stock
 
 
-def test_an_application_that_outlives_the_graceful_timeout_is_left_as_by_stock_gunicorn(worker):
+def test_an_application_that_outlives_the_graceful_timeout_is_ended_as_by_stock_gunicorn(worker):
     with both(worker, "--graceful-timeout", "1") as servers:
         with Client(servers[0]) as one, Client(servers[1]) as other:
             for server, client in zip(servers, (one, other), strict=True):
@@ -284,7 +284,7 @@ def test_get_thread_pool_of_a_subclass_is_called_when_stock_gunicorn_calls_it():
     assert ours == stock
 
 
-def test_a_pool_that_can_lend_no_places_stops_gunicorn_with_its_reason():
+def test_a_pool_that_can_lend_no_slots_stops_gunicorn_with_an_error_that_says_why():
     with start("thread", "-k", "stock.pools.OfExecutor", stock=False) as server:
         assert server.process.wait(PATIENCE) == 3
         server.wait_for_log(
@@ -299,7 +299,7 @@ def test_a_worker_ends_when_a_file_changes_as_stock_gunicorns(worker, tmp_path):
     found = []
     with both(worker, "--reload", "--reload-extra-file", str(watched)) as servers:
         for server in servers:
-            # The reloader looks once before it knows that a file has changed.
+            # The reloader has to see a file once before it can see that it has changed.
             for changed in itertools.count(2**32):
                 os.utime(watched, (changed, changed))
                 if [line for line in server.lines if "Worker reloading" in line]:
@@ -314,12 +314,12 @@ def test_a_worker_ends_when_a_file_changes_as_stock_gunicorns(worker, tmp_path):
 
 
 def test_a_worker_ends_when_its_master_is_gone(worker):
-    # Stock gunicorn's sync worker looks after half of this time.
+    # Stock gunicorn's sync worker looks for its master only after half of this time.
     with both(worker, "--timeout", "4") as servers:
         for server in servers:
             server.get("/hello")
             server.process.kill()
-            server._log_reader.join(PATIENCE)  # noqa: SLF001  it ends with the last that writes
+            server._log_reader.join(PATIENCE)  # noqa: SLF001  it ends with the last process that writes
             assert not server._log_reader.is_alive()  # noqa: SLF001
             assert [line for line in server.lines if "Parent changed, shutting down" in line]
 
