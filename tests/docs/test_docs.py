@@ -206,7 +206,7 @@ NUMBERS = {
     ("settings.md", "A worker logs 100 of these warnings at most"): advice.MOST_WARNINGS == 100,
     ("how-it-works.md", "after one second without progress"): transport.STUCK == 1,
     ("how-it-works.md", "is at most 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,
-    ("how-it-works.md", "for the first millisecond of a wait"): receiver.BRIEF == 0.001,
+    ("how-it-works.md", "for the first 5 ms of a wait"): receiver.BRIEF == 0.005,
     ("how-it-works.md", "Once 256 KiB of its body"): receiver.LARGE == 256 * 1024,
     ("how-it-works.md", "keeps arriving within 10 ms"): receiver.TICK == 0.01,
 }
