@@ -3,6 +3,8 @@
 The worker calls a policy only for requests that have a body. `first` combines several policies, and
 `route` limits them to some paths. A configuration file may say::
 
+    import os
+
     from gunicorn_expect import policies
 
     expect_policy = policies.first(
@@ -167,7 +169,7 @@ def content_types(*ranges: str) -> Policy:
 
 @factory
 def methods(*names: str) -> Policy:
-    """Refuse a request that has a body and another method with 405.
+    """Refuse a request with 405 if it has a body, and its method is not one of these.
 
     The worker does not call this for requests without a body. But name all methods of these paths,
     GET and HEAD too, because the Allow field of the response lists them.
