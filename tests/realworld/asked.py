@@ -1,4 +1,4 @@
-"""What a proxy asks: the policy of the example, and refusals that the query names."""
+"""The endpoint that a proxy asks: the policy of the example, and refusals that the query names."""
 
 import urllib.parse
 

@@ -5,23 +5,23 @@ import dataclasses
 from realworld.daemon import Daemon
 from realworld.proxies import DEPLOY, PROXIES
 
-#: What all files say, and what is another here.
+#: The addresses in all files. The tests replace them.
 PUBLIC, APPLICATION, ENDPOINT = "127.0.0.1:8080", "127.0.0.1:8000", "127.0.0.1:8001"
 
 
 @dataclasses.dataclass(frozen=True)
 class Asking:
-    """One proxy, how it is run, and what is seen through it."""
+    """One proxy, how it is run, and what it does."""
 
     program: str
     arguments: tuple[str, ...]
-    #: The first is the one it is started with.
+    #: The first is the one that its command line names.
     files: tuple[str, ...]
-    #: Places that the files name, and what they are here.
+    #: Paths in the files, and what the tests replace them by.
     paths: tuple[tuple[str, str], ...] = ()
-    #: What brings it, if CI has none: it is tried by hand.
+    #: How to install it, if CI does not have it: then it is tried by hand.
     brought_by: str = ""
-    #: Whether it says how long a body is.
+    #: Whether it tells the policy how long a body is.
     tells_length: bool = True
     #: Whether the fields of a 503 reach the client, too.
     passes_fields_of_503: bool = True
@@ -62,7 +62,7 @@ ASKING = {
 
 
 class AskingProxy(Daemon):
-    """A proxy with its files as they stand, but for the places in them."""
+    """A proxy with its files, in which only addresses and paths are replaced."""
 
     def __init__(self, proxy, application, endpoint):
         super().__init__(proxy.program)

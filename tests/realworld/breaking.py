@@ -12,8 +12,8 @@ from support.server import Server
 
 RESET = struct.pack("ii", 1, 0)
 
-#: Bytes on their way to a server that does not read yet. Its kernel stores some as well: 128 KiB at
-#: first, and more as the server reads.
+#: Bytes that the relay's send buffer holds for a server that does not read yet. The receive buffer
+#: of the server holds some as well: 128 KiB at first, and more as the server reads.
 BETWEEN = 256 * 1024
 
 
@@ -37,10 +37,10 @@ class Site(contextlib.ExitStack):
 
 
 class BreakingRelay(Relay):
-    """Stands between a client and a server, and breaks off when ``at`` bytes came of clients.
+    """Stands between clients and a server, and breaks off when the clients have sent ``at`` bytes.
 
-    It resets both connections; or it kills the server and starts it again, if it is given how; or
-    it passes on no more until the client leaves.
+    It resets both connections; or with ``kill`` and ``start`` it kills the server and starts it
+    again; or with ``stall`` it passes on nothing more until the client leaves.
     """
 
     hangs_up = True
@@ -64,7 +64,7 @@ class BreakingRelay(Relay):
             self.mended.set()
 
     def _connect(self):
-        if self._server is None:  # its port may be another server's by now
+        if self._server is None:  # another server may use its port by now
             raise ConnectionRefusedError
         server = super()._connect()
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BETWEEN)
@@ -72,7 +72,7 @@ class BreakingRelay(Relay):
 
     def _carry(self, client, server):
         """Carry until both have ended, or break; return whether it broke."""
-        # One thread for both ways: to close a socket that another one reads does not reset it.
+        # One thread for both ways: closing a socket does not reset it while another thread reads.
         target = {client: server, server: client}
         while target:
             readable, _, _ = select.select([*target], [], [])

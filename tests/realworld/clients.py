@@ -1,4 +1,4 @@
-"""The clients, and what each does with each answer."""
+"""The clients, and what each does with each response."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from support.server import Server
 
 PROGRAMS = Path(__file__).parent / "clients"
 SIZE = ASKED_SIZE
-#: More than the systems between hold, so that a client that stops early is seen to.
+#: More than the systems between client and server hold: only so can a test see that a client stops.
 PLAIN_SIZE = 32 * 1024**2
 
-#: Seconds that a 100 is held back for a client that may begin without it; and for one that may not
-#: wait at all, less than the second that those wait that do.
+#: Seconds for which a 100 is held back: to see whether a client begins without it after a while;
+#: and to see whether it waits at all, which takes less than the second for which such clients wait.
 HELD = 3
 HELD_ELSEWHERE = 0.5
-#: Seconds after the storage has refused it, when a client that says nothing counts as hanging.
+#: Seconds after the storage's refusal after which a client that prints nothing counts as hanging.
 SILENT = 2
 
 WORKERS = {"thread": "gunicorn_expect.Worker", "gevent": "gunicorn_expect.GeventWorker"}
@@ -45,19 +45,19 @@ INFORMS = ["before", "between", "behind"]
 @dataclasses.dataclass(frozen=True)
 class Program:
     file: str
-    #: What must be installed: tools, or of Python a module.
+    #: What must be installed: tools, or a module of Python.
     needs: str
     #: When it sends ``Expect``: "by itself", "when told" or "never".
     asks: str
-    #: Whether it begins to send when it has waited for a while.
+    #: Whether it sends its body without a 100 when it has waited for a while.
     impatient: bool = False
-    #: Whether it goes where a 307 says.
+    #: Whether it follows a 307.
     follows: bool = False
-    #: Whether it keeps the Authorization of a request that it repeats at another host.
+    #: Whether it sends Authorization again when it repeats a request at another host.
     keeps_authorization: bool = False
-    #: Whether an answer stops it while it sends.
+    #: Whether a response stops it while it sends.
     stops: bool = False
-    #: How often it tries, where that is not once.
+    #: How often it tries, by status, if not once.
     attempts: dict = dataclasses.field(default_factory=dict)
 
     @property
@@ -115,7 +115,7 @@ class HangsError(AssertionError):
 
 
 class RunningClient:
-    """A client that reads from lines what to upload, and answers each by a line."""
+    """A client program. It reads lines that say what to upload, and prints a line for each."""
 
     def __init__(self, command, env):
         self.process = subprocess.Popen(
@@ -124,7 +124,7 @@ class RunningClient:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # it ends with what it has started
+            start_new_session=True,  # so that its children can be killed with it
         )
         self._lines = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -156,8 +156,8 @@ class RunningClient:
         try:
             line = self._lines.get(timeout=patience)
         except queue.Empty:
-            raise HangsError("the client says nothing") from None
-        assert line, "the client has died"
+            raise HangsError("the client prints nothing") from None
+        assert line, "the client has exited"
         return json.loads(line)
 
 
@@ -178,7 +178,7 @@ class Outcome:
 
     @property
     def uploads(self):
-        """The requests to upload: botocore asks for other things, too."""
+        """The requests that upload: botocore sends other requests, too."""
         return [exchange for exchange in self.exchanges if exchange.head.startswith(b"PUT ")]
 
     @property
@@ -232,7 +232,7 @@ class World(contextlib.ExitStack):
                 self._outcomes[key] = self._try(*key)
             except AssertionError as error:
                 self._outcomes[key] = error
-                if name in self._running:  # it may still be at it
+                if name in self._running:  # it may still be uploading
                     self._running.pop(name).close()
         if isinstance(self._outcomes[key], AssertionError):
             raise self._outcomes[key]
@@ -244,7 +244,7 @@ class World(contextlib.ExitStack):
 
     @functools.cached_property
     def _redirecting(self):
-        """A server that sends everybody to the storage, by the function of docs/policies.md."""
+        """A server that redirects uploads to the storage, by the function of docs/policies.md."""
         page = CHECKOUT.joinpath("docs/policies.md").read_text("utf-8")
         block = re.search(r"^# object_storage\.py$.*?(?=^```)", page, re.MULTILINE | re.DOTALL)[0]
         self._folder.joinpath("object_storage.py").write_text(block, "utf-8")
@@ -256,7 +256,7 @@ class World(contextlib.ExitStack):
                 | {"GUNICORN_EXPECT_POLICY": "object_storage:to_object_storage"},
             )
         )
-        server.get("/")  # a client that waits for a second does not wait until boto3 is imported
+        server.get("/")  # imports boto3: that would take longer than the second that clients wait
         return server
 
     def _try(self, worker, name, scenario):
@@ -304,7 +304,7 @@ class World(contextlib.ExitStack):
         before = len(self.storage.relay.exchanges)
         client = self.client(name)
         with CountingRelay(self._redirecting, answer_first=way == "plain") as relay:
-            # By another name than the storage has: to clients it is another host.
+            # Not by the storage's name, so that clients take the storage for another host.
             client.begin(way, size, f"http://localhost:{relay.address[1]}/{key}")
             seen = self._seen_of_storage(name, client, before)
             return Outcome(

@@ -14,7 +14,7 @@ from support.relay import Relay
 
 @dataclasses.dataclass
 class RelayedExchange:
-    """A request head, and what came after it."""
+    """A request head, and what followed it in both directions."""
 
     head: bytes
     connection: int
@@ -24,7 +24,7 @@ class RelayedExchange:
     interim: list[int] = dataclasses.field(default_factory=list)
     status: int | None = None
     answer: bytes = b""
-    #: Whether body bytes came before the 100 that was held back was let go.
+    #: Whether body bytes came while the relay held the 100 back.
     impatient: bool = False
     begun: threading.Event = dataclasses.field(default_factory=threading.Event)
     answered: threading.Event = dataclasses.field(default_factory=threading.Event)
@@ -62,9 +62,9 @@ def read_head(reader):
 class CountingRelay(Relay):
     """Stands between clients and a server.
 
-    ``answer_first``: let the body of what is refused pass when the answer has passed, as if the
-    client were far away. ``hold``: keep a 100 back until body bytes come, or for so many
-    seconds.
+    ``answer_first``: pass on the body of a refused request only after the response, as if the
+    client were far away. ``hold``: hold a 100 back until body bytes come, but for so many seconds
+    at most.
     """
 
     hangs_up = True
@@ -83,14 +83,14 @@ class CountingRelay(Relay):
         return self.exchanges[number]
 
     def finish(self):
-        """Wait until each exchange has its answer, and its body has come or never will."""
+        """Wait until each exchange has its response, and its body has come or never will."""
         for exchange in self.exchanges:
             assert exchange.over.wait(PATIENCE), exchange
         return self.exchanges
 
     @property
     def connections(self):
-        """The connections that carried a request."""
+        """How many connections carried a request."""
         return len({exchange.connection for exchange in self.exchanges})
 
     def _relay(self, client, *kept):

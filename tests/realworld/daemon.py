@@ -1,4 +1,4 @@
-"""A server that nobody here wrote, started for a test."""
+"""A server of another project, started for a test."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from support import PATIENCE
 from support.client import Client, request
 from support.installed import missing
 
-#: Where programs are: Debian's servers, and those that a Python package brings.
+#: Where programs are: /usr/sbin has Debian's servers; Python's folder those of Python packages.
 PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", str(Path(sys.executable).parent)])
 
 
@@ -35,7 +35,7 @@ class Daemon:
             self._log = stack.enter_context((folder / "output").open("w+"))
             self.process = subprocess.Popen(
                 [found, *self._arguments(folder)],
-                env=os.environ  # Caddy writes down what it was told
+                env=os.environ  # Caddy saves its configuration there
                 | dict.fromkeys(["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"], str(folder)),
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
@@ -62,7 +62,7 @@ class Daemon:
         return socket.create_connection(self.address, PATIENCE)
 
     def _arguments(self, folder):
-        """Write what it is told into this folder; return the arguments."""
+        """Write its configuration into this folder; return its arguments."""
         raise NotImplementedError
 
     def _wait_until_it_listens(self):

@@ -1,4 +1,4 @@
-"""The upload service of the examples, whose word a test can hold back."""
+"""The upload service of the examples, whose response a test can delay."""
 
 from apps.switchboard import tell
 from examples.flask_upload import app as service

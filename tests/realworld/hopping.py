@@ -1,4 +1,4 @@
-"""What the proxies are asked to pass on: a refusal, an upload, and an interim response."""
+"""The application behind the proxies: it refuses, accepts, or sends an interim response."""
 
 
 def app(environ, start_response):

@@ -1,4 +1,4 @@
-"""The proxies that are looked at as they are usually set up before an application."""
+"""The proxies of a table in docs/deploy.md, each as it is usually set up before an application."""
 
 import dataclasses
 import re
@@ -23,11 +23,11 @@ class Hop:
     version: str = "-v"
     #: Its name in realworld.proxies, if its file is in examples/deploy.
     deployed: str = ""
-    #: The setting that makes the row so.
+    #: The setting that the row of the table names.
     setting: str = ""
     #: Whether CI has it.
     in_ci: bool = False
-    #: Whether nothing comes after an interim response: it would take CI 20 s to see that.
+    #: Whether the client gets nothing after an interim response. CI can't wait 20 s to see that.
     falls_silent: bool = False
 
 
@@ -204,7 +204,7 @@ def versions(hop):
 
 
 class RunningHop(Daemon):
-    """A proxy with the files that are written here."""
+    """A proxy with the files of its `Hop`."""
 
     def __init__(self, hop, program, upstream):
         super().__init__(program)

@@ -11,7 +11,7 @@ from support.relay import Relay
 DEPLOY = CHECKOUT / "examples" / "deploy"
 
 
-#: What the files say, and is another here: where the proxy listens, and where gunicorn does.
+#: The addresses in the files, of the proxy and of gunicorn. The tests replace them.
 PUBLIC = "127.0.0.1:8080"
 TCP = "127.0.0.1:8000"
 UNIX = "/run/gunicorn-expect/http.socket"
@@ -19,7 +19,7 @@ UNIX = "/run/gunicorn-expect/http.socket"
 
 @dataclasses.dataclass(frozen=True)
 class Proxy:
-    """One proxy, how it is run, and what is seen through it."""
+    """One proxy, how it is run, and what it does."""
 
     file: str
     program: str
@@ -29,7 +29,7 @@ class Proxy:
     unix: str
     #: Where it listens.
     public: tuple[str, str] = (PUBLIC, "127.0.0.1:{port}")
-    #: Other places that the file names.
+    #: Other text in the file that the tests replace.
     paths: tuple[tuple[str, str], ...] = ()
     #: Whether only the application sends the 100; otherwise the proxy sends it itself.
     asks_application: bool = True
@@ -48,7 +48,7 @@ PROXIES = {
         "# server unix:/run/gunicorn-expect/http.socket;",
         paths=(
             ("access_log /var/log/nginx/access.log", "access_log {folder}/access.log"),
-            # Debian's are root's, and are made when nginx starts.
+            # nginx makes these folders when it starts, and Debian's belong to root.
             (
                 "http {{",
                 "http {{"
@@ -91,7 +91,7 @@ PROXIES = {
 
 
 class Upstream(Relay):
-    """Stands between a proxy and gunicorn, and counts; on either kind of socket."""
+    """Stands between a proxy and gunicorn, on either kind of socket, and keeps what they send."""
 
     def __init__(self, server, path):
         super().__init__(server)
@@ -109,7 +109,7 @@ class Upstream(Relay):
 
 
 class RunningProxy(Daemon):
-    """A proxy with its file as it stands, but for the places in it."""
+    """A proxy with its file, in which only addresses and paths are replaced."""
 
     def __init__(self, proxy, upstream):
         super().__init__(proxy.program)

@@ -24,7 +24,7 @@ class Storage(contextlib.ExitStack):
         self.relay = self.enter_context(CountingRelay(server, hold=hold))
         self._address = "http://{}:{}".format(*server.address)
         self._request("PUT", BUCKET)
-        #: What a program finds in its environment that uses it by boto3.
+        #: The environment of a program that uses the storage by boto3.
         self.account = {
             "AWS_ACCESS_KEY_ID": "access",
             "AWS_SECRET_ACCESS_KEY": "secret",
@@ -45,7 +45,7 @@ class Storage(contextlib.ExitStack):
         return f"{len(body)}:{hashlib.sha256(body).hexdigest()}"
 
     def _request(self, method, path):
-        # To moto, an object is for those who have signed, whatever they have signed.
+        # moto answers requests that have any signature, and does not check it.
         signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=access/1/us-east-1/s3/aws4_request"}
         request = urllib.request.Request(f"{self._address}/{path}", None, signed, method=method)
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:

@@ -1,7 +1,7 @@
-"""Applications that nobody here wrote, unchanged, with the clients that people use for them.
+"""Applications of other projects, unchanged, with the clients that people use for them.
 
-moto's S3 server with boto3, and WsgiDAV with curl. Where one of them could do better, the test says
-so, and what it does on gunicorn's own worker stands beside.
+moto's S3 server with boto3, and WsgiDAV with curl. If one of them could do better, a test says so,
+and says what the application does on gunicorn's own worker.
 """
 
 import base64
@@ -43,7 +43,7 @@ def needs(module):
 
 
 def check_asked_once(relay):
-    """Check that each body that a client waited with was asked for, once; return how many were."""
+    """Check that there are as many 100s as requests with Expect; return how many there are."""
     asked = 0
     for sent, answered in zip(relay.sent_by_clients(), relay.sent_by_server(), strict=True):
         assert answered.count(CONTINUE) == len(WAITS.findall(sent))
@@ -90,7 +90,7 @@ def got(client, key):
 
 
 class Stream(io.RawIOBase):
-    """What can be read once, from the beginning to the end."""
+    """A stream that can be read only once."""
 
     def __init__(self, data):
         self._data = io.BytesIO(data)
@@ -113,8 +113,8 @@ def test_boto3_puts_an_object_that_it_is_asked_for_once(s3, body):
         assert len(relay.sent_by_clients()) == 1  # the connection is kept
 
 
-def test_boto3_waits_to_send_nothing_and_only_gunicorns_own_worker_asks_for_that(s3):
-    """Its empty object comes with an Expect and a Content-Length of 0."""
+def test_boto3_sends_expect_with_an_empty_object_and_only_gunicorns_own_worker_sends_100(s3):
+    """The request has an Expect and a Content-Length of 0."""
     with Relay(s3) as relay:
         with boto3(relay) as client:
             client.put_object(Bucket="bucket", Key="empty", Body=b"")
@@ -146,7 +146,7 @@ def test_boto3_uploads_a_file_in_parts_at_once_and_each_is_asked_for_once(s3, tm
 
 @pytest.mark.parametrize("worker", ALL)
 def test_boto3_sends_a_body_in_chunks_with_its_checksum_behind_it(certificates, worker):
-    """As it does over TLS with what it can't read twice; S3 calls it aws-chunked."""
+    """As it does over TLS with a body that it can't read twice; S3 calls this aws-chunked."""
     needs("moto")
     with Server(
         app="realworld.s3_server:app",
@@ -165,7 +165,7 @@ def test_boto3_sends_a_body_in_chunks_with_its_checksum_behind_it(certificates, 
 
 
 def test_moto_reads_the_object_before_it_says_that_there_is_no_such_bucket(s3):
-    """It reads every body before it looks for what to do with it, and so asks for it."""
+    """moto reads every body before it looks for the bucket, so the client gets a 100."""
     with Relay(s3) as relay:
         with boto3(relay) as client, pytest.raises(client.exceptions.NoSuchBucket):
             client.put_object(Bucket="nowhere", Key="object", Body=BIG)
@@ -294,7 +294,7 @@ def test_curl_puts_a_file_and_puts_it_again_and_gets_it(webdav, big_file, framin
     stored.unlink()
 
 
-def test_curl_asks_for_properties_by_a_body_that_it_is_asked_for_once(webdav):
+def test_curl_gets_one_100_for_the_body_of_a_propfind(webdav):
     webdav.folder.joinpath("there.txt").write_bytes(b"there")
     question = '<propfind xmlns="DAV:"><prop><getcontentlength/></prop></propfind>'
     with Relay(webdav) as relay:
@@ -335,7 +335,7 @@ def test_a_python_client_without_expect_keeps_its_connection_to_webdav(webdav):
 
 @pytest.mark.parametrize("path", ["", "nowhere/"])
 def test_a_python_client_without_expect_gets_the_refusal_of_webdav(webdav, path):
-    """It sends all of the file before it looks."""
+    """requests sends the whole file before it reads the response."""
     credentials = ("ada", "letmein") if path else None
     answer = requests.put(url(webdav, f"{path}big.iso"), data=BIG, auth=credentials, timeout=60)
     assert answer.status_code == (409 if path else 401)
@@ -345,10 +345,10 @@ def test_a_python_client_without_expect_gets_the_refusal_of_webdav(webdav, path)
 @pytest.mark.parametrize(
     ("worker", "new", "old"), [*((x, 500, 500) for x in OURS), ("stock", 201, 204)]
 )
-def test_webdav_answers_500_to_a_file_that_is_cut_off_but_on_gunicorns_own_worker(
+def test_webdav_answers_500_to_a_file_that_is_cut_off_except_on_gunicorns_own_worker(
     tmp_path, worker, new, old
 ):
-    """It writes into the file itself, on any server; what was there before is gone."""
+    """WsgiDAV writes into the file itself, on any server, so what was there before is lost."""
     tmp_path.joinpath("old").write_bytes(b"what was there before")
     with serve_webdav(worker, tmp_path) as server:
         for name, status in {"new": new, "old": old}.items():
@@ -360,9 +360,9 @@ def test_webdav_answers_500_to_a_file_that_is_cut_off_but_on_gunicorns_own_worke
 
 
 @pytest.mark.parametrize("worker", ALL)
-def test_only_gunicorns_own_worker_asks_for_a_file_that_webdav_refuses(tmp_path, worker):
+def test_only_gunicorns_own_worker_sends_100_for_a_file_that_webdav_refuses(tmp_path, worker):
     with serve_webdav(worker, tmp_path) as server, Client(server) as client:
         client.send(waiting("PUT /file", "Content-Length: 100"))
-        word = client.receive_head()
-    assert (word == CONTINUE) == (worker == "stock")
-    assert word == CONTINUE or word.startswith(b"HTTP/1.1 401 ")
+        first = client.receive_head()
+    assert (first == CONTINUE) == (worker == "stock")
+    assert first == CONTINUE or first.startswith(b"HTTP/1.1 401 ")

@@ -1,4 +1,4 @@
-"""A proxy that asks a policy first: a refused upload ends at the proxy, whoever says 100.
+"""Proxies that ask a policy first: a refused upload ends at the proxy, even if it sends 100 itself.
 
 With ``--write-tables`` the bytes that clients sent are written into docs/deploy.md.
 """
@@ -71,7 +71,7 @@ def proxy(name, servers, upstream):
 
 
 def end(proxy):
-    """End it, so that its connections to gunicorn end, too."""
+    """Stop the proxy, so that its connections to gunicorn end, too."""
     proxy.process.terminate()
 
 
@@ -107,7 +107,7 @@ def test_a_refused_client_that_waits_gets_no_100(proxy, upstream):
 def test_a_client_without_expect_gets_the_refusal_and_nothing_reaches_gunicorn(proxy, upstream):
     with Uploader(proxy) as client:
         client.send(put(f"Content-Length: {512 * MIB}"))
-        # A proxy may close while it is sending, when it has answered.
+        # Once a proxy has responded, it may close although the client still sends.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             assert client.upload(512 * MIB) < 512 * MIB
         interim, head, _ = interim_and_final(client)
@@ -168,7 +168,7 @@ def test_no_upload_is_accepted_if_the_policy_does_not_answer_the_proxy(servers, 
     assert upstream.sent_by_clients() == []
 
 
-# What crosses when whole uploads are put through each: the table of the page.
+# How many bytes clients send through each proxy: the table of the page.
 
 TABLE = Table(CHECKOUT / "docs/deploy.md", "uploaded", ["client", *ASKING])
 #: More than the systems and a proxy hold between client and gunicorn.
@@ -186,7 +186,7 @@ def by_curl(url, *fields):
 
 
 class Counted(io.BytesIO):
-    """A body that knows how many of its bytes were taken."""
+    """A body that counts how many of its bytes were read."""
 
     taken = 0
 
@@ -208,7 +208,7 @@ def by_requests(url, *fields):
 
 
 CURL = "`curl -T`"
-#: Each client, and how often it is tried: what one sends that never asks is not always the same.
+#: Each client, and how often it is tried: what a client without `Expect` sends varies.
 CLIENTS = {CURL: (1, by_curl), "Python's `requests`": (5, by_requests)}
 
 
@@ -230,7 +230,7 @@ def uploaded(name, client, servers):
 
 
 def cell(outcomes):
-    """Say what was seen, with the least and the most that was sent."""
+    """Describe what was seen, with the least and the most that was sent."""
     statuses = [status for status, _ in outcomes]
     seen = [
         str(status)

@@ -45,7 +45,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def worker():
-    """Return the worker; tests that try several have a parameter of that name."""
+    """Return the usual worker; tests that try several have a parameter of this name."""
     return "thread"
 
 
@@ -229,11 +229,11 @@ VERSIONS = re.compile(r"(?<=<!-- versions -->\n).*?(?=<!-- /versions -->)", re.D
 
 
 def amount(exchanges):
-    """Say how much of the body crossed."""
+    """Return in words how much of the body crossed."""
     body = sum(exchange.body for exchange in exchanges)
     if body == 0 and all(exchange.asks for exchange in exchanges):
         return "0 bytes"
-    # Of a client that does not ask, a part is no byte at all if the refusal was quicker.
+    # From a client that does not ask, 0 bytes count as a part: the refusal was quicker that time.
     return "all" if body == sum(exchange.length for exchange in exchanges) else "part"
 
 
@@ -301,7 +301,7 @@ def row(name, outcome):
 
 
 def of_inform(outcome, when):
-    """Say what a client made of a 104; one that waits may take it for its 100."""
+    """Return in words what a client made of a 104; one that waits may take it for its 100."""
     try:
         outcome = outcome(when)
     except HangsError:
@@ -322,7 +322,7 @@ def inform_row(name, outcome):
 
 @pytest.fixture
 def comparable(name, world, request):
-    """Skip where a page can't be compared with what is seen."""
+    """Skip a test if the page can't be compared with what is seen."""
     if request.config.getoption("write_tables"):
         pytest.skip("the table is written instead")
     if world.client(name).version not in written_versions():
@@ -338,7 +338,7 @@ def test_the_page_says_what_was_seen(name, outcome, comparable):
 def test_the_page_says_what_was_seen_of_a_104(name, outcome, comparable, request):
     if request.config.getoption("thorough"):
         assert INFORM_TABLE.row(name) == inform_row(name, outcome)
-    else:  # the other two tell apart more clients, and take longer: one of them hangs
+    else:  # the other two columns take longer: one of the clients hangs
         assert INFORM_TABLE.row(name).split(" | ")[2] == of_inform(outcome, "between")
 
 
@@ -351,7 +351,9 @@ def test_the_page_says_what_was_seen_of_object_storage(name, outcome, comparable
 def test_the_pages_are_written_when_that_is_asked_for(world, request):
     if not request.config.getoption("write_tables"):
         pytest.skip("no --write-tables")
-    assert not any(program.missing() for program in CLIENTS.values()), "a table has all clients"
+    assert not any(program.missing() for program in CLIENTS.values()), (
+        "a table needs all clients installed"
+    )
     outcomes = {name: functools.partial(world.outcome, "thread", name) for name in CLIENTS}
     versions = [world.client(name).version for name in CLIENTS]
     for table, of in [(TABLE, row), (INFORM_TABLE, inform_row), (STORAGE_TABLE, storage_row)]:

@@ -1,7 +1,7 @@
 """examples/deploy/containers: its files are valid, and what compose.yaml starts works together.
 
-There is no Docker and no cluster here. The same programs are started with the files as they stand,
-but for the addresses in them.
+The tests need no Docker and no cluster. They start the same programs with the same files, in which
+they replace only the addresses.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def compose():
 
 @pytest.fixture(scope="module")
 def kubernetes():
-    """The documents of kubernetes.yaml by kind; of two Deployments the application's."""
+    """The documents of kubernetes.yaml by kind; of its two Deployments, that of the application."""
     yaml = pytest.importorskip("yaml")
     documents = reversed(list(yaml.safe_load_all(read("kubernetes.yaml"))))
     return {document["kind"]: document for document in documents}
@@ -121,7 +121,7 @@ def test_the_ingress_stores_no_upload_before_the_application_is_asked(kubernetes
 
 
 class Nginx(Daemon):
-    """nginx with nginx.conf as it stands, but for the addresses and the log."""
+    """nginx with nginx.conf, in which only the addresses and the log are replaced."""
 
     def __init__(self, application):
         super().__init__("nginx")
@@ -136,7 +136,7 @@ class Nginx(Daemon):
         }.items():
             assert text.count(there) == 1, there
             text = text.replace(there, here)
-        # Debian's places for these are root's. They are made when nginx starts.
+        # nginx makes these folders when it starts, and Debian's belong to root.
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         places = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
         file = folder / "nginx.conf"
@@ -195,7 +195,7 @@ def test_all_workers_count_their_uploads_in_redis(services, shared):
             assert storage.dbsize() > 0
         with Client(nginx) as client:
             client.send(waiting("PUT /files/more", TOKEN, "Content-Length: 5"), b"hello")
-            assert client.receive_head() == CONTINUE  # nginx says it, whatever comes next
+            assert client.receive_head() == CONTINUE  # nginx sends it by itself
             answer = client.receive_head()
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nretry-after: " in answer.lower()

@@ -26,7 +26,7 @@ BODY = b"0123456789abcdef" * 1024
 
 
 class Fleet(Daemon):
-    """HAProxy with the file as it stands, but for the ports; and the nodes behind it."""
+    """HAProxy with its file, in which only the ports are replaced, and the nodes behind it."""
 
     def __init__(self, storage, folder, at_once):
         super().__init__("haproxy")
@@ -100,7 +100,7 @@ def path(node, file):
 
 @contextlib.contextmanager
 def upload_under_way(fleet, node, file):
-    """Have been told to go on, and have sent half of the body."""
+    """Yield a client that has its 100 and has sent half of its body."""
     with Client(fleet) as client:
         client.send(waiting(f"PUT {path(node, file)}", TOKEN, f"Content-Length: {len(BODY)}"))
         assert client.receive_head() == CONTINUE
@@ -116,7 +116,7 @@ def finish(client):
 
 
 def asks(fleet, node=None, file="asking"):
-    """Ask to upload; return the answer's head."""
+    """Ask to upload; return the head of the first response."""
     with Client(fleet) as client:
         client.send(waiting(f"PUT {path(node, file)}", TOKEN, f"Content-Length: {len(BODY)}"))
         return client.receive_head()
@@ -154,7 +154,7 @@ def test_curl_goes_where_it_is_sent_and_sends_its_body_once(fleet, tmp_path):
 
 
 @pytest.mark.parametrize("at_once", [1])
-def test_when_no_node_has_room_nobody_is_sent_anywhere(fleet):
+def test_an_upload_gets_503_and_no_redirection_when_no_node_has_a_slot(fleet):
     with (
         upload_under_way(fleet, "a", "first") as first,
         upload_under_way(fleet, "b", "second") as second,
@@ -193,7 +193,7 @@ def test_when_a_node_is_killed_nobody_hangs_and_nothing_is_stored_short(fleet):
         fleet.kill("a")
         fleet.nodes["a"].board.set("killed")
         for client in (held, sized, chunked, unasked):
-            # HAProxy answers for it; the socket's timeout would fail this.
+            # HAProxy answers in its place. If a client hung, its socket would time out here.
             assert client.receive_all().startswith(b"HTTP/1.1 502 ")
         finish(other)
     assert fleet.stored() == {"other": BODY}
@@ -205,7 +205,7 @@ def test_when_a_node_is_killed_nobody_hangs_and_nothing_is_stored_short(fleet):
 
 @pytest.mark.parametrize("at_once", [8])
 def test_a_crowd_of_uploads_gets_through_the_death_of_a_node_and_its_return(fleet):
-    """Each is tried until it is stored, where the fleet says."""
+    """Each upload is repeated until it is stored, on the node that the fleet names."""
     answers = []
     under_way, killed = threading.Event(), threading.Event()
     bodies = {
@@ -213,7 +213,7 @@ def test_a_crowd_of_uploads_gets_through_the_death_of_a_node_and_its_return(flee
     }
 
     def attempt(target, body):
-        """Return the status and the answer, or the place to go to."""
+        """Return the status and the body of the response, or its Location."""
         with contextlib.suppress(ConnectionError), Client(fleet) as client:
             client.send(waiting(f"PUT {target}", TOKEN, f"Content-Length: {len(body)}"))
             head, answer = client.receive_head(), b""
@@ -240,7 +240,7 @@ def test_a_crowd_of_uploads_gets_through_the_death_of_a_node_and_its_return(flee
                 assert json.loads(answer)["sha256"] == hashlib.sha256(body).hexdigest()
                 return
             target = answer if status == 307 else f"/files/{name}"
-            select.select([], [], [], 0.1)  # as a client waits before it asks again
+            select.select([], [], [], 0.1)  # a client waits before it asks again
         raise AssertionError(f"{name} was never stored: {answers}")
 
     remaining = iter(bodies.items())
@@ -260,5 +260,5 @@ def test_a_crowd_of_uploads_gets_through_the_death_of_a_node_and_its_return(flee
         thread.join(3 * PATIENCE)
         assert not thread.is_alive(), "a client hangs"
     assert fleet.stored() == bodies
-    assert {502, None} & set(answers)  # it was felt
+    assert {502, None} & set(answers)  # some uploads were broken by the kill
     assert set(answers) <= {201, 307, 502, 503, None}

@@ -32,7 +32,7 @@ SIZE = 64 << 20
 
 @pytest.fixture(scope="module")
 def gunicorn(request):
-    # nginx ends a response that has no end when gunicorn closes: not before it is seen to hang.
+    # nginx ends a response without an end when gunicorn closes, which must not hide that it hangs.
     keep_alive = "60" if request.config.getoption("write_tables") else "2"
     with Server("--keep-alive", keep_alive, app="realworld.hopping:app") as server:
         yield server
@@ -88,7 +88,7 @@ def cells(gunicorn, hop, program, capsys, times):
 
 
 def outcomes(seen, verb):
-    """Say each outcome, with the least and the most that the client sent."""
+    """Return in words each outcome, with the least and the most that the client sent."""
     said = []
     for outcome in sorted({outcome for outcome, _ in seen}):
         sent = [sent for each, sent in seen if each == outcome and sent is not None]
@@ -125,8 +125,8 @@ def refused_while_it_sends(proxy):
 
 
 def answered(client):
-    """Return the interim responses, and the final status or what came in its place."""
-    client.socket.settimeout(15)  # longer than the probe
+    """Return the interim responses, and the final status, or what happened instead."""
+    client.socket.settimeout(15)  # longer than the probe waits
     try:
         interim, head, _ = interim_and_final(client)
     except TimeoutError:

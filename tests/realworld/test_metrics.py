@@ -110,7 +110,7 @@ def value(prometheus, query):
     ends = time.monotonic() + PATIENCE
     while not (result := ask(prometheus, query)):
         assert time.monotonic() < ends, f"Prometheus has no {query}"
-        time.sleep(0.1)  # it scrapes in its own time
+        time.sleep(0.1)  # Prometheus scrapes every 200 ms
     [series] = result
     return float(series["value"][1])
 
@@ -149,7 +149,7 @@ def test_every_metric_is_on_the_dashboard(server):
     assert [name for name in types if name not in " ".join(QUERIES)] == []
 
 
-def test_the_rules_are_rules():
+def test_promtool_accepts_the_rules():
     command = [program("promtool"), "check", "rules", METRICS / "rules.yml"]
     assert ALERTS
     assert (

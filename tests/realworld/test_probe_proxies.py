@@ -48,7 +48,7 @@ def run(proxy, capsys):
 @pytest.mark.parametrize("manner", [[], ["--send-body"]], ids=["waits", "sends"])
 def test_a_refusal_shows_which_proxies_send_100_themselves(proxy, run, manner, monkeypatch):
     if not proxy.proxy.asks_application:
-        # On a busy machine the refusal comes later than the probe looks on after a 100.
+        # On a busy machine the refusal may come after the probe has stopped looking for it.
         monkeypatch.setattr(exchange, "LOOKING_ON", 5.0)
     status, verdict, timeline = run("--refusal", "401", *manner)
     if proxy.proxy.asks_application:

@@ -62,7 +62,7 @@ def interim_and_final(client):
 
 
 def body_bytes(upstream):
-    """Return the number of body bytes that came to us, framing included."""
+    """Return how many body bytes reached gunicorn, framing included."""
     sent = upstream.sent_by_clients()
     return sum(len(each.partition(b"\r\n\r\n")[2]) for each in sent)
 
@@ -88,7 +88,7 @@ def test_a_client_that_waits_gets_the_refusal_before_it_sends_its_body(proxy, up
 
 
 class Uploader(Client):
-    """A client that does not wait: it sends until it has an answer, or has sent all."""
+    """A client that does not wait: it sends until it has a response, or has sent all."""
 
     def upload(self, size):
         """Send zeros; return how many."""
@@ -105,8 +105,8 @@ class Uploader(Client):
         return sent
 
 
-def test_a_client_that_looks_for_an_answer_while_it_sends(proxy, upstream):
-    """It stops early where an answer stops it; httpd keeps the answer until all has come."""
+def test_a_client_that_looks_for_an_answer_while_it_sends_gets_the_refusal(proxy, upstream):
+    """Most proxies let the client stop early; httpd holds the response back until all has come."""
     size = LIMIT if proxy.proxy.stops_upload else 64 * MIB
     with Uploader(proxy) as client:
         client.send(put(f"Content-Length: {size}"))
@@ -124,7 +124,7 @@ def test_a_client_that_looks_for_an_answer_while_it_sends(proxy, upstream):
 
 def test_a_client_that_sends_all_before_it_looks_gets_the_refusal(proxy):
     with Client(proxy) as client:
-        # Caddy reads on for half a second at most, and closes: it may not take all of this.
+        # Caddy reads on for half a second at most, and then closes: it may not read all of this.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             client.send(put(f"Content-Length: {8 * MIB}"), bytes(8 * MIB))
         interim, head, _ = interim_and_final(client)
@@ -148,7 +148,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("framing", BODIES)
-def test_an_accepted_body_is_asked_for_once_and_is_whole_and_so_is_the_next(proxy, framing):
+def test_two_accepted_bodies_on_one_connection_are_asked_for_once_and_arrive_whole(proxy, framing):
     field, body = BODIES[framing]
     with Client(proxy) as client:
         for _ in range(2):
@@ -201,6 +201,6 @@ def test_a_104_reaches_a_client_that_waits(informing, name):
     assert json.loads(body) == [True, True]
     if proxy.proxy.knows_interim:
         assert statuses == [104, 100, 104, 200]
-    else:  # it has made a response of it
+    else:  # nginx has taken the 104 for the response
         assert statuses == [100, 104, 104, 200]
         assert b"\r\nConnection: " in created

@@ -1,4 +1,4 @@
-"""tus-js-client uploads to examples/resumable_upload.py, and what breaks on the way is resumed."""
+"""tus-js-client uploads to examples/resumable_upload.py, and resumes uploads that break off."""
 
 import contextlib
 import hashlib
@@ -16,12 +16,12 @@ from support.installed import NODE_MODULES, missing
 APP = "examples.resumable_upload:app"
 SCRIPT = PROGRAMS / "tus.js"
 PROTOCOLS = ["ietf-draft-03", "ietf-draft-05", "tus-v1"]
-#: So much that a server has stored a part of it when the rest fills all that lies between.
+#: So large that the server has stored a part when the rest fills the buffers between.
 SIZE = 16 * 1024**2
 #: Not a multiple of anything.
 PART = 10 * 1024**2 + 12_345
 
-#: The script of a page that uploads what it has made up.
+#: The script of a page that uploads random bytes.
 IN_THE_BROWSER = """
 const [protocol, size, done] = arguments;
 const bytes = new Uint8Array(size);
@@ -144,7 +144,7 @@ def test_an_upload_of_a_browser_whose_server_is_killed_is_resumed(browser, tus, 
         Site(APP, tmp_path) as site,
         BreakingRelay(site.server, PART, kill=site.kill, start=site.start) as relay,
     ):
-        browser.get(origin(relay))  # that there is no such page is a page, too
+        browser.get(origin(relay))  # a 404, but a page of this origin
         for script in (tus / "dist" / "tus.min.js", SCRIPT):
             add_script(browser, script)
         browser.set_script_timeout(2 * PATIENCE)  # the server starts again meanwhile

@@ -1,4 +1,4 @@
-"""The systemd units of examples/deploy, and gunicorn started as they start it."""
+"""The systemd units of examples/deploy, and gunicorn started as the units start it."""
 
 import configparser
 import os
@@ -18,11 +18,11 @@ from support.installed import missing
 DEPLOY = CHECKOUT / "examples" / "deploy"
 UNITS = ["gunicorn-expect.service", "gunicorn-expect.socket"]
 
-#: What the units say, and is another here.
+#: Names in the units that the tests replace.
 PROGRAM = "/srv/uploads/.venv/bin/gunicorn"
 CONFIGURATION = "gunicorn.conf.py"
 
-#: Becomes the program of the arguments, with the socket where sd_listen_fds(3) has it.
+#: Runs the program in its arguments, with the socket at the number that sd_listen_fds(3) names.
 AS_SYSTEMD = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -32,7 +32,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def unit(name):
-    """Read a unit; where a name is there twice, the last."""
+    """Read a unit. If a name occurs twice, the last one counts."""
     parser = configparser.RawConfigParser(strict=False, delimiters="=")
     parser.optionxform = str
     parser.read(DEPLOY / name, "utf-8")
@@ -70,7 +70,7 @@ def test_systemd_waits_longer_than_gunicorn_does():
     assert stop > configured()["graceful_timeout"]
 
 
-def test_the_proxies_are_told_the_socket_that_systemd_opens():
+def test_the_proxies_and_gunicorn_use_the_socket_that_systemd_opens():
     path = unit("gunicorn-expect.socket")["Socket"]["ListenStream"]
     for name in ("nginx.conf", "haproxy.cfg", "apache.conf", "Caddyfile", CONFIGURATION):
         assert path in DEPLOY.joinpath(name).read_text("utf-8"), name

@@ -23,7 +23,7 @@ files.items.add(new File(["dropped"], "dropped.png", { type: "image/png" }));
 document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: files }));
 """
 
-#: Keep all that is said of the uploads.
+#: Keeps all messages that the page shows of its uploads.
 LISTEN = """
 window.said = [];
 new MutationObserver(() => {
@@ -57,7 +57,8 @@ def choose(page, path):
 def outcome(page):
     """Wait for the result of a file; return its kind, and the text that is shown."""
     row = WebDriverWait(page, 2 * PATIENCE).until(  # the page itself waits for longer each time
-        lambda page: page.find_element(By.CSS_SELECTOR, "#files li[class]"), "nothing came of it"
+        lambda page: page.find_element(By.CSS_SELECTOR, "#files li[class]"),
+        "the page shows no result",
     )
     return row.get_attribute("class"), row.find_element(By.TAG_NAME, "p").text
 
@@ -86,7 +87,7 @@ def test_a_picture_is_stored(page, site, tmp_path, size):
     assert site.folder.joinpath(picture.name).read_bytes() == bytes(size)
 
 
-def test_a_name_of_which_not_all_can_be_a_name_there_is_stored_as_its_rest(page, site, tmp_path):
+def test_a_file_is_stored_without_the_characters_that_its_name_may_not_have(page, site, tmp_path):
     picture = tmp_path / "d'été (1).png"
     picture.write_bytes(b"summer")
     choose(page, picture)
@@ -107,7 +108,7 @@ def test_a_file_can_be_dropped(page, site):
         ("letter.txt", 5, "Only pictures and films are taken here."),
     ],
 )
-def test_what_is_refused_is_refused_with_its_reason_and_not_sent(
+def test_a_refused_file_is_not_sent_and_the_page_shows_the_reason(
     page, site, tmp_path, name, size, reason
 ):
     before = appends(site)

@@ -1,4 +1,4 @@
-"""WsgiDAV with one folder and one user, and else as it comes."""
+"""WsgiDAV with one folder and one user; all else is its default."""
 
 import os
 

@@ -1,8 +1,8 @@
-"""Try applications that nobody here wrote on our workers, with the clients that people use.
+"""Try applications of other projects on our workers, with the clients that people use for them.
 
 usage: .venv/bin/python tests/realworld/applications [--keep FOLDER] [--workers W,W] [NAME ...]
 
-Each has a virtual environment of its own, in a temporary folder or in the one that is kept. The
+Each has a virtual environment of its own, in a temporary folder or in the one of ``--keep``. The
 script replaces the rows of each in docs/compatibility.md. It needs the network, curl and git.
 """
 
@@ -29,9 +29,11 @@ HEAD = "| application | worker | what was done | what was seen | date |\n|---|--
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--keep", metavar="FOLDER", help="keep the environments here")
-    parser.add_argument("--workers", default="thread,gevent,sync")
-    parser.add_argument("--no-page", action="store_true", help="print the rows only")
+    parser.add_argument("--keep", metavar="FOLDER", help="keep the environments in this folder")
+    parser.add_argument("--workers", default="thread,gevent,sync", help="thread,gevent,sync,stock")
+    parser.add_argument(
+        "--no-page", action="store_true", help="print the rows, and don't write them into the page"
+    )
     parser.add_argument("names", nargs="*", choices=[*TRIALS, []], metavar="NAME")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="applications-") as folder:

@@ -1,4 +1,4 @@
-"""A virtual environment for an application, gunicorn in it, and what clients say of an upload."""
+"""A virtual environment for an application and gunicorn, and what clients see of an upload."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from support.server import Server
 
 SERVED = Path(__file__).parent / "served"
 
-#: The workers, and what gunicorn is told to run them. ``stock`` is there to compare.
+#: The workers, with gunicorn's arguments for each. ``stock`` is for comparison.
 WORKERS = {
     "thread": ("-k", "gunicorn_expect.Worker", "--threads", "8"),
     "gevent": ("-k", "gunicorn_expect.GeventWorker"),
@@ -22,10 +22,10 @@ WORKERS = {
     "stock": ("-k", "gthread", "--threads", "8"),
 }
 
-#: What curl sends as one user of all these applications.
+#: curl's arguments for the one user that all these applications have.
 ADA = ("--user", "ada:letmein")
 
-#: Seconds that a program has: to push 20 MB on a busy machine.
+#: Seconds that a program may take: to push 20 MB on a busy machine, for example.
 LONG = 600
 
 
@@ -69,11 +69,11 @@ class Environment:
 
 
 class FailedError(Exception):
-    """A program exited with another code than 0: its last lines."""
+    """A program exited with a code other than 0; the message is its last lines."""
 
 
 def run(*command, env=None, timeout=LONG, **how):
-    """Run this, and give what it prints; raise `FailedError` with what it said."""
+    """Run this and return what it prints; raise `FailedError` with its last lines if it fails."""
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | (env or {})
     done = subprocess.run(
         list(map(str, command)),
@@ -91,7 +91,7 @@ def run(*command, env=None, timeout=LONG, **how):
 
 
 def refused(*command, **how):
-    """Run what must fail; return what it says."""
+    """Run a command that must fail; return what it prints."""
     try:
         said = run(*command, **how)
     except FailedError as failure:
@@ -104,9 +104,9 @@ class Answer:
     """What curl received."""
 
     status: int
-    #: Of the body, what it sent.
+    #: How many bytes of the body it sent.
     uploaded: int
-    #: How often it was asked for the body.
+    #: How many 100s it got.
     asked: int
 
     def __str__(self):
@@ -125,7 +125,7 @@ def curl(*arguments):
 
 
 def cut_off(server, method, path, *fields):
-    """Send 4 bytes of 100 and leave; return the status, or "no response"."""
+    """Send 4 bytes of 100, and half-close; return the status, or "no response"."""
     head = [
         f"{method} {path} HTTP/1.1",
         "Host: 127.0.0.1",
@@ -159,7 +159,7 @@ def random_file(path, size):
 
 
 def found(root, file):
-    """Return how many files below a folder are that one, by content."""
+    """Return how many files below a folder have the same content as this one."""
     wanted = digest(file)
     size = file.stat().st_size
     return sum(

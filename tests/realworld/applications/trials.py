@@ -17,7 +17,7 @@ class Trial:
     name: str
     packages: tuple[str, ...]
     done: str
-    #: Does it, with an environment, a worker and an empty folder; gives what was seen.
+    #: Does it, with an environment, a worker and an empty folder; returns what was seen.
     use: Callable[..., str]
 
 

@@ -47,7 +47,7 @@ func main() {
 		words := strings.Fields(lines.Text())
 		size, _ := strconv.Atoi(words[1])
 		body := bytes.Repeat([]byte("0123456789abcdef"), size/16)
-		// As http.DefaultTransport has it.
+		// The same as in http.DefaultTransport.
 		transport := &http.Transport{ExpectContinueTimeout: time.Second}
 		answers := []seen{}
 		for _, url := range words[2:] {

@@ -21,7 +21,7 @@ const main = async () => {
     const seen = [];
     for (const url of urls) {
       seen.push(await upload(body, url));
-      await setImmediate(); // until then the connection is not free, and fetch would open another
+      await setImmediate(); // before that, the connection is not free, and fetch would open another one
     }
     console.log(JSON.stringify(seen));
   }

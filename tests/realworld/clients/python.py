@@ -1,4 +1,4 @@
-"""The clients that are Python's: the argument says which."""
+"""The clients in Python: the argument names the one to run."""
 
 import asyncio
 import gc
@@ -9,7 +9,7 @@ import platform
 import sys
 import urllib.parse
 
-#: What they are told to send; botocore has a signature in its place.
+#: What all of them send, except botocore, which sends a signature.
 AUTHORIZATION = {"Authorization": "Bearer letmein"}
 
 
@@ -119,5 +119,5 @@ for line in sys.stdin:
             seen.append({"status": status, "url": url})
     except Exception as error:  # noqa: BLE001
         seen.append({"status": type(error).__name__, "message": str(error)})
-    gc.collect()  # asyncio leaves connections to it that had more to send
+    gc.collect()  # asyncio closes a connection only then, if it had more to send
     print(json.dumps(seen), flush=True)

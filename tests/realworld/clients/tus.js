@@ -1,4 +1,4 @@
-// tus-js-client, which is found by NODE_PATH. In a browser, this is all but main().
+// Runs tus-js-client: in Node, which finds it by NODE_PATH, and in a browser, which runs all but main().
 const REPORTED = ['Upload-Offset', 'Upload-Complete', 'Location'];
 
 const upload = (tus, file, options) => new Promise((resolve) => {

@@ -1,4 +1,4 @@
-"""Radicale looks at max_content_length only in its own server: here a policy does."""
+"""Radicale checks its max_content_length only in its own server: here a policy limits bodies."""
 
 from gunicorn_expect.policies import max_length
 

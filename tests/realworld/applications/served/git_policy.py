@@ -1,4 +1,4 @@
-"""Dulwich would read the chunks of a body itself, which no server has left in wsgi.input."""
+"""Dulwich would decode chunks itself, but every server has already done so for wsgi.input."""
 
 
 def expect_policy(environ):

@@ -1,4 +1,4 @@
-"""hgweb leaves it to the server to authenticate: here a policy does."""
+"""hgweb leaves authentication to the server: here a policy authenticates."""
 
 from gunicorn_expect.policies import basic, passwords
 
