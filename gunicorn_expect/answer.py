@@ -313,19 +313,23 @@ class Answer:
         return None
 
     def _send(self, items: Any) -> None:
-        response = self._response
         try:
-            if isinstance(items, host.FileWrapper):
-                response.complete = host.has_number(items)
-                response.write_file(items)
-            else:
-                response.complete = isinstance(items, list | tuple)
-                for item in items:
-                    response.write(item)
-            if response.status is None and self._exchange is not None:
-                self._raise_what_was_swallowed(self._exchange.failure)
+            self._send_items(items)
         except BodyError as error:
             self._answer_broken(error)
+            self._response.close()
+
+    def _send_items(self, items: Any) -> None:
+        response = self._response
+        if isinstance(items, host.FileWrapper):
+            response.complete = host.has_number(items)
+            response.write_file(items)
+        else:
+            response.complete = isinstance(items, list | tuple)
+            for item in items:
+                response.write(item)
+        if response.status is None and self._exchange is not None:
+            self._raise_what_was_swallowed(self._exchange.failure)
         response.complete = True
         response.close()
 

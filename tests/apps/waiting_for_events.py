@@ -19,6 +19,13 @@ def refuse_after_event(environ, start_response):
     return answer(start_response, b"no", "403 Forbidden")
 
 
+@route("/refuse-after-event-without-a-body")
+def refuse_after_event_without_a_body(environ, start_response):
+    refuse_after_event(environ, lambda *_: None)
+    start_response("403 Forbidden", [("Content-Length", "0")])
+    return []
+
+
 @route("/answer-after-event")
 def answer_after_event(environ, start_response):
     """Read as many bytes as the query says, and answer at an event of the test."""

@@ -186,15 +186,16 @@ def test_requests_without_an_expectation_are_not_counted(client, statsd, message
     statsd.check()
 
 
-def test_a_client_that_breaks_its_connection_while_it_waits_was_not_declined(server, statsd):
+@pytest.mark.parametrize("path", ["/refuse-after-event", "/refuse-after-event-without-a-body"])
+def test_a_client_that_breaks_its_connection_while_it_waits_was_not_declined(server, statsd, path):
     with Client(server) as client:
-        client.send(waiting("PUT /refuse-after-event?broken", "Content-Length: 5"))
+        client.send(waiting(f"PUT {path}?broken", "Content-Length: 5"))
         server.board.wait("entered-broken")
         # A reset, not an end: a client that has half-closed may still read.
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     server.board.set("broken")
     statsd.check(disconnected=1)
-    server.wait_for_log(r"PUT /refuse-after-event\?broken HTTP/1.1 -> 400 pending")
+    server.wait_for_log(rf"PUT {path}\?broken HTTP/1.1 -> 400 pending")
 
 
 # The policy.
