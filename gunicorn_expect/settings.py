@@ -55,9 +55,9 @@ class Settings:
     waiting; 0: no limit. The rule is that of Apache's RequestReadTimeout, the number that of
     Kestrel's MinRequestBodyDataRate."""
     expect_linger: float = 30.0
-    """Maximum seconds to drain a closing connection, like nginx's lingering_time."""
+    """Maximum seconds to drain a closing connection, like nginx's lingering_time; above 0."""
     expect_linger_idle: float = 2.0
-    """Seconds without a byte after which draining ends. nginx's lingering_timeout is 5."""
+    """Seconds without a byte after which draining ends; above 0. nginx's lingering_timeout is 5."""
     expect_lend_threads: bool = True
     """Whether another request may start while one waits for its client's body. False: ``threads``
     limits all requests, as in gunicorn's own worker."""
@@ -166,13 +166,25 @@ def _unknown(values: Mapping[str, Any], known: set[str], prefix: str) -> Iterato
 
 
 def _number(name: str, value: object) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
+    number = _float(value)
     if not 0 <= number < math.inf:
         raise BadSettingError(f"{name} is {shown(value)}; it takes a number, 0 or more")
     return number
+
+
+def _time(name: str, value: object) -> float:
+    # 0 would mean no limit, as with the other timeouts: clients that are gone would stay for ever.
+    number = _float(value)
+    if not 0 < number < math.inf:
+        raise BadSettingError(f"{name} is {shown(value)}; it takes a number above 0")
+    return number
+
+
+def _float(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _switch(name: str, value: object) -> bool:
@@ -227,6 +239,8 @@ def _callable(name: str, value: object, told: str) -> Policy:
 #: How to check a value; without an entry here it is a number.
 _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "expect_policy": _policy,
+    "expect_linger": _time,
+    "expect_linger_idle": _time,
     "expect_lend_threads": _switch,
     "expect_warn": _switch,
 }

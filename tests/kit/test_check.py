@@ -64,7 +64,7 @@ def test_all_errors_are_found_at_once_however_the_worker_is_named(tmp_path, work
     errors = check(tmp_path, "apps.router:nope", blocked=["gunicorn_h1c", "h2"])
     patterns = [
         "ConfigError: http_protocols includes h2 but the h2 package is not installed",
-        "expect_linger is 'soon'; it takes a number, 0 or more$",
+        "expect_linger is 'soon'; it takes a number above 0$",
         "expect_lingers: unknown setting; the nearest is expect_linger$",
         "expect_policy is 'nomod:nope', and there is no module 'nomod'$",
         "gunicorn_h1c not installed but http_parser='fast'",
@@ -141,7 +141,7 @@ def test_gunicorns_own_check_finds_all_settings_of_a_file_with_the_checked_worke
     status, _, lines = run(tmp_path, "gunicorn", "--check-config", "apps.router:app")
     assert status == 1
     assert lines == [
-        "Error: expect_linger is 'soon'; it takes a number, 0 or more",
+        "Error: expect_linger is 'soon'; it takes a number above 0",
         "Error: expect_lingers: unknown setting; the nearest is expect_linger",
     ]
 

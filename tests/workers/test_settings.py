@@ -100,24 +100,32 @@ def test_the_environment_wins_over_the_file_for_what_it_names(configured, file):
 
 @pytest.mark.parametrize(("value", "seconds"), [("0", 0), ("0.0", 0), (" 2 ", 2), ("1e3", 1000)])
 def test_seconds_are_numbers_from_0_up(configured, value, seconds):
-    found = settings.load(configured(), {"GUNICORN_EXPECT_LINGER": value})
-    assert found == Settings(expect_linger=seconds)
-    assert isinstance(found.expect_linger, float)
+    found = settings.load(configured(), {"GUNICORN_EXPECT_HEAD_TIMEOUT": value})
+    assert found == Settings(expect_head_timeout=seconds)
+    assert isinstance(found.expect_head_timeout, float)
+
+
+# 0 is no limit for the other timeouts. A connection whose client is gone would never be closed.
+@pytest.mark.parametrize("name", ["GUNICORN_EXPECT_LINGER", "GUNICORN_EXPECT_LINGER_IDLE"])
+def test_draining_has_a_limit(configured, name):
+    with pytest.raises(ValueError, match=f"^{name} is '0'; it takes a number above 0$"):
+        settings.load(configured(), {name: "0"})
+    assert settings.load(configured(), {name: "0.001"})
 
 
 @pytest.mark.parametrize("value", NO_SECONDS)
 def test_a_bad_value_in_the_environment_is_refused_by_the_name_of_its_variable(configured, value):
-    with pytest.raises(ValueError, match=r"^GUNICORN_EXPECT_LINGER_IDLE is ") as raised:
-        settings.load(configured(), {"GUNICORN_EXPECT_LINGER_IDLE": value})
+    with pytest.raises(ValueError, match=r"^GUNICORN_EXPECT_MIN_RATE is ") as raised:
+        settings.load(configured(), {"GUNICORN_EXPECT_MIN_RATE": value})
     assert str(raised.value) == (
-        f"GUNICORN_EXPECT_LINGER_IDLE is {value!r}; it takes a number, 0 or more"
+        f"GUNICORN_EXPECT_MIN_RATE is {value!r}; it takes a number, 0 or more"
     )
 
 
 @pytest.mark.parametrize("value", [*map(repr, NO_SECONDS), "None", "-1", "[2]", "float('inf')"])
 def test_a_bad_value_in_the_file_is_refused_by_its_name_there(configured, file, value):
-    file.write_text(f"expect_linger = {value}\n", "utf-8")
-    with pytest.raises(ValueError, match=r"^expect_linger is .*; it takes a number, 0 or more$"):
+    file.write_text(f"expect_min_rate = {value}\n", "utf-8")
+    with pytest.raises(ValueError, match=r"^expect_min_rate is .*; it takes a number, 0 or more$"):
         settings.load(configured("-c", str(file)), {})
 
 
@@ -335,7 +343,7 @@ def test_check_config_finds_a_bad_value_where_the_file_names_the_checked_worker(
     )
     assert result.returncode == 1
     name = "GUNICORN_EXPECT_LINGER" if where == "environment" else "expect_linger"
-    assert f"{name} is 'soon'; it takes a number, 0 or more" in result.stderr
+    assert f"{name} is 'soon'; it takes a number above 0" in result.stderr
 
 
 def test_check_config_is_content_with_good_ones(tmp_path):
@@ -369,7 +377,7 @@ def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path
     env = {"GUNICORN_EXPECT_LINGER": "soon"} if where == "environment" else {}
     line = refusal_of("-k", WORKERS[worker][0], *options, cwd=tmp_path, **env)
     name = "GUNICORN_EXPECT_LINGER" if where == "environment" else "expect_linger"
-    assert line == f"Error: {name} is 'soon'; it takes a number, 0 or more"
+    assert line == f"Error: {name} is 'soon'; it takes a number above 0"
 
 
 def test_a_forgotten_call_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path, worker):
