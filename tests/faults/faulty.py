@@ -68,7 +68,7 @@ def fork(environ, start_response):
     child = os.fork()
     if not child:
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)  # the test waits for the end of the log
+        os.dup2(null, 1)  # so that the log ends when the server ends
         os.dup2(null, 2)
         os.close(held)
         signal.alarm(100)  # it must not outlive the tests, whoever else has the other end

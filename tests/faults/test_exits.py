@@ -42,7 +42,7 @@ LATE = ("response", "post_request")
 #: How the response begins if SystemExit is raised before that; b"": the connection is closed.
 ANSWERS = {"thread": b"", "gevent": b"", "sync": b"HTTP/1.1 500"}
 
-#: gunicorn's own workers run the same tests, which so check what we say of them.
+#: gunicorn's own workers run the same tests, so that what we say of them is checked, too.
 KINDS = [
     (worker, whose, transport)
     for worker in WORKERS
