@@ -1,4 +1,4 @@
-"""What an answer to a body that was not read says of its connection, and that it is kept."""
+"""Whether the response to an unread body announces `keep-alive` or `close`, and keeps to it."""
 
 import itertools
 
@@ -16,7 +16,7 @@ numbers = itertools.count()
 
 
 def answered(server, client, *pieces, framing, reads=0):
-    """Return the head of an answer that begins when these pieces have been sent."""
+    """Send a request and these pieces, then let the application respond; return the head."""
     event = f"announce-{next(numbers)}"
     client.send(request(f"PUT /answer-after-event?{reads}", framing, f"X-Event: {event}"))
     for piece in pieces:
@@ -39,23 +39,25 @@ def assert_closed(client, rest=b""):
 
 
 @pytest.mark.keeps_alive
-@pytest.mark.parametrize("here", [0, 1, DRAIN_SIZE])
-def test_a_short_rest_is_drained_and_the_next_request_answered(server, client, here):
+@pytest.mark.parametrize("arrived", [0, 1, DRAIN_SIZE])
+def test_a_short_unread_rest_of_a_body_is_drained_and_the_next_request_answered(
+    server, client, arrived
+):
     framing = f"Content-Length: {DRAIN_SIZE}"
-    head = answered(server, client, bytes(here), framing=framing)
+    head = answered(server, client, bytes(arrived), framing=framing)
     assert KEPT in head
-    client.send(bytes(DRAIN_SIZE - here))
+    client.send(bytes(DRAIN_SIZE - arrived))
     assert_kept(client)
 
 
-def test_a_long_rest_ends_the_connection(server, client):
+def test_a_long_unread_rest_of_a_body_ends_the_connection(server, client):
     head = answered(server, client, b"x", framing=f"Content-Length: {DRAIN_SIZE + 2}")
     assert CLOSED in head
     assert_closed(client, bytes(DRAIN_SIZE + 1))
 
 
 @pytest.mark.keeps_alive
-def test_what_was_read_does_not_count(server, client):
+def test_only_the_unread_rest_of_a_body_decides_whether_the_connection_is_kept(server, client):
     size = 4 * DRAIN_SIZE
     framing = f"Content-Length: {size}"
     head = answered(server, client, bytes(size), framing=framing, reads=size - DRAIN_SIZE)
@@ -65,8 +67,8 @@ def test_what_was_read_does_not_count(server, client):
 
 @pytest.mark.keeps_alive
 @pytest.mark.parametrize("reads", [0, 3, 5])
-def test_chunks_whose_end_is_here_are_drained(server, client, reads):
-    """They are here for sure only with the head: a system may deliver the rest later."""
+def test_unread_chunks_whose_end_has_arrived_are_drained(server, client, reads):
+    """They are sent with the head, so that they have certainly arrived by then."""
     event = f"announce-{next(numbers)}"
     server.board.set(event)
     client.send(
@@ -80,27 +82,27 @@ def test_chunks_whose_end_is_here_are_drained(server, client, reads):
 
 
 @pytest.mark.parametrize("chunks", [b"", b"5\r\nhel", b"5\r\nhello\r\n", b"5\r\nhello\r\n0\r\n"])
-def test_chunks_whose_end_is_not_here_end_the_connection(server, client, chunks):
+def test_unread_chunks_whose_end_has_not_arrived_end_the_connection(server, client, chunks):
     head = answered(server, client, chunks, framing="Transfer-Encoding: chunked")
     assert CLOSED in head
     assert_closed(client)
 
 
-def test_chunks_that_are_malformed_end_the_connection_without_a_second_response(server, client):
+def test_malformed_unread_chunks_end_the_connection_without_a_second_response(server, client):
     head = answered(server, client, b"5\r\nhelloXY", framing="Transfer-Encoding: chunked")
     assert CLOSED in head
     assert_closed(client)
 
 
 @pytest.mark.parametrize("worker", ["thread", "gevent"])
-def test_a_short_rest_that_never_comes_is_not_waited_for_without_end(worker):
+def test_the_server_does_not_wait_without_end_for_the_short_rest_of_a_body(worker):
     with Server(worker=WORKERS[worker][0]) as server, Client(server) as client:
         head = answered(server, client, framing="Content-Length: 5")
         assert KEPT in head
         assert client.receive_all() == b""
 
 
-@pytest.mark.parametrize("fields", [(), ("Expect: 100-continue",)], ids=["not asking", "asking"])
+@pytest.mark.parametrize("fields", [(), ("Expect: 100-continue",)], ids=["no Expect", "Expect"])
 def test_a_client_that_sends_close_gets_close_and_its_next_request_is_ignored(
     server, client, fields
 ):
@@ -115,7 +117,7 @@ def test_a_client_that_sends_close_gets_close_and_its_next_request_is_ignored(
     assert b"behind-a-close" not in server.get("/seen")
 
 
-def test_a_worker_that_keeps_no_connection_says_so_and_not_in_the_100():
+def test_the_sync_worker_sends_connection_close_in_the_response_and_not_in_the_100():
     with Server(worker=WORKERS["sync"][0]) as server, Client(server) as client:
         client.send(waiting("PUT /read", "Content-Length: 5"))
         assert client.receive(len(CONTINUE)) == CONTINUE

@@ -10,11 +10,11 @@ from support.server import Server
 
 CELLS = ["thread tcp", "gevent tcp", "sync tcp", "thread tls"]
 
-#: More than the two systems hold between a browser and a server that does not read.
+#: More than the kernels buffer between a browser and a server that does not read.
 FILE_SIZE = 50_000_000
 
-#: The answer is here before the body has been sent; or only the part of it that the system of the
-#: browser takes, as of a page with a picture in its text. It takes the rest when the browser reads.
+#: A small page arrives completely before the browser has sent the body. Of a large one, only as
+#: much arrives as the kernels buffer; the rest arrives when the browser reads.
 PAGE_SIZES = [100, 300_000]
 
 FETCH = """
@@ -63,7 +63,7 @@ def test_a_browser_that_submits_a_form_shows_the_page_of_the_refusal(upload_page
         lambda page: page.execute_script(
             "return document.title !== 'Upload' && document.readyState === 'complete'"
         ),
-        "no page came",
+        "the browser shows no page",
     )
     assert upload_page.title == "Refused"
     assert upload_page.find_element(By.TAG_NAME, "h1").text == "Too large"

@@ -30,12 +30,12 @@ MEGABYTE = 1_000_000
 BODY = 20 * MEGABYTE
 HALF = bytes(BODY // 2)
 
-#: Nothing is late by these before a test has given up.
+#: Longer than any test takes.
 NEVER = {"GUNICORN_EXPECT_LINGER": "600", "GUNICORN_EXPECT_LINGER_IDLE": "600"}
 
 
 class StrictClient(Client):
-    """A client that does not forgive a reset."""
+    """A client for which a reset is an error."""
 
     def __init__(self, server):
         super().__init__(server)
@@ -48,9 +48,9 @@ class StrictClient(Client):
         return bool(data)
 
     def check_refused(self, status=413):
-        """Receive a whole answer of this status, and nothing more until the server's FIN.
+        """Receive a whole response with this status, and nothing more until the server's FIN.
 
-        What is sent from now on is sent without TLS.
+        After that, this client sends without TLS.
         """
         head, body = self.receive_response()
         assert head.startswith(b"HTTP/1.1 %d " % status)
@@ -66,12 +66,12 @@ class StrictClient(Client):
             self.socket.settimeout(PATIENCE)
             assert self.receive_all() == b""
 
-    def check_read_on(self):
-        """Send more than the systems hold between us."""
+    def check_server_reads_on(self):
+        """Send more than the kernels buffer: that works only if the server reads."""
         self.send(HALF)
 
     def check_closed(self, *, every=0.0):
-        """Send, after so many seconds each time, until the server's system has nobody there."""
+        """Send every so many seconds until that fails, because the server has closed its socket."""
         give_up = time.monotonic() + PATIENCE
         pause = threading.Event()
 
@@ -84,7 +84,7 @@ class StrictClient(Client):
             send()
 
 
-#: How often what hangs on timing is tried.
+#: How often a test that depends on timing tries.
 TIMES = 20
 
 
@@ -108,7 +108,7 @@ def server(worker, transport, certificates):
 
 @pytest.fixture
 def start(worker):
-    """Make a server of this worker kind, by TCP."""
+    """Return a function that makes a server with this worker, over TCP."""
 
     def make(*arguments, **env):
         return Server(
@@ -119,7 +119,7 @@ def start(worker):
 
 
 def refused(server, stack):
-    """Return a client that has its whole refusal, and does not close."""
+    """Return a client that has received its refusal and keeps its connection open."""
     client = stack.enter_context(StrictClient(server))
     client.send(waiting("PUT /refuse-with-body", f"Content-Length: {BODY}"))
     client.check_refused()
@@ -150,20 +150,24 @@ STILL_SENDING = {
 
 
 @pytest.mark.parametrize("what", STILL_SENDING)
-def test_a_client_that_is_still_sending_gets_the_whole_answer_and_is_read_on(server, what):
+def test_a_client_that_is_still_sending_gets_the_whole_response_and_the_server_reads_on(
+    server, what
+):
     status, head = STILL_SENDING[what]
     with StrictClient(server) as client:
         client.send(head, HALF)
         client.check_refused(status)
-        client.check_read_on()
+        client.check_server_reads_on()
 
 
-def test_a_client_that_sends_what_was_declined_gets_the_whole_answer_and_is_read_on(server):
+def test_a_client_that_sends_a_declined_body_gets_the_whole_response_and_the_server_reads_on(
+    server,
+):
     with contextlib.ExitStack() as stack:
-        refused(server, stack).check_read_on()
+        refused(server, stack).check_server_reads_on()
 
 
-def test_a_client_that_sends_everything_before_it_reads_gets_the_whole_answer(server):
+def test_a_client_that_sends_everything_before_it_reads_gets_the_whole_response(server):
     for _ in range(TIMES):
         with StrictClient(server) as client:
             client.send(STILL_SENDING["half-read"][1], HALF, HALF)
@@ -171,7 +175,7 @@ def test_a_client_that_sends_everything_before_it_reads_gets_the_whole_answer(se
 
 
 @pytest.mark.parametrize("size", [64 * 1024, 4 * 1024**2], ids=["64K", "4M"])
-def test_a_client_with_a_small_window_that_reads_last_gets_the_whole_answer(server, size):
+def test_a_client_with_a_small_receive_window_gets_the_whole_response(server, size):
     for _ in range(TIMES):
         with StrictClient(SmallWindow(server)) as client:
             client.send(
@@ -183,7 +187,7 @@ def test_a_client_with_a_small_window_that_reads_last_gets_the_whole_answer(serv
 
 
 class SmallWindow:
-    """A place to connect to by TCP or TLS, for clients that take little at once."""
+    """Connects clients to a server over TCP or TLS with a small receive buffer."""
 
     def __init__(self, server):
         self._server = server
@@ -200,19 +204,19 @@ class SmallWindow:
 
 
 @pytest.mark.parametrize("transport", ["tcp"], indirect=True)
-def test_a_response_that_fails_in_its_middle_is_received_up_to_there(server):
+def test_the_first_part_of_a_response_that_breaks_off_is_received(server):
     with StrictClient(server) as client:
         client.send(request("PUT /fail-after-first-byte", f"Content-Length: {BODY}"), HALF)
         assert client.receive_head().startswith(b"HTTP/1.1 200 OK\r\n")
         assert client.receive(5) == b"first"
         client.check_end()
-        client.check_read_on()
+        client.check_server_reads_on()
 
 
-# The others.
+# Other clients.
 
 
-#: As many as keep a worker that gives each of them 2 s busy for longer than a test waits.
+#: Clients. If a worker spent 2 s on each of them, others would wait for longer than a test does.
 MANY = 12
 
 
@@ -227,7 +231,7 @@ def test_clients_that_never_close_do_not_keep_others_from_being_served(server):
             client.check_refused()
         assert server.get("/hello") == b"hello"
         for client in clients:
-            client.check_read_on()
+            client.check_server_reads_on()
 
 
 def test_clients_that_trickle_do_not_keep_others_from_being_served(server):
@@ -261,7 +265,7 @@ def test_a_client_that_did_not_wait_and_trickles_does_not_keep_others_from_being
 
 @pytest.mark.parametrize("worker", ["thread"], indirect=True)
 @pytest.mark.parametrize("transport", ["tcp"], indirect=True)
-def test_as_many_refused_clients_as_there_are_threads_leave_them_all_free(transport, start):
+def test_refused_clients_that_stay_connected_occupy_no_threads(transport, start):
     with start("--threads", "8") as server, contextlib.ExitStack() as stack:
         for _ in range(3):
             clients = [stack.enter_context(StrictClient(server)) for _ in range(8)]
@@ -272,7 +276,7 @@ def test_as_many_refused_clients_as_there_are_threads_leave_them_all_free(transp
             assert server.get("/hello") == b"hello"
 
 
-# How long, and how many.
+# How long connections linger, and how many.
 
 
 def wait_for_open_files(server, number):
@@ -282,10 +286,10 @@ def wait_for_open_files(server, number):
 
 
 @contextlib.contextmanager
-def counted(server):
-    """Expect the worker to have no more files open in the end than now."""
+def no_file_left_open(server):
+    """Check that the worker has no more files open at the end than at the beginning."""
     with contextlib.ExitStack() as stack:
-        refused(server, stack)  # whatever is made with the first of them
+        refused(server, stack)  # the first refusal may open files that stay open
     server.get("/open-files")
     before = json.loads(server.get("/open-files"))
     yield
@@ -294,7 +298,7 @@ def counted(server):
 
 def test_a_client_that_sends_nothing_is_closed_after_the_idle_time(start):
     with start(GUNICORN_EXPECT_LINGER_IDLE="0.2") as server, contextlib.ExitStack() as stack:
-        # Each 0.5 s: a client that sends within the idle time starts it again.
+        # Every 0.5 s: a client that sends within the idle time restarts it.
         refused(server, stack).check_closed(every=0.5)
 
 
@@ -303,11 +307,11 @@ def test_a_client_that_trickles_is_closed_after_the_total_time(start):
         refused(server, stack).check_closed()
 
 
-def test_a_client_that_closes_leaves_nothing_behind(start):
-    with start() as server, counted(server):
+def test_a_client_that_closes_leaves_no_file_open(start):
+    with start() as server, no_file_left_open(server):
         for _ in range(3):
             with contextlib.ExitStack() as stack:
-                refused(server, stack).check_read_on()
+                refused(server, stack).check_server_reads_on()
 
 
 def test_no_more_than_worker_connections_linger_and_the_oldest_goes_first(start):
@@ -316,7 +320,7 @@ def test_no_more_than_worker_connections_linger_and_the_oldest_goes_first(start)
         for client in clients[:2]:
             client.check_closed()
         for client in clients[2:]:
-            client.check_read_on()
+            client.check_server_reads_on()
 
 
 # The end of the server.
@@ -333,24 +337,24 @@ def test_a_server_that_stops_reads_on_until_the_last_client_has_closed(start):
             clients = [refused(server, stack) for _ in range(3)]
             stop(server)
             for client in clients:
-                client.check_read_on()
+                client.check_server_reads_on()
         assert server.process.wait(PATIENCE) == 0
         server.wait_for_log(r"Worker exiting \(pid: \d+\)")
 
 
-def test_a_server_that_stops_gives_lingering_clients_the_grace_and_no_more(start):
-    # In this time a busy machine has to send them 30 MB.
+def test_a_server_that_stops_lingers_no_longer_than_graceful_timeout(start):
+    # Long enough for a busy machine to send 30 MB.
     with start("--graceful-timeout", "6") as server, contextlib.ExitStack() as stack:
         clients = [refused(server, stack) for _ in range(3)]
         stop(server)
         for client in clients:
-            client.check_read_on()
+            client.check_server_reads_on()
         assert server.process.wait(PATIENCE) == 0
         for client in clients:
             client.check_closed()
 
 
-# Clients as they are: none of these waits, and all but curl send everything before they read.
+# Real clients: none of these waits, and all but curl send everything before they read.
 
 
 def by_http_client(address, body):
@@ -376,13 +380,13 @@ def by_urllib3(address, body):
 
 @pytest.mark.parametrize("put", [by_http_client, by_requests, by_urllib3])
 @pytest.mark.parametrize("transport", ["tcp"], indirect=True)
-def test_a_client_of_python_that_does_not_wait_sees_the_refusal(server, put):
+def test_a_python_client_that_does_not_wait_receives_the_refusal(server, put):
     body = bytes(50 * MEGABYTE)
     assert [put(server.address, body) for _ in range(TIMES)] == [(413, b"too large")] * TIMES
 
 
 @pytest.mark.parametrize("transport", ["tcp"], indirect=True)
-def test_curl_without_an_expectation_sees_the_refusal(server, tmp_path):
+def test_curl_without_expect_receives_the_refusal(server, tmp_path):
     curl = shutil.which("curl") or missing("curl")
     body = tmp_path / "body"
     with body.open("wb") as file:
@@ -403,7 +407,7 @@ def test_curl_without_an_expectation_sees_the_refusal(server, tmp_path):
 
 
 @pytest.mark.parametrize("worker", ["sync"], indirect=True)
-def test_an_answer_that_fails_in_its_middle_holds_up_no_one(server):
+def test_responses_that_break_off_do_not_keep_others_from_being_served(server):
     with contextlib.ExitStack() as stack:
         for _ in range(MANY):
             client = stack.enter_context(StrictClient(server))

@@ -1,7 +1,7 @@
 """gunicorn's own corpus of requests gets the same answers from our workers as from stock gunicorn.
 
-The valid and invalid requests are those of the sdist of gunicorn. They are sent whole, byte by byte
-and cut short, over a socket. What may differ is in `ALLOWED`, and in docs/compatibility.md.
+The sdist of gunicorn has these valid and invalid requests. They are sent whole, byte by byte and
+cut short, over a socket. `ALLOWED` and docs/compatibility.md list what may differ.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from support.server import Server
 #: Bytes at the beginning and at the end of a long request that are sent one by one.
 EDGE = 150
 
-#: Options of gunicorn with which the corpus has requests of its own.
+#: Options of gunicorn that some requests of the corpus are meant for.
 STRICT = ["--limit-request-line", "60", "--limit-request-fields", "2"]
 STRICT += ["--limit-request-field_size", "14"]
 LENIENT = ["--permit-obsolete-folding", "--strip-header-spaces", "--casefold-http-method"]
@@ -38,7 +38,7 @@ CELLS = [
 
 
 def unescaped(data):
-    """Return the bytes that a file of the corpus stands for: its line breaks mean nothing."""
+    """Return the bytes that a file of the corpus stands for; its real line breaks are ignored."""
     names = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0"}
     return re.sub(
         rb"\\(x([0-9A-Fa-f]{2})|[rnt0])",
@@ -83,9 +83,13 @@ WAYS = [whole, byte_by_byte, cut_short]
 
 
 def answers(server, pieces, *, before_the_end=0):
-    """Return the status and, if it is 200, the body of each answer.
+    """Return the status and, if it is 200, the body of each response.
 
-    So many of them are awaited before the client ends its side.
+    Args:
+        server: the client connects to it.
+        pieces: each is sent by a call of its own.
+        before_the_end: how many responses the client waits for before it half-closes.
+
     """
     found = []
     with Client(server) as client:
@@ -110,7 +114,7 @@ def receive(client):
 
 
 def difference(ours, stock, stock_when_whole, data):
-    """Return why two lists of answers differ; None: they should not."""
+    """Return why two lists of responses differ, or None if there is no known reason."""
     same = 0
     while same < min(len(ours), len(stock)) and ours[same] == stock[same]:
         same += 1
@@ -126,7 +130,7 @@ def difference(ours, stock, stock_when_whole, data):
     return None
 
 
-#: Each is in docs/compatibility.md.
+#: The differences that docs/compatibility.md lists.
 ALLOWED = {
     "whole": {"a body that ends early"},
     "byte_by_byte": {"a body that ends early", "two errors in one head"},
@@ -138,7 +142,7 @@ ALLOWED = {
 }
 
 
-#: Its body does not end: the error is that the client has left.
+#: Their body does not end: the error is that the client has left.
 WAITS = {"invalid/rfc9112_chunked_missing_final_crlf_01"}
 
 #: Stock gunicorn may close a connection that has unread bytes, and its answer is lost by the reset.
@@ -155,7 +159,7 @@ def test_requests_of_the_corpus_are_answered_as_by_stock_gunicorn(corpus, worker
             if mine == theirs or why in ALLOWED[way.__name__]:
                 return None
             if way is byte_by_byte and mine == when_whole and mine[: len(theirs)] == theirs:
-                return None  # lost, too: it has answered while bytes were still coming
+                return None  # stock gunicorn's response was lost by a reset
         return mine, theirs
 
     wrong = {}
@@ -173,6 +177,6 @@ def test_requests_of_the_corpus_are_answered_as_by_stock_gunicorn(corpus, worker
                     if found := differs(way, pieces, data):
                         wrong[name, way.__name__, b"".join(pieces)[-80:]] = found
             if name not in WAITS and answers(ours, [data]) == when_whole:
-                left = answers(ours, [data], before_the_end=len(when_whole))
-                assert left == when_whole, f"{name}: the answer comes when the client has left"
+                early = answers(ours, [data], before_the_end=len(when_whole))
+                assert early == when_whole, f"{name}: no response before the client half-closes"
     assert wrong == {}

@@ -18,7 +18,7 @@ def test_the_expectation_goes_from_pending_to_continued(client):
 @pytest.mark.parametrize(
     ("head", "body"), [("GET /state", b""), ("PUT /state", b"hello")], ids=["GET", "PUT"]
 )
-def test_the_expectation_of_a_request_without_one_is_none(client, head, body):
+def test_a_request_without_expect_has_the_state_none(client, head, body):
     client.send(request(head, f"Content-Length: {len(body)}"), body)
     assert json.loads(client.receive_response()[1]) == ["none", False, "none", "NONE"]
 
@@ -38,7 +38,7 @@ def test_the_access_log_can_print_the_state(server, client, head, line):
     server.wait_for_log(line.replace("?", r"\?"), start)
 
 
-def test_the_time_of_the_decision_is_known_when_it_has_been_made(client):
+def test_the_time_of_the_decision_is_known_once_it_has_been_made(client):
     client.send(waiting("PUT /decided-after", "Content-Length: 5"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"hello")
@@ -110,7 +110,7 @@ def test_proceed_refuses_header_fields_that_cannot_be_sent(client, name, value):
     assert state == "pending"
 
 
-def test_early_hints_are_silent_until_the_client_may_send(client):
+def test_early_hints_are_not_sent_before_the_100(client):
     client.send(waiting("PUT /hints", "Content-Length: 5"))
     assert client.receive_head() == CONTINUE
     client.send(b"hello")
@@ -119,7 +119,7 @@ def test_early_hints_are_silent_until_the_client_may_send(client):
     assert client.receive_response()[1] == b"hello"
 
 
-def test_early_hints_are_silent_when_the_client_is_refused(client):
+def test_early_hints_are_not_sent_to_a_waiting_client_that_is_refused(client):
     client.send(waiting("PUT /hints-and-refuse", "Content-Length: 5"))
     answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n")
@@ -134,8 +134,8 @@ def test_early_hints_go_to_a_client_that_does_not_wait(client):
 
 
 @pytest.mark.keeps_alive
-def test_every_request_of_a_connection_comes_from_the_same_client(client, cell):
-    """What the PROXY protocol says at its beginning holds to its end."""
+def test_all_requests_of_a_connection_have_the_same_client_address(client, cell):
+    """With the PROXY protocol, only the beginning of the connection has that address."""
     peers = []
     for _ in range(3):
         client.send(request("GET /peer"))

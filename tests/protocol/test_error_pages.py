@@ -1,7 +1,7 @@
 """The responses that gunicorn writes itself are well-formed on every Python.
 
-gunicorn makes their head with `textwrap.dedent`, which since Python 3.14 makes a bare LF of a line
-that has nothing but white space, and a CR is that.
+gunicorn makes their heads with `textwrap.dedent`. Since Python 3.14, dedent replaces a line of
+white space by a bare LF, and it counts a CR as white space.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from support.client import Client, request
 from support.matrix import WORKERS
 from support.server import Server
 
-#: A configuration file, with what Python 3.14's dedent does to lines of white space.
+#: A configuration file with a dedent that behaves like that of Python 3.14.
 DEDENT = r"""
 import textwrap
 
@@ -42,7 +42,7 @@ OPTIONS += ["--http-parser", "python"]
 
 
 def pages(*options, **server):
-    """Return what each request is answered, by a server that gunicorn's settings make strict."""
+    """Return the response to each request, by its expected status."""
     found = {}
     with Server(*OPTIONS, *options, **server) as server:
         for status, data in REQUESTS.items():
@@ -59,16 +59,16 @@ def dedent(tmp_path_factory):
     return ["--config", str(config)]
 
 
-def test_error_pages_are_the_same_bytes_as_stock_gunicorn_s_before_python_3_14(worker, dedent):
+def test_error_pages_are_the_same_bytes_as_from_stock_gunicorn_before_python_3_14(worker, dedent):
     ours, stock = WORKERS[worker]
     expected = pages(worker=stock)
     assert [int(page.split()[1]) for page in expected.values()] == list(REQUESTS)
     assert pages(worker=ours) == expected
     assert pages(*dedent, worker=ours) == expected
-    assert pages(*dedent, worker=stock) != expected  # else there is nothing to mend
+    assert pages(*dedent, worker=stock) != expected  # otherwise this test tests nothing
 
 
-def test_the_page_of_a_late_head_is_well_formed(dedent):
+def test_the_408_page_of_the_head_timeout_is_well_formed(dedent):
     answers = []
     for options in ([], dedent):
         env = {"GUNICORN_EXPECT_HEAD_TIMEOUT": "0.2"}

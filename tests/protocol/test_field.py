@@ -28,7 +28,7 @@ def fast_parser():
     ],
     ids=repr,
 )
-def test_100_continue_in_any_form_is_one_expectation(client, fields):
+def test_every_valid_form_of_100_continue_is_one_expectation(client, fields):
     client.send(request("PUT /read", "Content-Length: 5", *fields))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"hello")
@@ -38,7 +38,7 @@ def test_100_continue_in_any_form_is_one_expectation(client, fields):
 
 
 @pytest.mark.parametrize("value", ["", " ", ",", " , ,"], ids=repr)
-def test_an_empty_field_is_no_expectation(client, value):
+def test_an_empty_expect_field_is_ignored(client, value):
     client.send(request("PUT /ordinary-read", f"Expect:{value}", "Content-Length: 5"), b"hello")
     head, body = client.receive_response()
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -85,7 +85,7 @@ def test_nothing_that_follows_a_417_is_read_as_a_request(server, client):
     assert b"smuggled-behind-417" not in server.get("/seen")
 
 
-def test_an_unknown_expectation_is_escaped_where_it_is_shown(server, client):
+def test_an_unknown_expectation_is_escaped_in_the_response_and_in_the_log(server, client):
     client.send(request("PUT /read", "Expect: <b>x\u009b2J</b>", "Content-Length: 5"))
     answer = client.receive_all()
     assert b"<b>" not in answer
@@ -109,7 +109,7 @@ LINE = b"PUT /read HTTP/1.1\r\nHost: x\r\n"
     ],
     ids=repr,
 )
-def test_a_malformed_head_is_a_400_and_no_100(client, head):
+def test_a_malformed_head_gets_400_and_no_100(client, head):
     client.send(head)
     answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
@@ -128,7 +128,7 @@ def test_a_malformed_head_is_a_400_and_no_100(client, head):
     ],
     ids=repr,
 )
-def test_a_folded_line_and_a_bare_lf_are_a_400_and_no_100(cell, client, head):
+def test_a_folded_line_or_a_bare_lf_gets_400_and_no_100(cell, client, head):
     if cell.parser == "fast" and fast_parser() < (0, 6, 10):
         # gunicorn 27.0.1 asks for 0.6.14 in its extra, but also runs with older ones.
         pytest.skip("gunicorn_h1c before 0.6.10 takes folded lines and bare LF")

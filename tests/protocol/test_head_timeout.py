@@ -1,4 +1,4 @@
-"""A head has its time on every worker and transport, and so has what comes before it."""
+"""`expect_head_timeout` on every worker and transport, also for what comes before the head."""
 
 import contextlib
 import socket
@@ -29,7 +29,7 @@ def server(worker, transport, certificates):
 
 
 def raw(server):
-    """Connect, and send nothing of what the transport begins with."""
+    """Connect without the TLS handshake or the header of the PROXY protocol."""
     if isinstance(server.address, str):
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(PATIENCE)
@@ -38,7 +38,7 @@ def raw(server):
     return socket.create_connection(server.address, PATIENCE)
 
 
-def test_half_a_head_is_late(server):
+def test_half_a_head_gets_408_after_the_timeout(server):
     with Client(server) as client:
         client.send(HALF)
         answer = client.receive_all()
@@ -46,12 +46,12 @@ def test_half_a_head_is_late(server):
     assert b"\r\nConnection: close\r\n" in answer
 
 
-def test_a_client_that_sends_nothing_gets_nothing_and_is_closed(server):
+def test_a_client_that_sends_nothing_is_disconnected_without_a_response(server):
     with raw(server) as sock:
         assert sock.recv(100) == b""
 
 
-def test_the_next_head_of_a_kept_connection_has_its_time_too(server, worker):
+def test_the_timeout_applies_to_the_next_head_of_a_kept_connection(server, worker):
     if worker == "sync":
         pytest.skip("it closes every connection")
     with Client(server) as client:
@@ -62,7 +62,7 @@ def test_the_next_head_of_a_kept_connection_has_its_time_too(server, worker):
 
 
 @pytest.mark.parametrize("transport", ["tls"], indirect=True)
-def test_a_stalled_handshake_is_late(server):
+def test_a_stalled_tls_handshake_ends_the_connection_after_the_timeout(server):
     with raw(server) as sock:
         sock.sendall(b"\x16\x03\x01\x02\x00\x01\x00")
         assert sock.recv(100) == b""
@@ -70,7 +70,9 @@ def test_a_stalled_handshake_is_late(server):
 
 @pytest.mark.parametrize("worker", ["thread", "gevent"])
 @pytest.mark.parametrize("transport", ["tls", "proxy-v1"])
-def test_clients_that_stall_before_their_head_keep_nobody_waiting(worker, transport, certificates):
+def test_clients_that_stall_before_their_head_do_not_keep_others_from_being_served(
+    worker, transport, certificates
+):
     with (
         Server(
             *("--threads", "2"),
@@ -87,7 +89,7 @@ def test_clients_that_stall_before_their_head_keep_nobody_waiting(worker, transp
 
 
 @pytest.mark.parametrize("worker", ["thread", "gevent"])
-def test_a_kept_tls_connection_has_the_time_of_keepalive_and_not_that_of_a_head(
+def test_an_idle_tls_connection_is_closed_after_keepalive_and_not_after_the_head_timeout(
     worker, certificates
 ):
     with (
@@ -102,4 +104,4 @@ def test_a_kept_tls_connection_has_the_time_of_keepalive_and_not_that_of_a_head(
     ):
         client.send(request("GET /hello"))
         assert client.receive_response()[1] == b"hello"
-        assert client.receive_all() == b""  # the client's own patience would end before
+        assert client.receive_all() == b""  # if the head timeout applied, the client would time out

@@ -1,4 +1,4 @@
-"""Heads are awaited by the loop of the thread worker, on the wire."""
+"""The main loop of the thread worker, on the wire: it waits for heads and calls inline policies."""
 
 import contextlib
 import re
@@ -26,12 +26,12 @@ def hello(client):
     assert client.receive_response()[1] == b"hello"
 
 
-def test_clients_that_send_half_a_head_hold_no_thread(server):
+def test_clients_that_send_half_a_head_occupy_no_thread(server):
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(server)) for _ in range(4 * THREADS)]
         for number, client in enumerate(clients):
             if number % 2:
-                hello(client)  # a connection that was kept is no other
+                hello(client)  # half of them are on kept connections
             client.send(HEAD)
         for _ in range(3):
             assert server.get("/hello") == b"hello"
@@ -48,7 +48,7 @@ def test_a_head_may_come_byte_by_byte(server):
             assert client.receive_response()[1] == b"hello"
 
 
-def test_requests_that_come_together_are_answered_in_order(server):
+def test_requests_that_arrive_together_are_answered_in_order(server):
     with Client(server) as client:
         upload = request("PUT /read", "Content-Length: 5") + b"hello"
         get = request("GET /hello")
@@ -71,7 +71,7 @@ def test_a_client_that_waits_on_a_kept_connection_gets_its_100(server):
             assert client.receive_response()[1] == b"hello"
 
 
-def test_a_head_that_trickles_is_late_all_the_same():
+def test_a_head_that_arrives_byte_by_byte_without_end_gets_408():
     env = {"GUNICORN_EXPECT_HEAD_TIMEOUT": "0.2"}
     with (
         Server(*SLOW, env=env) as server,
@@ -101,19 +101,19 @@ def test_a_head_that_trickles_is_late_all_the_same():
         request("GET /hello", "Expect: x"),
     ],
 )
-def test_a_head_that_can_not_be_taken_is_answered_as_by_stock_gunicorn(head):
+def test_an_invalid_head_gets_the_same_status_line_as_from_stock_gunicorn(head):
     answers = []
     for worker in ("gunicorn_expect.Worker", "gthread"):
         with Server("--http-parser", "python", worker=worker) as server, Client(server) as client:
             with contextlib.suppress(ConnectionError):
                 client.send(head)
-            # The page says at which byte it was: one looks earlier than the other.
+            # Only the status line: the page names the byte where parsing failed, which may differ.
             answers.append(client.receive_until(b"\r\n"))
     assert answers[0] == answers[1]
     assert answers[0].startswith(b"HTTP/1.1 4")
 
 
-def test_a_stopping_worker_waits_for_a_head_that_has_begun_and_not_for_others():
+def test_a_stopping_worker_waits_only_for_heads_that_have_begun():
     with Server("--graceful-timeout", "20", *SLOW) as server:
         with Client(server) as begun, Client(server) as idle:
             begun.send(HEAD)
@@ -127,13 +127,13 @@ def test_a_stopping_worker_waits_for_a_head_that_has_begun_and_not_for_others():
         server.process.wait(10)
 
 
-def test_a_worker_that_is_full_goes_on_when_a_thread_has_closed_a_connection():
+def test_a_full_worker_accepts_again_when_a_thread_has_closed_a_connection():
     with Server("--worker-connections", "3", "--threads", "1", "--keep-alive", "0") as server:
         for _ in range(20):
             assert server.get("/hello") == b"hello"
 
 
-# Policies that don't wait.
+# Inline policies.
 
 INLINE = {"GUNICORN_EXPECT_POLICY": "apps.deciding:inline_policy"}
 LENGTH = "Content-Length: 5"
@@ -153,7 +153,7 @@ def threaded():
 
 @contextlib.contextmanager
 def busy(server):
-    """Keep the only thread of a server busy: what is answered meanwhile the loop answers."""
+    """Keep the only thread of a server busy, so that only its loop can answer."""
     event = f"go-{uuid.uuid4()}"
     with Client(server) as client:
         client.send(request(f"PUT /read-after-event?{event}", LENGTH))
@@ -171,17 +171,19 @@ def refused(server, path, *fields):
         return client.receive_all()
 
 
-def test_a_refusal_takes_no_thread(inline):
+def test_a_refusal_by_an_inline_policy_takes_no_thread(inline):
     with busy(inline):
         assert refused(inline, "/read").startswith(b"HTTP/1.1 403 Forbidden\r\n")
 
 
 @pytest.mark.parametrize("fields", [[], ["X-A: 1", "X-A: 2"]], ids=["plain", "not plain"])
-@pytest.mark.parametrize("understands", [[], ["Upload-Complete: ?1"]], ids=["", "understands"])
+@pytest.mark.parametrize(
+    "understands", [[], ["Upload-Complete: ?1"]], ids=["does not understand", "understands"]
+)
 def test_early_hints_of_an_inline_policy_go_to_a_client_that_understands(
     inline, fields, understands
 ):
-    with busy(inline):  # on a thread its hints would be the same
+    with busy(inline):  # so that the loop calls the policy
         answer = refused(inline, "/read", "X-Hint: 1", *fields, *understands)
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n" if understands else b""
     assert answer.startswith(hints + b"HTTP/1.1 403 Forbidden\r\n")
@@ -192,7 +194,7 @@ def test_early_hints_of_an_inline_policy_go_to_a_client_that_understands(
     "decision",
     ["nothing", "proceed", "refuse 413", "refuse 403 no", "limit 3", "raise", "nonsense 1", "read"],
 )
-def test_the_response_of_an_inline_policy_is_received_like_that_of_another_one(
+def test_an_inline_policy_leads_to_the_same_response_as_one_on_a_thread(
     inline, threaded, head, decision
 ):
     answers = []
@@ -201,7 +203,7 @@ def test_the_response_of_an_inline_policy_is_received_like_that_of_another_one(
             client.send(head("PUT /read", LENGTH, f"X-Decide: {decision}", "Connection: close"))
             if head is request or decision.split()[0] in ("nothing", "proceed", "limit", "read"):
                 client.send(b"hello")
-            # With or without a 100: the body may come before it is asked for.
+            # There may be a 100 or none: the body may arrive before it is asked for.
             answer = re.sub(
                 rb"^HTTP/1.1 100 .*?\r\n\r\n", b"", client.receive_all(), flags=re.DOTALL
             )
@@ -209,17 +211,17 @@ def test_the_response_of_an_inline_policy_is_received_like_that_of_another_one(
     assert answers[0] == answers[1]
 
 
-def test_the_loop_does_not_wait_for_what_is_left_of_a_refused_body():
+def test_the_loop_does_not_wait_for_the_rest_of_a_refused_body():
     with Server("--threads", "2", env=INLINE) as server, Client(server) as client:
         client.send(request("PUT /read", LENGTH, "X-Decide: refuse 403"))
         assert client.receive_head().startswith(b"HTTP/1.1 403 Forbidden\r\n")
         assert server.get("/hello") == b"hello"
         client.socket.setblocking(False)
-        with pytest.raises(BlockingIOError):  # a thread still waits for it
+        with pytest.raises(BlockingIOError):  # the connection is open: a thread waits for the rest
             client.socket.recv(1)
 
 
-def test_a_kept_connection_is_refused_on_a_thread(inline):
+def test_an_inline_policy_refuses_on_a_thread_on_a_kept_connection(inline):
     with Client(inline) as client:
         client.send(request("GET /hello"))
         client.receive_response()
@@ -249,23 +251,23 @@ def test_hooks_and_access_log_see_a_refusal_in_the_loop(tmp_path):
         assert refused(server, "/read").startswith(b"HTTP/1.1 403 Forbidden\r\n")
         assert refused(server, "/hook").startswith(b"HTTP/1.1 500 ")
         assert refused(server, "/read").startswith(b"HTTP/1.1 403 Forbidden\r\n")
-    told = [line.partition("[INFO] ")[2] for line in server.lines]
-    assert [line for line in told if line.startswith(("before", "after"))] == [
+    messages = [line.partition("[INFO] ")[2] for line in server.lines]
+    assert [line for line in messages if line.startswith(("before", "after"))] == [
         "before /read-after-event",
         *("before /read", "after /read: 403 Forbidden"),
-        "before /hook",  # after it the other hook gets no response, as in gunicorn, and fails
+        "before /hook",  # then post_request gets no response, as in gunicorn, and fails
         *("before /read", "after /read: 403 Forbidden"),
         "after /read-after-event: 200 OK",
     ]
     assert log.read_text("utf-8").splitlines() == [
         "/read 403 0 declined",
-        "None 500 0 -",  # of gunicorn, for a request that a hook has failed of
+        "None 500 0 -",  # gunicorn's line for a request whose hook failed
         "/read 403 0 declined",
         "/read-after-event 200 17 none",
     ]
 
 
-def test_a_refusal_in_the_loop_counts_as_a_request():
+def test_a_refusal_in_the_loop_counts_for_max_requests():
     with Server("--threads", "1", "--max-requests", "3", env=INLINE) as server:
         for _ in range(3):
             assert refused(server, "/read").startswith(b"HTTP/1.1 403 ")
@@ -279,5 +281,5 @@ def test_a_slow_inline_policy_is_logged_once_by_its_name():
                 client.send(waiting("PUT /read", LENGTH, "X-Decide: refuse 403", "X-Slowly: yes"))
                 client.receive_all()
         server.get("/hello")
-        told = [line for line in server.lines if "apps.deciding.inline_policy took" in line]
-        assert len(told) == 1
+        warnings = [line for line in server.lines if "apps.deciding.inline_policy took" in line]
+        assert len(warnings) == 1

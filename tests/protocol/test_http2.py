@@ -1,4 +1,4 @@
-"""The rule over HTTP/2: on each stream, among other streams, and where HTTP/1 may turn into it."""
+"""Accepting and refusing over HTTP/2: on one stream, beside other streams, and after an upgrade."""
 
 import contextlib
 import functools
@@ -18,14 +18,14 @@ from hyperframe.frame import DataFrame
 
 from apps.reading import WAYS_TO_READ
 from support import PATIENCE
-from support.characters import EVERY_CHARACTER, FITTING
+from support.characters import ALLOWED_CHARACTERS, EVERY_CHARACTER
 from support.client import CONTINUE, request, waiting
 from support.http2_client import NO_MORE, WAITS, Http2Client, connect, head_of, new_connection
 from support.installed import gunicorn_at, oldest_gunicorn
 from support.matrix import WORKERS
 from support.server import Server
 
-#: How each way into HTTP/2 is switched on; one of them with the parser that gunicorn chooses.
+#: The options for each way into HTTP/2; one of them with the parser that gunicorn chooses.
 WAYS_IN = {
     "alpn": ("--http-protocols", "h1,h2"),
     "prior-knowledge": ("--http-protocols", "h1,h2", "--http2-cleartext", "prior-knowledge"),
@@ -35,7 +35,7 @@ WAYS_IN = {
 
 
 def cells(*ways_in):
-    """Return each kind of worker with each way into HTTP/2, and the gunicorn to try it on."""
+    """Return the parameters of `server`: each worker with each "way-into-HTTP/2 gunicorn"."""
     return [" ".join(cell) for cell in itertools.product(["thread", "gevent"], ways_in)]
 
 
@@ -45,7 +45,7 @@ def on(*ways_in):
 
 @pytest.fixture(scope="module")
 def servers(certificates):
-    """Yield the server of a cell, which is started when it is first asked for."""
+    """Yield a function that returns the server of a cell, started at the first call."""
     started = []
 
     @functools.cache
@@ -120,7 +120,7 @@ def test_proceed_sends_header_fields_once(http2):
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "TE"])
-def test_a_field_that_proceed_cannot_send_harms_nobody(http2, name):
+def test_a_field_that_proceed_can_not_send_does_not_break_the_connection(http2, name):
     assert http2.get("/hello") == ["200", b"hello", "end"]
     stream = http2.open(f"PUT /proceed-badly?name={name}&value=5", WAITS)
     status, _, *rest = http2.answer(stream)
@@ -128,7 +128,7 @@ def test_a_field_that_proceed_cannot_send_harms_nobody(http2, name):
     assert [status, *rest] == ["400", "end", NO_MORE]
 
 
-def test_early_hints_wait_until_the_expectation_is_settled(http2):
+def test_early_hints_are_sent_only_after_the_100(http2):
     stream = http2.open("PUT /hints", WAITS)
     assert http2.first(stream) == ["100"]
     http2.send(stream, b"hello")
@@ -176,14 +176,14 @@ def test_one_thread_sends_interim_responses_while_another_one_reads(http2):
     assert http2.get("/hello") == ["200", b"hello", "end"]
 
 
-@pytest.mark.parametrize("where", FITTING)
-def test_a_character_of_an_interim_response_is_sent_or_is_an_error(http2, where):
+@pytest.mark.parametrize("where", ALLOWED_CHARACTERS)
+def test_every_character_of_an_interim_response_is_sent_or_is_an_error(http2, where):
     stream = http2.open(f"GET /inform-every-character?{where}", end=True)
     *interim, status, refused, _ = http2.answer(stream)
-    assert interim == ["104"] * len(FITTING[where])
+    assert interim == ["104"] * len(ALLOWED_CHARACTERS[where])
     assert status == "200"
-    assert json.loads(refused) == [n for n in EVERY_CHARACTER if n not in FITTING[where]]
-    for number, fields in zip(FITTING[where], http2.fields[stream], strict=False):
+    assert json.loads(refused) == [n for n in EVERY_CHARACTER if n not in ALLOWED_CHARACTERS[where]]
+    for number, fields in zip(ALLOWED_CHARACTERS[where], http2.fields[stream], strict=False):
         odd = f"x{chr(number)}y"
         name, value = (odd.lower(), str(number)) if where == "name" else (str(number), odd)
         assert fields == {":status": "104", name: value}
@@ -207,16 +207,16 @@ def test_no_interim_response_is_sent_after_the_response_has_started(http2, metho
         ("/hints-and-refuse", ["403", b"no"]),
     ],
 )
-def test_a_refusal_is_all_that_is_sent_and_the_connection_lives_on(http2, path, answer):
+def test_a_refused_stream_gets_no_100_and_the_connection_stays_open(http2, path, answer):
     assert http2.answer(http2.open(f"PUT {path}", WAITS)) == [*answer, "end", NO_MORE]
     assert http2.get("/hello") == ["200", b"hello", "end"]
     http2.server.wait_for_log(rf"PUT {path.split('?')[0]}.* -> {answer[0]} declined")
 
 
-def test_data_that_was_under_way_when_it_was_refused_harms_nobody(http2):
+def test_data_that_arrives_after_a_refusal_does_not_break_the_connection(http2):
     stream = http2.open("PUT /refuse", WAITS)
     assert http2.answer(stream) == ["401", "end", NO_MORE]
-    # In all, more than a connection's window that nobody opens again.
+    # Together they are more than the window of the connection, unless the server opens it again.
     http2.socket.sendall(DataFrame(stream, b"late" * 4096).serialize() * 8)
     stream = http2.open("PUT /read", WAITS)
     assert http2.first(stream) == ["100"]
@@ -246,7 +246,7 @@ def test_streams_do_not_disturb_each_other(http2):
 
 
 @pytest.mark.parametrize("path", ["/yield-then-read", "/write-then-read"])
-def test_no_100_after_the_first_byte_of_the_answer(http2, path):
+def test_no_100_is_sent_after_the_first_byte_of_the_response(http2, path):
     stream = http2.open(f"PUT {path}", WAITS)
     assert http2.first(stream) == ["200"]
     http2.send(stream, b"hello")
@@ -255,7 +255,7 @@ def test_no_100_after_the_first_byte_of_the_answer(http2, path):
 
 
 @pytest.mark.parametrize("steps", ["w", "0w0", "wyw0y", "yw"])
-def test_what_is_written_while_the_result_is_iterated_is_sent(http2, steps):
+def test_data_written_while_the_result_is_iterated_is_sent(http2, steps):
     path = f"/write-while-iterated?{steps}"
     body = {"w": b"written ", "y": b"yielded ", "0": b""}
     answer = ["200", b"".join(body[step] for step in steps), "end"]
@@ -268,7 +268,7 @@ def test_what_is_written_while_the_result_is_iterated_is_sent(http2, steps):
 
 
 @pytest.mark.parametrize("data", [b"hello", b"h"])
-def test_no_100_when_data_came_with_the_head(http2, data):
+def test_no_100_is_sent_if_data_came_with_the_head(http2, data):
     stream = http2.open("PUT /state", WAITS, data=data, end=data == b"hello")
     if data == b"h":
         http2.send(stream, b"ello")
@@ -276,12 +276,14 @@ def test_no_100_when_data_came_with_the_head(http2, data):
     assert http2.answer(stream) == ["200", states, "end"]
 
 
-# What is no expectation, and what is no answer.
+# Unknown expectations, and final responses with a 1xx.
 
 
 @pytest.mark.parametrize("value", ["x", "100-continue, x"])
 @pytest.mark.parametrize(("end", "reset"), [(False, [NO_MORE]), (True, [])])
-def test_an_unknown_expectation_is_a_417_without_the_application(http2, value, end, reset):
+def test_an_unknown_expectation_gets_417_and_the_application_is_not_called(
+    http2, value, end, reset
+):
     stream = http2.open("PUT /hello?unknown-expectation", ("expect", value), end=end)
     status, _, *rest = http2.answer(stream)
     assert [status, *rest] == ["417", "end", *reset]
@@ -289,8 +291,8 @@ def test_an_unknown_expectation_is_a_417_without_the_application(http2, value, e
 
 
 @pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
-@pytest.mark.parametrize("expect", [[WAITS], []], ids=["waiting", "at once"])
-def test_a_1xx_is_not_a_final_status(http2, status, expect):
+@pytest.mark.parametrize("expect", [[WAITS], []], ids=["Expect", "no Expect"])
+def test_start_response_with_a_1xx_gets_500(http2, status, expect):
     stream = http2.open(f"PUT /start?{status.replace(' ', '+')}", *expect)
     status, _, *rest = http2.answer(stream)
     assert [status, *rest] == ["500", "end", NO_MORE]
@@ -298,18 +300,18 @@ def test_a_1xx_is_not_a_final_status(http2, status, expect):
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_a_1xx_is_not_a_final_status_for_a_stream_without_a_body(http2, method):
+def test_start_response_with_a_1xx_gets_500_for_a_stream_without_a_body(http2, method):
     stream = http2.open(f"{method} /start?100+Continue", end=True)
     status, _, *rest = http2.answer(stream)
     assert [status, *rest] == ["500", "end"]
     assert http2.get("/hello") == ["200", b"hello", "end"]
 
 
-# A body that does not come whole.
+# Bodies that are cut off.
 
 
 @pytest.mark.parametrize("sent", [b"", b"hello"])
-def test_a_stream_that_is_reset_in_the_middle_of_its_body_is_not_whole(http2, sent):
+def test_reading_the_body_of_a_stream_that_was_reset_raises_client_disconnected(http2, sent):
     name = f"reset-{uuid.uuid4()}"
     stream = http2.open(f"PUT /tell-broken?{name}", WAITS)
     assert http2.first(stream) == ["100"]
@@ -322,7 +324,7 @@ def test_a_stream_that_is_reset_in_the_middle_of_its_body_is_not_whole(http2, se
 
 @pytest.mark.parametrize("sent", [b"", b"hello"])
 @pytest.mark.parametrize("leave", ["close", "shut down"])
-def test_a_connection_that_is_lost_in_the_middle_of_a_body_is_not_whole(http2, sent, leave):
+def test_reading_a_body_whose_connection_was_lost_raises_client_disconnected(http2, sent, leave):
     name = f"lost-{uuid.uuid4()}"
     stream = http2.open(f"PUT /tell-broken?{name}", WAITS)
     assert http2.first(stream) == ["100"]
@@ -336,7 +338,7 @@ def test_a_connection_that_is_lost_in_the_middle_of_a_body_is_not_whole(http2, s
 
 
 @pytest.mark.parametrize("what", ["resets", "closes"])
-def test_a_client_that_leaves_while_it_waits_is_logged_as_such(http2, what):
+def test_a_client_that_leaves_while_it_waits_is_logged_as_400_and_pending(http2, what):
     event = f"left-{uuid.uuid4()}"
     stream = http2.open(f"PUT /refuse-after-event?{event}", WAITS)
     http2.server.board.wait(f"entered-{event}")
@@ -350,12 +352,12 @@ def test_a_client_that_leaves_while_it_waits_is_logged_as_such(http2, what):
         assert http2.get("/hello") == ["200", b"hello", "end"]
 
 
-# In time.
+# Time limits.
 
 
 @pytest.fixture(scope="module", params=["thread alpn", "thread both", "gevent alpn"])
 def serve(request, certificates):
-    """Yield what starts a server with these settings, and gives what connects to it."""
+    """Return a context manager that starts a server, and yields what connects to it."""
     worker, way_in = request.param.split()
     secure = certificates if way_in == "alpn" else None
 
@@ -403,14 +405,14 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("send", FRAMES.values(), ids=FRAMES)
-def test_frames_buy_a_body_no_time(impatient, send):
+def test_frames_without_enough_body_bytes_do_not_extend_the_time_limit(impatient, send):
     pause = threading.Event()
     with impatient() as http2:
         stream, other = http2.open("PUT /read"), http2.open("PUT /read")
         for _ in range(PATIENCE * 4):
             send(http2, stream, other)
             http2.ping()
-            http2.receive()  # its acknowledgement, at least
+            http2.receive()  # at least the acknowledgement of the ping
             if http2.is_over(stream):
                 break
             pause.wait(0.05)
@@ -427,7 +429,7 @@ def test_frames_buy_a_body_no_time(impatient, send):
         ("readinto", "one\ntwo\nthr"),
     ],
 )
-def test_what_a_client_sent_before_it_stalled_is_in_the_error(impatient, way, partial):
+def test_the_error_has_the_bytes_that_the_client_sent_before_it_stalled(impatient, way, partial):
     with impatient() as http2:
         stream = http2.open(f"PUT /partial?{way}", data=b"one\n")
         http2.send(stream, b"two\n", end=False)
@@ -438,31 +440,31 @@ def test_what_a_client_sent_before_it_stalled_is_in_the_error(impatient, way, pa
         assert [status, *rest] == ["200", "end", NO_MORE]
 
 
-def test_a_body_that_is_complete_within_the_timeout_may_be_below_the_minimum_rate(impatient):
-    """Most of the time is used for its beginning, and the rest is here when it is read."""
+def test_a_body_that_has_arrived_when_it_is_read_does_not_time_out(impatient):
+    """The application starts to read when the body timeout would be over."""
     with impatient() as http2:
         event = f"whole-{uuid.uuid4()}"
         stream = http2.open(f"PUT /read-after-event?{event}")
         http2.server.board.wait(f"entered-{event}")
         http2.send(stream, b"hello")
-        threading.Event().wait(0.6)  # the application's time is not the client's
+        threading.Event().wait(0.6)  # longer than the body timeout
         http2.server.board.set(event)
         assert http2.answer(stream) == ["200", b'["hello", "none"]', "end"]
 
 
-def test_a_client_that_reads_slowly_is_not_late_by_the_time_of_a_body(impatient):
+def test_the_body_timeout_does_not_apply_to_a_client_that_reads_slowly(impatient):
     window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1000}
     with impatient(settings=window) as http2:
         for path in ("PUT /refuse-at-length?3000", "GET /refuse-at-length?3000"):
             stream = http2.open(path, end=path.startswith("GET"))
             http2.first(stream)
-            threading.Event().wait(1)  # the client's pause, twice the time of a body
+            threading.Event().wait(1)  # the client's pause, twice the body timeout
             http2.widen(stream, 2000)
             status, body, *_ = http2.answer(stream)
             assert (status, len(body)) == ("413", 3000)
 
 
-def test_a_body_that_came_while_the_answer_waited_is_read(impatient):
+def test_a_body_that_arrives_while_the_response_waits_for_the_client_can_be_read(impatient):
     window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 3}
     with impatient(settings=window) as http2:
         stream = http2.open("PUT /yield-then-read")
@@ -474,10 +476,10 @@ def test_a_body_that_came_while_the_answer_waited_is_read(impatient):
         assert http2.answer(stream) == ["200", b"first hello", "end"]
 
 
-def test_a_client_that_never_reads_is_cut_off_after_gunicorns_timeout(serve):
+def test_the_stream_of_a_client_that_never_reads_is_reset_after_gunicorns_timeout(serve):
     window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1000}
     with (
-        # Not less: it is the time after which gunicorn kills a worker that a busy machine stops.
+        # Not less: after this time gunicorn also kills a worker that a busy machine delays.
         serve("--timeout", "4", GUNICORN_EXPECT_BODY_TIMEOUT="0") as connecting,
         connecting(settings=window) as http2,
     ):
@@ -485,7 +487,7 @@ def test_a_client_that_never_reads_is_cut_off_after_gunicorns_timeout(serve):
         assert (status, len(body), rest) == ("413", 1000, ["reset CANCEL"])
 
 
-# Where HTTP/1 may turn into HTTP/2.
+# Upgrades from HTTP/1 to HTTP/2.
 
 
 def upgrading(head, line, *fields):
@@ -497,7 +499,7 @@ def upgrading(head, line, *fields):
 
 
 def smuggled(path):
-    """Return what a client sends when it speaks HTTP/2, a request among it."""
+    """Return what a client of HTTP/2 sends for this request, the connection preface included."""
     connection = new_connection()
     connection.initiate_upgrade_connection()
     connection.send_headers(3, head_of(f"GET {path}"), end_stream=True)
@@ -520,7 +522,9 @@ def assert_it_can_be_upgraded(server, client):
 @pytest.mark.parametrize(("path", "status"), [("/read", b"200"), ("/refuse", b"401")])
 @pytest.mark.parametrize("framing", ["Content-Length: %d", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("cut", [30, None], ids=["in two", "with the head"])
-def test_the_body_of_an_upgrade_is_never_http_2(server, client, path, status, framing, cut):
+def test_the_body_of_an_upgrade_request_is_never_read_as_http_2(
+    server, client, path, status, framing, cut
+):
     body = smuggled("/hello?smuggled-in-an-upgrade")
     sent = body if "%d" in framing else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     head, _ = upgrading(request, f"PUT {path}", framing.replace("%d", str(len(body))))
@@ -530,7 +534,7 @@ def test_the_body_of_an_upgrade_is_never_http_2(server, client, path, status, fr
     head, answer = client.receive_response()
     assert head.startswith(b"HTTP/1.1 " + status)
     assert answer == (body if path == "/read" else b"")
-    if b"\r\nConnection: close\r\n" in head:  # the last chunk was not here yet
+    if b"\r\nConnection: close\r\n" in head:  # the last chunk had not arrived yet
         assert (path, "%d" in framing, cut) == ("/refuse", False, 30)
         assert client.receive_all() == b""
     else:
@@ -539,7 +543,7 @@ def test_the_body_of_an_upgrade_is_never_http_2(server, client, path, status, fr
 
 
 @on("both newest", "upgrade oldest")
-def test_reading_the_body_of_an_upgrade_sends_a_100_over_http_1(server, client):
+def test_reading_the_body_of_an_upgrade_request_sends_a_100_over_http_1(server, client):
     head, _ = upgrading(waiting, "PUT /read", "Content-Length: 5")
     client.send(head)
     assert client.receive(len(CONTINUE)) == CONTINUE
@@ -549,13 +553,13 @@ def test_reading_the_body_of_an_upgrade_sends_a_100_over_http_1(server, client):
 
 
 @on("both newest", "upgrade oldest")
-def test_nothing_sent_after_a_refused_upgrade_is_http_2(server, client):
+def test_nothing_sent_after_a_refused_upgrade_is_read_as_http_2(server, client):
     head, _ = upgrading(waiting, "PUT /refuse", "Content-Length: 5000")
     client.send(head)
     head = client.receive_head()
     assert head.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
     assert b"\r\nConnection: close\r\n" in head
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # closed, as it should be
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server may have closed
         client.send(smuggled("/hello?smuggled-behind-a-refusal"))
     assert client.receive_all() == b""
     assert b"smuggled-behind-a-refusal" not in server.get("/seen")
@@ -563,7 +567,7 @@ def test_nothing_sent_after_a_refused_upgrade_is_http_2(server, client):
 
 @on("both newest", "upgrade oldest")
 @pytest.mark.parametrize("framing", [[], ["Content-Length: 5"]], ids=["no body", "body"])
-def test_an_upgrade_with_an_unknown_expectation_is_a_417(client, framing):
+def test_an_upgrade_request_with_an_unknown_expectation_gets_417(client, framing):
     client.send(upgrading(request, "PUT /read", "Expect: x", *framing)[0])
     answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 417 Expectation Failed\r\n")
@@ -571,13 +575,13 @@ def test_an_upgrade_with_an_unknown_expectation_is_a_417(client, framing):
 
 
 @on("prior-knowledge oldest")
-def test_http_1_is_an_error_where_http_2_is_presumed(client):
+def test_an_http_1_request_gets_400_where_only_http_2_is_expected(client):
     client.send(waiting("PUT /read", "Content-Length: 5"))
     assert client.receive_all().startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
 @on("alpn newest", "alpn oldest", "both newest", "upgrade oldest")
-def test_a_client_that_does_not_choose_http_2_gets_the_rule_of_http_1(client):
+def test_a_client_that_does_not_choose_http_2_is_accepted_and_refused_over_http_1(client):
     client.send(waiting("PUT /read", "Content-Length: 5"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"hello")

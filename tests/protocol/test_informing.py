@@ -1,4 +1,4 @@
-"""Interim responses that an application sends: when, to which clients, with which fields."""
+"""Interim responses that an application sends with `inform`: when, to whom, with which fields."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import urllib.parse
 
 import pytest
 
-from support.characters import EVERY_CHARACTER, FITTING
+from support.characters import ALLOWED_CHARACTERS, EVERY_CHARACTER
 from support.client import CONTINUE, request, waiting
 
 CREATED = b"HTTP/1.1 104 Upload Resumption Supported\r\nLocation: /uploads/7\r\n\r\n"
@@ -44,7 +44,9 @@ def test_a_client_that_waits_gets_no_other_interim_response_before_its_100(clien
         ("POST /inform?force=1", "X-Nothing: 1"),
     ],
 )
-def test_a_client_that_waits_and_understands_gets_one_before_its_100(client, line, field):
+def test_a_client_that_waits_and_understands_gets_an_interim_response_before_its_100(
+    client, line, field
+):
     client.send(waiting(line, "Content-Length: 5", field))
     assert client.receive(len(CREATED + CONTINUE)) == CREATED + CONTINUE
     client.send(b"hello")
@@ -52,7 +54,7 @@ def test_a_client_that_waits_and_understands_gets_one_before_its_100(client, lin
     assert json.loads(client.receive_response()[1]) == [True, True]
 
 
-def test_a_client_whose_body_is_here_already_does_not_wait(client):
+def test_a_client_whose_body_has_arrived_gets_interim_responses(client):
     client.send(waiting("POST /inform", "Content-Length: 5"), b"hello")
     assert client.receive(len(CREATED + RECEIVED)) == CREATED + RECEIVED
     assert json.loads(client.receive_response()[1]) == [True, True]
@@ -67,7 +69,7 @@ def test_a_client_of_http_1_0_gets_no_interim_response(client, expects):
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_none_is_sent_when_the_response_has_started(client, method):
+def test_no_interim_response_is_sent_after_the_response_has_started(client, method):
     fields = ["Content-Length: 5"] if method == "PUT" else []
     client.send(request(f"{method} /inform-late", *fields), b"hello" if fields else b"")
     head, body = client.receive_response()
@@ -75,7 +77,7 @@ def test_none_is_sent_when_the_response_has_started(client, method):
     assert body == b"7False"
 
 
-def test_they_are_sent_by_one_thread_while_another_one_reads(client):
+def test_one_thread_sends_interim_responses_while_another_one_reads(client):
     body = bytes(range(256)) * 4096  # 64 pieces
     client.send(request("POST /inform-often", f"Content-Length: {len(body)}"), body)
     for number in range(1, 65):
@@ -85,14 +87,14 @@ def test_they_are_sent_by_one_thread_while_another_one_reads(client):
     assert client.receive_response()[1] == hashlib.sha256(body).hexdigest().encode()
 
 
-def test_an_error_after_an_interim_response_is_answered(client):
+def test_an_application_that_fails_after_an_interim_response_gets_500(client):
     client.send(request("GET /inform-and-fail"))
     assert client.receive_head() == b"HTTP/1.1 102 Processing\r\n\r\n"
     assert client.receive_head().startswith(b"HTTP/1.1 500 ")
 
 
 @pytest.mark.parametrize(
-    ("status", "name", "value", "words"),
+    ("status", "name", "value", "message"),
     [
         (99, "X-A", "1", "102 to 199"),
         (100, "X-A", "1", "proceed()"),
@@ -104,26 +106,26 @@ def test_an_error_after_an_interim_response_is_answered(client):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_what_cannot_be_sent_is_an_error_and_nothing_is_sent(
-    client, method, status, name, value, words
+def test_an_interim_response_that_can_not_be_sent_is_an_error(
+    client, method, status, name, value, message
 ):
     fields = urllib.parse.urlencode({"status": status, "name": name, "value": value})
     length = ["Content-Length: 5"] if method == "POST" else []
     client.send(request(f"{method} /inform-badly?{fields}", *length, "Connection: close"))
     answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert words in json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert message in json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
-@pytest.mark.parametrize("where", FITTING)
-def test_a_character_is_sent_as_it_is_or_is_an_error(client, where):
+@pytest.mark.parametrize("where", ALLOWED_CHARACTERS)
+def test_every_character_of_an_interim_response_is_sent_or_is_an_error(client, where):
     client.send(request(f"GET /inform-every-character?{where}"))
-    for number in FITTING[where]:
+    for number in ALLOWED_CHARACTERS[where]:
         odd = f"x{chr(number)}y"
         field = f"{odd}: {number}" if where == "name" else f"{number}: {odd}"
         assert client.receive_head().split(b"\r\n")[1:] == [field.encode(), b"", b""]
     refused = json.loads(client.receive_response()[1])
-    assert refused == [n for n in EVERY_CHARACTER if n not in FITTING[where]]
+    assert refused == [n for n in EVERY_CHARACTER if n not in ALLOWED_CHARACTERS[where]]
 
 
 @pytest.mark.parametrize("status", [105, 199])

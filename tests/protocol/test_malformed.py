@@ -1,4 +1,4 @@
-"""Heads that are malformed, that are not finished, or that other servers would not take."""
+"""Request heads that are malformed, unfinished or unusual."""
 
 import contextlib
 
@@ -8,7 +8,7 @@ from support.client import Client, request, waiting
 from support.matrix import WORKERS
 from support.server import Server
 
-#: Refused when the last byte of it has come, though more of the head may follow.
+#: Refused as soon as the last byte has arrived, though the head has not ended.
 MALFORMED = {
     "one-word": b"BAD\r\n",
     "target": b"GET hello HTTP/1.1\r\n",
@@ -32,7 +32,7 @@ UNFINISHED = {
     "no-empty-line": b"GET /hello HTTP/1.1\r\nHost: test\r\n",
 }
 
-#: Seconds. What waits until a head is late, or for the client, takes 10 or longer.
+#: Seconds. A server that waited for the client or for a timeout would take 10 or longer.
 AT_ONCE = 9
 
 
@@ -49,7 +49,7 @@ def test_a_malformed_head_is_refused_without_waiting_for_its_end(server, name):
 
 
 @pytest.mark.parametrize("name", ["one-word", "folded-first", "bare-cr-before-field"])
-def test_a_malformed_head_is_refused_when_it_comes_byte_by_byte(server, name):
+def test_a_malformed_head_that_arrives_byte_by_byte_is_refused(server, name):
     with Client(server) as client:
         client.socket.settimeout(AT_ONCE)
         for byte in MALFORMED[name]:
@@ -67,9 +67,9 @@ def test_a_malformed_head_after_a_request_is_refused(server):
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_client_that_half_closes_after_a_malformed_head_is_refused(server, cell, name):
+def test_a_client_that_half_closes_after_a_malformed_head_gets_400(server, cell, name):
     if cell.transport == "tls":
-        pytest.skip("a client that ends a TLS connection hears nothing more")
+        pytest.skip("a client that has ended a TLS connection receives nothing more")
     with Client(server) as client:
         client.socket.settimeout(AT_ONCE)
         client.send(MALFORMED[name])
@@ -78,7 +78,9 @@ def test_a_client_that_half_closes_after_a_malformed_head_is_refused(server, cel
 
 
 @pytest.mark.parametrize("name", UNFINISHED)
-def test_a_client_that_ends_its_side_in_the_middle_of_a_head_is_let_go_at_once(server, cell, name):
+def test_a_client_that_half_closes_in_the_middle_of_a_head_is_disconnected_at_once(
+    server, cell, name
+):
     with Client(server) as client:
         client.socket.settimeout(AT_ONCE)
         client.send(UNFINISHED[name])
@@ -100,7 +102,7 @@ def test_an_empty_line_after_a_request_does_not_begin_the_next_one(server):
         client.send(request("GET /hello"), b"\r\n", request("GET /hello"), b"\r\n")
         assert client.receive_response()[1] == b"hello"
         assert client.receive_response()[1] == b"hello"
-        assert client.receive_all() == b""  # when the time to keep it alive is over
+        assert client.receive_all() == b""  # after keepalive, it is closed
 
 
 def test_an_idle_connection_with_an_empty_line_is_closed_without_a_408():
@@ -131,7 +133,7 @@ def test_a_request_line_may_be_of_any_length_if_there_is_no_limit(worker, parser
             assert client.receive_head().startswith(b"HTTP/1.1 431 ")
 
 
-def test_nothing_of_a_malformed_body_is_in_the_log_or_the_answer(worker):
+def test_nothing_of_a_malformed_body_is_in_the_log_or_the_response(worker):
     with Server("--log-level", "debug", worker=WORKERS[worker][0]) as server:
         for body in (b"s3cret\r\n", b"0\r\nX-Token : s3cret\r\n\r\n"):
             start = len(server.lines)
@@ -144,7 +146,7 @@ def test_nothing_of_a_malformed_body_is_in_the_log_or_the_answer(worker):
             assert "s3cret" not in "\n".join(server.lines[start:])
 
 
-def test_lines_that_settings_allow_are_not_malformed(worker):
+def test_unusual_lines_that_gunicorns_settings_allow_are_accepted(worker):
     options = ["--permit-obsolete-folding", "--strip-header-spaces", "--casefold-http-method"]
     options += ["--permit-unconventional-http-method", "--permit-unconventional-http-version"]
     head = b"get /hello HTTP/2.0\r\nHost : test\r\n" + b"X: a\r\n b\r\n" * 20 + b"\r\n"
@@ -154,7 +156,7 @@ def test_lines_that_settings_allow_are_not_malformed(worker):
                 client.send(bytes([byte]))
             assert client.receive_response()[1] == b"hello"
         with Client(server) as client:
-            # Only together they say where the body ends: nothing follows from the first.
+            # The body's end depends on both Transfer-Encoding fields: the first one is no error.
             client.send(
                 b"POST /read HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: gzip\r\nX: a\r\n b"
             )

@@ -65,7 +65,7 @@ def test_an_ordinary_request_is_answered_byte_for_byte_as_by_stock_gunicorn(serv
     ],
     ids=["no body", "length", "HTTP 1.0", "chunked"],
 )
-def test_what_is_written_while_the_result_is_iterated_is_sent_as_by_stock_gunicorn(
+def test_data_written_while_the_result_is_iterated_is_sent_as_by_stock_gunicorn(
     server, stock, steps, data
 ):
     data = data.replace(b"STEPS", steps.encode())

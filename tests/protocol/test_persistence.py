@@ -1,4 +1,4 @@
-"""Whether a connection is kept, by what the client says of it (RFC 9112 section 9.3)."""
+"""Whether a connection is kept, by the Connection field of the request (RFC 9112 section 9.3)."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def ask(client, kind, options):
     ],
     ids=repr,
 )
-def test_a_connection_is_closed_if_the_client_says_so_in_any_field_or_list(server, kind, options):
+def test_close_in_any_connection_field_or_list_closes_the_connection(server, kind, options):
     with Client(server) as client:
         head = ask(client, kind, options)
         assert b"\r\nConnection: close\r\n" in head
@@ -51,14 +51,14 @@ def test_a_connection_is_closed_if_the_client_says_so_in_any_field_or_list(serve
 
 @pytest.mark.keeps_alive
 @pytest.mark.parametrize("options", KEEPING, ids=repr)
-def test_a_connection_is_kept_for_what_only_looks_like_close(server, options):
+def test_an_option_that_only_looks_like_close_keeps_the_connection(server, options):
     with Client(server) as client:
         for kind in ("get", "length", "chunked", "get"):
             assert b"\r\nConnection: keep-alive\r\n" in ask(client, kind, options)
 
 
 @pytest.mark.keeps_alive
-def test_an_old_client_may_ask_for_its_connection_to_be_kept(server):
+def test_a_client_of_http_1_0_may_keep_its_connection(server):
     with Client(server) as client:
         for _ in range(2):
             assert b"\r\nConnection: keep-alive\r\n" in ask(client, "length-1.0", ["keep-alive"])
@@ -66,8 +66,8 @@ def test_an_old_client_may_ask_for_its_connection_to_be_kept(server):
 
 @pytest.mark.keeps_alive
 @pytest.mark.parametrize("size", [7000, 8192, 9000])
-def test_two_requests_that_come_in_one_piece_are_both_answered(server, size):
-    """Over TLS the second is in the same record, of which the socket shows nothing more."""
+def test_two_requests_that_arrive_in_one_piece_are_both_answered(server, size):
+    """Over TLS the second may be in the same record: then the socket has nothing more to read."""
     first = request("GET /hello", f"X-One: {'x' * 4000}", "X-Two: ")
     first = first.replace(b"X-Two: ", b"X-Two: " + b"x" * (size - len(first)))
     assert len(first) == size

@@ -47,7 +47,7 @@ def test_an_application_may_call_start_response_and_then_read(client):
     assert body == b"hello"
 
 
-def test_an_item_without_bytes_does_not_begin_the_answer(client):
+def test_yielding_empty_bytes_does_not_start_the_response(client):
     client.send(waiting("PUT /read-while-yielding-nothing", "Content-Length: 5"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"hello")
@@ -62,7 +62,7 @@ def test_a_file_wrapper_around_the_input_reads_it(client, path):
     assert client.receive_response()[1] == b"hello"
 
 
-def test_the_100_is_sent_at_once(client):
+def test_the_100_is_sent_at_once_because_of_tcp_nodelay(client):
     client.send(waiting("PUT /nodelay", "Content-Length: 1"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"1")
@@ -88,7 +88,7 @@ def test_the_100_is_sent_at_once(client):
         "503 Service Unavailable",
     ],
 )
-def test_answering_without_reading_is_all_that_is_sent(client, status):
+def test_a_response_without_a_read_sends_no_100_and_closes_the_connection(client, status):
     client.send(waiting(f"PUT /refuse?status={status.replace(' ', '+')}", "Content-Length: 5"))
     answer = client.receive_all()
     assert answer.startswith(f"HTTP/1.1 {status}\r\n".encode())
@@ -123,14 +123,14 @@ def test_a_refusal_may_be_a_file(client):
     assert client.receive_all() == b""
 
 
-def test_the_items_of_a_refusal_are_closed(server, client):
+def test_the_iterable_of_a_refusal_is_closed(server, client):
     client.send(waiting("PUT /refuse-and-close?refusal-closed", "Content-Length: 5"))
     assert client.receive_all().endswith(b"\r\n\r\nno")
     server.board.wait("refusal-closed")
 
 
 @pytest.mark.parametrize("how", ["list", "generator", "empty-items"])
-def test_a_refusal_without_a_body_says_that_it_has_none(client, how):
+def test_a_refusal_without_a_body_has_content_length_0(client, how):
     client.send(waiting(f"PUT /refuse-without-length?{how}", "Content-Length: 5"))
     answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
@@ -139,7 +139,7 @@ def test_a_refusal_without_a_body_says_that_it_has_none(client, how):
     assert answer.endswith(b"\r\n\r\n")
 
 
-def test_a_204_to_a_waiting_client_has_no_length(client):
+def test_a_204_to_a_waiting_client_has_no_content_length(client):
     client.send(waiting("PUT /no-content", "Content-Length: 5"))
     answer = client.receive_all()
     assert b"Content-Length" not in answer
@@ -152,19 +152,19 @@ def test_start_response_may_be_called_with_keywords(client):
 
 
 @pytest.mark.parametrize("option", ["keep-alive", "upgrade"])
-def test_an_application_cannot_keep_alive_what_it_refused(client, option):
+def test_an_application_can_not_keep_the_connection_alive_after_a_refusal(client, option):
     client.send(waiting(f"PUT /keep-alive-please?{option}", "Content-Length: 5"))
     answer = client.receive_all()
     assert re.findall(rb"(?i)\r\nconnection: ([^\r]*)", answer) == [b"close"]
 
 
-def test_nothing_that_follows_a_refusal_is_read_as_a_request(server, client):
+def test_nothing_that_a_refused_client_sends_is_read_as_a_request(server, client):
     client.send(
         waiting("PUT /refuse", "Content-Length: 60"), request("GET /hello?smuggled-with-the-head")
     )
     client.send(request("GET /hello?smuggled-before-the-answer"))
     client.receive_head()
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # closed, as it should be
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the server may have closed
         client.send(request("GET /hello?smuggled-after-the-answer"))
     client.receive_all()
     client.close()
@@ -182,14 +182,14 @@ def test_nothing_sent_after_a_refusal_is_read_as_a_request(server, client):
     assert b"smuggled-by-a-waiting-client" not in server.get("/seen")
 
 
-def test_an_error_handler_may_change_the_answer_before_it_begins(client):
+def test_an_error_handler_may_change_the_response_before_it_starts(client):
     client.send(waiting("PUT /refuse-twice", "Content-Length: 5"))
     answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert re.findall(rb"X-Said: (\w+)", answer) == [b"second"]
 
 
-@pytest.mark.parametrize("head", [request, waiting], ids=["at once", "waiting"])
+@pytest.mark.parametrize("head", [request, waiting], ids=["no Expect", "Expect"])
 def test_nothing_that_follows_a_broken_body_is_read_as_a_request(server, client, head):
     client.send(
         head("PUT /read-broken", "Transfer-Encoding: chunked"),
@@ -206,7 +206,7 @@ def test_nothing_that_follows_a_broken_body_is_read_as_a_request(server, client,
 
 
 @pytest.mark.parametrize("path", ["/fail", "/fail-after-start", "/start-twice"])
-def test_an_application_that_fails_before_it_reads_is_a_500_and_no_100(client, path):
+def test_an_application_that_fails_before_it_reads_gets_500_and_no_100(client, path):
     client.send(waiting(f"PUT {path}", "Content-Length: 5"))
     answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
@@ -214,7 +214,7 @@ def test_an_application_that_fails_before_it_reads_is_a_500_and_no_100(client, p
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_an_application_that_fails_in_the_middle_of_its_answer_ends_the_connection(client):
+def test_an_application_that_fails_in_the_middle_of_its_response_ends_the_connection(client):
     client.send(waiting("PUT /fail-after-first-byte", "Content-Length: 5"))
     answer = client.receive_all()
     assert answer.count(b"HTTP/1.1") == 1
@@ -222,7 +222,7 @@ def test_an_application_that_fails_in_the_middle_of_its_answer_ends_the_connecti
 
 
 @pytest.mark.parametrize("status", ["100 Continue", "101 Switching Protocols", "103 Early Hints"])
-def test_a_1xx_is_not_a_final_status(server, client, status):
+def test_start_response_with_a_1xx_gets_500(server, client, status):
     start = len(server.lines)
     client.send(waiting(f"PUT /start?{status.replace(' ', '+')}", "Content-Length: 5"))
     answer = client.receive_all()
@@ -231,7 +231,7 @@ def test_a_1xx_is_not_a_final_status(server, client, status):
     server.wait_for_log(rf"ValueError: start_response\('{status}'\): a 1xx is not", start)
 
 
-def test_a_1xx_is_not_a_final_status_for_an_upload_that_does_not_wait(server, client):
+def test_start_response_with_a_1xx_gets_500_for_an_upload_that_does_not_wait(server, client):
     start = len(server.lines)
     client.send(request("PUT /start?100+Continue", "Content-Length: 5"), b"12345")
     assert client.receive_all().startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
@@ -240,7 +240,9 @@ def test_a_1xx_is_not_a_final_status_for_an_upload_that_does_not_wait(server, cl
 
 @pytest.mark.parametrize("head", ["GET", "GET HTTP/1.0", "HEAD", "PUT"])
 @pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
-def test_a_1xx_is_not_a_final_status_for_a_request_without_a_body(server, client, head, status):
+def test_start_response_with_a_1xx_gets_500_for_a_request_without_a_body(
+    server, client, head, status
+):
     start = len(server.lines)
     method, *version = head.split()
     line = " ".join([method, f"/start?{status.replace(' ', '+')}", *version])
@@ -251,7 +253,7 @@ def test_a_1xx_is_not_a_final_status_for_a_request_without_a_body(server, client
     server.wait_for_log(rf"ValueError: start_response\('{status}'\): a 1xx is not", start)
 
 
-def test_a_client_that_leaves_while_it_waits_harms_nobody(server):
+def test_a_client_that_leaves_while_it_waits_does_not_affect_others(server):
     with Client(server) as client:
         client.send(waiting("PUT /read-after-event?left", "Content-Length: 5"))
         server.board.wait("entered-left")
@@ -263,7 +265,7 @@ def test_a_client_that_leaves_while_it_waits_harms_nobody(server):
 
 
 @pytest.mark.parametrize("path", ["/yield-then-read", "/write-then-read"])
-def test_no_100_after_the_first_byte_of_the_answer(client, path):
+def test_no_100_is_sent_after_the_first_byte_of_the_response(client, path):
     client.send(waiting(f"PUT {path}", "Content-Length: 5"))
     head = client.receive_head()
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -272,7 +274,7 @@ def test_no_100_after_the_first_byte_of_the_answer(client, path):
     assert client.receive_all().endswith(b"hello")
 
 
-def test_no_100_in_the_middle_of_an_answer_while_another_thread_reads(client):
+def test_no_100_is_sent_in_the_middle_of_a_response_while_another_thread_reads(client):
     client.send(waiting("PUT /thread-reads-late", "Content-Length: 5"))
     head, body = client.receive_response()
     assert b"\r\nConnection: close\r\n" in head
@@ -296,7 +298,7 @@ def test_threads_that_read_while_the_response_starts_send_one_100_before_it_or_n
             assert head.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-# Who is not asked.
+# Clients that get no 100.
 
 
 @pytest.mark.parametrize(
@@ -305,9 +307,9 @@ def test_threads_that_read_while_the_response_starts_send_one_100_before_it_or_n
         waiting("PUT /ordinary-read HTTP/1.0", "Content-Length: 5", "Connection: keep-alive"),
         request("PUT /ordinary-read", "Content-Length: 5"),
     ],
-    ids=["HTTP/1.0", "no expectation"],
+    ids=["HTTP/1.0", "no Expect"],
 )
-def test_no_100_for_a_client_that_must_not_get_one(client, head):
+def test_a_client_of_http_1_0_or_without_expect_gets_no_100(client, head):
     client.send(head)
     client.send(b"hello")
     answer, body = client.receive_response()
@@ -326,7 +328,7 @@ def test_no_100_for_a_client_that_must_not_get_one(client, head):
     ],
     ids=["GET", "no length", "length 0", "length 00"],
 )
-def test_a_request_without_a_body_gets_no_100_and_its_connection_stays(client, head):
+def test_a_request_without_a_body_gets_no_100_and_keeps_its_connection(client, head):
     for _ in range(2):
         client.send(head)
         answer, body = client.receive_response()
@@ -344,7 +346,7 @@ def test_a_request_without_a_body_gets_no_100_and_its_connection_stays(client, h
         ("Transfer-Encoding: chunked", b"5"),
     ],
 )
-def test_no_100_when_body_bytes_came_with_the_head(client, framing, body):
+def test_no_100_is_sent_if_body_bytes_came_with_the_head(client, framing, body):
     client.send(waiting("PUT /state", framing), body)
     if len(body) == 1:
         client.send(b"ello" if body == b"h" else b"\r\nhello\r\n0\r\n\r\n")
@@ -353,7 +355,7 @@ def test_no_100_when_body_bytes_came_with_the_head(client, framing, body):
     assert json.loads(states) == ["waived", False, "waived", "WAIVED"]
 
 
-def test_no_100_when_body_bytes_came_before_the_application_reads(server, client):
+def test_no_100_is_sent_if_body_bytes_came_before_the_application_reads(server, client):
     client.send(waiting("PUT /read-after-event?impatient", "Content-Length: 5"))
     server.board.wait("entered-impatient")
     client.send(b"hel")
@@ -368,7 +370,7 @@ def test_no_100_when_body_bytes_came_before_the_application_reads(server, client
 
 
 @pytest.mark.keeps_alive
-def test_a_continued_request_keeps_its_connection(client):
+def test_a_request_that_got_a_100_keeps_its_connection(client):
     for number in range(3):
         client.send(waiting("PUT /read", "Content-Length: 5"))
         assert client.receive(len(CONTINUE)) == CONTINUE
@@ -379,7 +381,7 @@ def test_a_continued_request_keeps_its_connection(client):
 
 
 @pytest.mark.keeps_alive
-def test_what_is_left_of_a_continued_body_is_drained_without_another_100(client):
+def test_the_unread_rest_of_a_body_after_a_100_is_drained_without_another_100(client):
     client.send(waiting("PUT /read-some?2", "Content-Length: 5"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"hello")
@@ -402,7 +404,7 @@ def test_a_body_that_came_with_the_head_is_drained_without_a_100(client):
 
 
 @pytest.mark.keeps_alive
-def test_a_request_with_an_expectation_and_no_body_does_not_confuse_the_next_one(client):
+def test_a_request_with_expect_and_without_a_body_does_not_affect_the_next_one(client):
     client.send(waiting("PUT /refuse", "Content-Length: 0"))
     assert client.receive_response()[0].startswith(b"HTTP/1.1 401 Unauthorized\r\n")
     client.send(waiting("PUT /read", "Content-Length: 5"))

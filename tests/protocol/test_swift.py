@@ -23,7 +23,7 @@ def test_each_100_is_followed_by_a_chunked_body(server, client):
 
 
 @pytest.mark.keeps_alive
-def test_the_connection_is_kept_after_the_last_of_them(server, client):
+def test_the_connection_is_kept_after_the_last_body(server, client):
     for _ in range(2):
         client.send(waiting("PUT /phases?2", "Transfer-Encoding: chunked"))
         assert client.receive(len(WITH_HEADERS)) == WITH_HEADERS
@@ -35,7 +35,7 @@ def test_the_connection_is_kept_after_the_last_of_them(server, client):
         assert json.loads(body) == ["first", "second"]
 
 
-def test_a_phase_that_does_not_come_whole_is_an_error(server, client):
+def test_a_second_body_that_is_cut_off_is_an_error(server, client):
     client.send(waiting("PUT /phases?2", "Transfer-Encoding: chunked"))
     assert client.receive(len(WITH_HEADERS)) == WITH_HEADERS
     client.send(b"5\r\nfirst\r\n0\r\n\r\n")

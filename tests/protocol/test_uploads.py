@@ -35,7 +35,7 @@ names = map("upload{}".format, itertools.count())
 
 
 def check_only_answer(answer, status):
-    """Check that this is all of one response, and that it said that the connection ends."""
+    """Check that this is one response with this status and ``Connection: close``."""
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
     assert answer.count(b"HTTP/1.1") == 1
     assert b"\r\nConnection: close\r\n" in answer
@@ -45,7 +45,7 @@ def check_only_answer(answer, status):
 
 
 @cut_off
-def test_what_is_cut_off_is_not_whole_for_the_application(server, client, framing, sent):
+def test_reading_a_body_that_was_cut_off_raises_client_disconnected(server, client, framing, sent):
     name = next(names)
     client.send(request(f"PUT /tell-broken?{name}", framing), sent)
     client.close()
@@ -53,7 +53,7 @@ def test_what_is_cut_off_is_not_whole_for_the_application(server, client, framin
 
 
 @cut_off
-def test_what_a_waiting_client_cuts_off_is_not_whole_for_the_application(
+def test_reading_a_body_that_was_cut_off_after_its_100_raises_client_disconnected(
     server, client, framing, sent
 ):
     name = next(names)
@@ -88,7 +88,7 @@ def test_an_application_may_answer_a_client_that_cut_off_its_upload(client):
         assert answer.endswith(b"\r\n\r\nClientDisconnected")
 
 
-def test_an_answer_that_began_breaks_off_with_its_upload(client):
+def test_a_response_that_has_started_breaks_off_when_its_upload_is_cut_off(client):
     client.send(request("PUT /yield-then-read", CHUNKED), b"5\r\nhel")
     assert client.receive_until(b"first ").endswith(b"first ")
     client.shut_down()
@@ -97,9 +97,9 @@ def test_an_answer_that_began_breaks_off_with_its_upload(client):
         assert answer == b""
 
 
-# What came is not lost.
+# The bytes that arrived before an error.
 
-#: What each way to read had taken in the call that failed; the lines before are returned already.
+#: What the failed call of each method had read. Earlier calls have returned the lines before that.
 PARTIAL = {
     "read": "one\ntwo\nthr",
     "read-100": "one\ntwo\nthr",
@@ -125,7 +125,9 @@ def check_partial(answer, way, kind_of_error):
 
 @by_each_way
 @framed
-def test_what_a_client_sent_before_it_left_is_in_the_error(client, way, version, framing, pieces):
+def test_the_error_has_the_bytes_that_the_client_sent_before_it_left(
+    client, way, version, framing, pieces
+):
     client.send(request(f"PUT /partial?{way} {version}", framing), pieces[0])
     client.send(pieces[1])
     client.shut_down()
@@ -136,7 +138,7 @@ def test_what_a_client_sent_before_it_left_is_in_the_error(client, way, version,
 
 @by_each_way
 @framed
-def test_what_a_client_sent_before_it_stalled_is_in_the_error(
+def test_the_error_has_the_bytes_that_the_client_sent_before_it_stalled(
     impatient, way, version, framing, pieces
 ):
     with Client(impatient) as client:
@@ -146,7 +148,7 @@ def test_what_a_client_sent_before_it_stalled_is_in_the_error(
 
 
 @by_each_way
-def test_what_a_client_sent_before_a_malformed_chunk_is_in_the_error(client, way):
+def test_the_error_has_the_bytes_that_the_client_sent_before_a_malformed_chunk(client, way):
     client.send(request(f"PUT /partial?{way}", CHUNKED), b"5\r\none\nt\r\n6\r\nwo\nthr")
     client.send(b"XXX")
     check_partial(client.receive_all(), way, "MalformedBody")
@@ -165,7 +167,7 @@ malformed = pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
 
 
 @malformed
-def test_chunks_that_are_malformed_are_a_400(server, client, body):
+def test_malformed_chunks_get_400(server, client, body):
     name = next(names)
     client.send(request(f"PUT /tell-broken?{name}", CHUNKED), body)
     check_only_answer(client.receive_all(), 400)
@@ -173,7 +175,7 @@ def test_chunks_that_are_malformed_are_a_400(server, client, body):
 
 
 @malformed
-@pytest.mark.parametrize("when", ["with the head", "after the answer"])
+@pytest.mark.parametrize("when", ["with the head", "after the response"])
 def test_malformed_chunks_after_a_response_close_the_connection(server, client, body, when):
     body += request("GET /hello?smuggled-behind-malformed-chunks")
     client.send(request("PUT /refuse-with-body", CHUNKED), body if when == "with the head" else b"")
@@ -181,7 +183,7 @@ def test_malformed_chunks_after_a_response_close_the_connection(server, client, 
     assert head.startswith(b"HTTP/1.1 413 ")
     assert b"\r\nConnection: close\r\n" in head
     assert answer == b"too large"
-    if when == "after the answer":
+    if when == "after the response":
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLError):
             client.send(body)
     assert client.receive_all() == b""
@@ -189,18 +191,18 @@ def test_malformed_chunks_after_a_response_close_the_connection(server, client, 
     assert b"smuggled-behind-malformed-chunks" not in server.get("/seen")
 
 
-def test_an_answer_that_began_breaks_off_with_a_malformed_chunk(client):
+def test_a_response_that_has_started_breaks_off_at_a_malformed_chunk(client):
     client.send(request("PUT /yield-then-read", CHUNKED), b"5\r\nhello\r\nzz\r\n")
     answer = client.receive_all()
     check_only_answer(answer, 200)
     assert answer.endswith(b"\r\n\r\nfirst ")
 
 
-# Swallowed by the application.
+# Errors that the application swallows: it catches them and sends no response.
 
 
-def mark(server):
-    """Return the place in the log from which on it tells of what comes next."""
+def end_of_log(server):
+    """Return the number of lines in the log, once all earlier requests are in it."""
     before = len(server.lines)
     server.get("/hello")
     server.wait_for_log("GET /hello", before)
@@ -208,24 +210,24 @@ def mark(server):
 
 
 def check_swallowed(server, start, name, status, kind_of_error):
-    """Check that the log has one line beside those of the access log."""
+    """Check that the log has the warning, and nothing else but the access log."""
     server.wait_for_log(rf"PUT /swallow\?{name}\S* HTTP/1.1 -> {status} none", start)
     [line] = [line for line in server.lines[start:] if " HTTP/1.1 -> " not in line]
-    said = (
+    warning = (
         rf"\[WARNING\] The application caught {kind_of_error} and sent no response: the client got "
         rf"'{status} [A-Za-z ]+'\. "
         r"The body was first read in apps\.broken_bodies\.swallow \(.*, line \d+\)\. "
     )
-    assert re.search(said, line)
+    assert re.search(warning, line)
 
 
 @pytest.mark.parametrize(
     ("where", "how"),
     [*((where, "") for where in CUT_OFF), ("half", "&generator"), ("half", "&empty-items")],
 )
-def test_a_cut_off_body_that_the_application_does_not_answer_is_a_400(server, where, how):
+def test_a_cut_off_body_whose_error_the_application_swallows_gets_400(server, where, how):
     framing, sent = CUT_OFF[where]
-    name, start = next(names), mark(server)
+    name, start = next(names), end_of_log(server)
     with Client(server) as client:
         client.send(request(f"PUT /swallow?{name}{how}", framing), sent)
         client.shut_down()
@@ -237,25 +239,25 @@ def test_a_cut_off_body_that_the_application_does_not_answer_is_a_400(server, wh
 
 
 @malformed
-def test_malformed_chunks_that_the_application_does_not_answer_are_a_400(server, body):
-    name, start = next(names), mark(server)
+def test_malformed_chunks_whose_error_the_application_swallows_get_400(server, body):
+    name, start = next(names), end_of_log(server)
     with Client(server) as client:
         client.send(request(f"PUT /swallow?{name}", CHUNKED), body)
         check_only_answer(client.receive_all(), 400)
     check_swallowed(server, start, name, 400, "MalformedBody")
 
 
-def test_a_body_over_a_limit_that_the_application_does_not_answer_is_a_413(worker):
+def test_a_body_over_a_limit_whose_error_the_application_swallows_gets_413(worker):
     policy = {"GUNICORN_EXPECT_POLICY": "apps.deciding:policy_by_path"}
     with Server(worker=WORKERS[worker][0], env=policy) as server:
-        start = mark(server)
+        start = end_of_log(server)
         with Client(server) as client:
             client.send(request("PUT /swallow?limit&", CHUNKED), b"5\r\nhello\r\n")
             check_only_answer(client.receive_all(), 413)
         check_swallowed(server, start, "limit", 413, "ContentTooLarge")
 
 
-def test_items_without_start_response_are_a_500(client):
+def test_a_result_without_start_response_gets_500(client):
     client.send(request("PUT /swallow?text&text", CHUNKED), b"no size\r\n")
     check_only_answer(client.receive_all(), 500)
 
@@ -263,7 +265,7 @@ def test_items_without_start_response_are_a_500(client):
 # Stalled.
 
 
-#: Seconds that `impatient` waits for the next bytes.
+#: Seconds that the server `impatient` waits for the next bytes.
 IMPATIENCE = 0.2
 
 
@@ -304,9 +306,9 @@ def test_a_client_that_stalls_after_its_100_gets_408(impatient):
 
 @pytest.mark.parametrize("how", ["", "&generator"])
 @pytest.mark.parametrize("where", ["half", "half a chunk"])
-def test_a_stall_that_the_application_does_not_answer_is_a_408(impatient, where, how):
+def test_a_stall_whose_error_the_application_swallows_gets_408(impatient, where, how):
     framing, sent = CUT_OFF[where]
-    name, start = next(names), mark(impatient)
+    name, start = next(names), end_of_log(impatient)
     with Client(impatient) as client:
         client.send(request(f"PUT /swallow?{name}{how}", framing), sent)
         check_only_answer(client.receive_all(), 408)
@@ -322,7 +324,7 @@ def test_an_application_may_answer_a_client_that_stalls(impatient):
 
 
 @pytest.mark.parametrize("path", ["/yield-then-read", "/write-then-read"])
-def test_an_answer_that_began_breaks_off_when_its_client_stalls(impatient, path):
+def test_a_response_that_has_started_breaks_off_when_its_client_stalls(impatient, path):
     with Client(impatient) as client:
         client.send(request(f"PUT {path}", SIZED), b"hello")
         answer = client.receive_all()
@@ -332,24 +334,24 @@ def test_an_answer_that_began_breaks_off_when_its_client_stalls(impatient, path)
 
 
 def sent_in_time(client, last, *, longest):
-    """Send 10 bytes, one after the other; return whether no pause was as long as this."""
+    """Send 10 bytes one after the other; return whether all pauses were shorter than this."""
     pause = threading.Event()
     for _ in range(10):
-        pause.wait(0.05)  # the client's pace: in all more than it may pause
+        pause.wait(0.05)  # 10 of these are longer than one pause may be
         client.send(b"x")
         if time.monotonic() - last >= longest:
-            return False  # of a busy machine
+            return False  # this machine is busy
         last = time.monotonic()
     return True
 
 
-def test_a_client_that_is_in_time_takes_as_long_as_it_likes_if_no_rate_is_asked(impatient):
+def test_without_a_minimum_rate_a_client_with_short_pauses_may_take_any_time(impatient):
     for _ in range(100):
         with Client(impatient) as client:
             begun = time.monotonic()
             client.send(waiting("PUT /read", "Content-Length: 10"))
             assert client.receive(len(CONTINUE)) == CONTINUE
-            with contextlib.suppress(OSError):  # it was too late, and the server has closed
+            with contextlib.suppress(OSError):  # a pause was too long, and the server has closed
                 if sent_in_time(client, begun, longest=IMPATIENCE):
                     assert client.receive_response()[1] == b"x" * 10
                     return
@@ -360,7 +362,7 @@ def test_a_client_that_is_in_time_takes_as_long_as_it_likes_if_no_rate_is_asked(
 
 
 def test_a_client_that_is_too_slow_gets_408(worker, transport, certificates):
-    """Its pauses are short, and what it sends buys it next to nothing."""
+    """Its pauses are short, but it sends far less than the minimum rate."""
     with (
         Server(
             worker=WORKERS[worker][0],
@@ -381,8 +383,10 @@ def test_a_client_that_is_too_slow_gets_408(worker, transport, certificates):
     ("worker", "transport"),
     [("thread", "tcp"), ("thread", "tls"), ("gevent", "tcp"), ("sync", "tcp")],
 )
-def test_a_whole_body_that_comes_late_is_not_late(worker, transport, certificates):
-    """After 5.2 s, at the default of 240 bytes a second: each of these had 30 s."""
+def test_a_body_that_arrives_within_the_timeout_gets_200_whatever_its_rate(
+    worker, transport, certificates
+):
+    """By default a client has 30 s, and one more for every 240 bytes; each of these takes 5.2 s."""
     uploads = {
         "one byte": (SIZED.replace("10", "1"), b"", b"x"),
         "all of it": ("Content-Length: 342", b"", b"x" * 342),
@@ -400,7 +404,7 @@ def test_a_whole_body_that_comes_late_is_not_late(worker, transport, certificate
         clients = {name: stack.enter_context(Client(server)) for name in uploads}
         for name, (framing, begin, _) in uploads.items():
             clients[name].send(request("PUT /read", framing), begin)
-        threading.Event().wait(5.2)  # the client's pace
+        threading.Event().wait(5.2)  # the clients' pause
         for name, (_, _, end) in uploads.items():
             clients[name].send(end)
         heads = {name: client.receive_response()[0][:12] for name, client in clients.items()}
@@ -410,20 +414,20 @@ def test_a_whole_body_that_comes_late_is_not_late(worker, transport, certificate
 @pytest.mark.parametrize(
     ("framing", "half"), [(SIZED, b"hello"), (CHUNKED, b"a\r\nhello")], ids=["sized", "chunked"]
 )
-def test_a_read_that_the_application_interrupts_is_the_end_of_the_body(framing, half):
+def test_a_body_can_not_be_read_after_the_application_has_interrupted_a_read(framing, half):
     with Server(worker=WORKERS["gevent"][0]) as server, Client(server) as client:
         client.send(request("PUT /read-for-a-moment", framing), half)
-        # What it had received is lost. Who read on would take the next request for the rest.
+        # What the read had received is lost: the rest could not be told from the next request.
         answer = client.receive_all()
         check_only_answer(answer, 504)
         assert answer.endswith(b"\r\n\r\nOSError")
 
 
-# Many that wait.
+# Many clients that wait.
 
 
 @pytest.mark.parametrize("worker", ["thread", "gevent"])
-def test_clients_that_have_their_100_and_send_nothing_keep_nobody_waiting(worker):
+def test_clients_that_send_nothing_after_their_100_do_not_keep_others_from_being_served(worker):
     with Server(worker=WORKERS[worker][0]) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(server)) for _ in range(200)]
         for client in clients:
@@ -441,7 +445,7 @@ def test_clients_that_have_their_100_and_send_nothing_keep_nobody_waiting(worker
         for number, client in enumerate(clients[:100]):
             assert client.receive_response()[1] == b"%04d" % number
         stack.close()
-        if worker == "gevent":  # it has none
+        if worker == "gevent":  # it has no threads
             return
-        # The threads that were started for them end: there are the main thread, and --threads.
+        # The additional threads end: the main thread and --threads are left.
         until(lambda: json.loads(server.get("/threads")) <= 1 + 8)

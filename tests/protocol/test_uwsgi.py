@@ -1,4 +1,4 @@
-"""gunicorn also speaks uWSGI's protocol, which has no word for a client that waits."""
+"""gunicorn also speaks uWSGI's protocol, which has no interim responses."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from support.uwsgi import packet
 
 
 @pytest.mark.parametrize("worker", [ours for ours, _ in WORKERS.values()])
-def test_no_100_is_sent_in_a_protocol_that_has_none(worker):
+def test_no_interim_response_is_sent_over_the_uwsgi_protocol(worker):
     with Server("--protocol", "uwsgi", worker=worker) as server:
         with Client(server) as client:
             client.send(packet("GET", "/hello"))

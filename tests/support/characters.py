@@ -2,11 +2,11 @@
 
 import string
 
-#: What `apps.informing` tries, as numbers.
+#: The characters that `apps.informing` tries, as numbers.
 EVERY_CHARACTER = [*range(256), 0x100, 0x20AC, 0x1F600]
 
-#: Those of a name, and of a value: gunicorn lets pass other bytes than ASCII in a value as well.
-FITTING = {
+#: Those that may be sent in a name and in a value. In a value, gunicorn itself allows others, too.
+ALLOWED_CHARACTERS = {
     "name": sorted(map(ord, "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters)),
     "value": [ord("\t"), *range(0x20, 0x7F)],
 }
