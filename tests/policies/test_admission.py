@@ -1,4 +1,4 @@
-"""Uploads that are too many: counted in a process, and by processes together in a real redis."""
+"""`policies.admission`: counting in one process, and in a real redis that processes share."""
 
 import contextlib
 import gc
@@ -17,7 +17,7 @@ import weakref
 import pytest
 import redis
 
-from gunicorn_expect import admission as room
+from gunicorn_expect import admission as admission_module
 from gunicorn_expect.decision import EXITS_KEY
 from gunicorn_expect.policies import admission
 from support import PATIENCE, until
@@ -32,28 +32,30 @@ NOWHERE = "redis://127.0.0.1:1"
 
 @pytest.fixture
 def inside(shared):
-    """Look into that redis."""
+    """A client of the redis `shared`, to look into it."""
     with redis.from_url(shared.removeprefix("redis+"), decode_responses=True) as client:
         yield client
 
 
 @pytest.fixture(params=["memory", "shared"])
 def storage(request):
-    return room.MEMORY if request.param == "memory" else request.getfixturevalue("shared")
+    return (
+        admission_module.MEMORY if request.param == "memory" else request.getfixturevalue("shared")
+    )
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Let the time of the policies stand still until a test moves it."""
+    """The clock of the policies, which only the test advances."""
     clock = Clock()
     clock.time = time.time
-    monkeypatch.setattr(room, "time", clock)
+    monkeypatch.setattr(admission_module, "time", clock)
     return clock
 
 
 @pytest.fixture
 def warnings(caplog):
-    """The lines logged, whatever level a gunicorn in this process has set."""
+    """The logged messages, whatever level a gunicorn in this process has set."""
     records = []
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())
@@ -65,7 +67,7 @@ def warnings(caplog):
 
 
 class Upload:
-    """A request that asks the policy, and whose end the test chooses."""
+    """An upload for which the policy was called; the test decides when it ends."""
 
     def __init__(self, policy, **environ):
         self._exits = contextlib.ExitStack()
@@ -81,16 +83,16 @@ def retry_after(upload):
     return int(value)
 
 
-# Uploads under way.
+# Limits on concurrent uploads.
 
 
-def test_uploads_under_way_are_admitted_up_to_the_limit_and_again_when_one_is_over(storage):
+def test_as_many_uploads_as_the_limit_are_admitted_at_once_and_another_when_one_ends(storage):
     policy = admission(2, storage=storage)
     first, second = Upload(policy), Upload(policy)
     assert (first.refusal, second.refusal) == (None, None)
     third = Upload(policy)
     assert third.refusal.status == "503 Service Unavailable"
-    assert retry_after(third) == room.RETRY_AFTER
+    assert retry_after(third) == admission_module.RETRY_AFTER
     third.end()
     assert Upload(policy).refusal
     first.end()
@@ -98,7 +100,7 @@ def test_uploads_under_way_are_admitted_up_to_the_limit_and_again_when_one_is_ov
     assert Upload(policy).refusal
 
 
-def test_what_is_counted_by_a_key_is_counted_apart(storage):
+def test_each_key_has_a_limit_of_its_own(storage):
     policy = admission(1, storage=storage, key=lambda environ: environ["REMOTE_USER"])
     jo = Upload(policy, REMOTE_USER="jo")
     al = Upload(policy, REMOTE_USER="al")
@@ -110,14 +112,14 @@ def test_what_is_counted_by_a_key_is_counted_apart(storage):
     assert Upload(policy, REMOTE_USER="jo").refusal is None
 
 
-def test_status_and_time_of_a_refusal_are_for_the_user_to_choose(storage):
+def test_the_status_and_the_retry_after_of_a_refusal_can_be_set(storage):
     policy = admission(1, storage=storage, status=429, retry_after=7)
     assert Upload(policy).refusal is None
     refused = Upload(policy)
     assert (refused.refusal.status, retry_after(refused)) == ("429 Too Many Requests", 7)
 
 
-def test_of_many_threads_at_once_as_many_are_admitted_as_there_are_places(storage):
+def test_of_many_threads_at_once_only_as_many_as_the_limit_are_admitted(storage):
     policy = admission(5, storage=storage)
     together = threading.Barrier(20)
     uploads = []
@@ -154,7 +156,7 @@ def test_a_key_is_forgotten_when_its_uploads_are_over():
     assert forgotten() is None
 
 
-def test_policies_with_other_names_count_apart_and_with_the_same_together(shared):
+def test_policies_share_their_count_if_they_have_the_same_name(shared):
     assert Upload(admission(1, storage=shared)).refusal is None
     assert Upload(admission(1, storage=shared, name="photos")).refusal is None
     assert Upload(admission(1, storage=shared)).refusal
@@ -162,31 +164,33 @@ def test_policies_with_other_names_count_apart_and_with_the_same_together(shared
 
 def test_a_slot_expires_if_nobody_releases_it(shared, inside):
     assert Upload(admission(1, storage=shared)).refusal is None
-    [place] = inside.keys()
-    assert 0 < inside.ttl(place) <= room.LEASE
-    inside.delete(place)  # as redis does then
+    [slot] = inside.keys()
+    assert 0 < inside.ttl(slot) <= admission_module.LEASE
+    inside.delete(slot)  # as redis does when the lease expires
     assert Upload(admission(1, storage=shared)).refusal is None
 
 
 def test_a_refused_upload_does_not_extend_a_lease(shared, inside):
     assert Upload(admission(1, storage=shared)).refusal is None
-    [place] = inside.keys()
-    inside.expire(place, 100)
+    [slot] = inside.keys()
+    inside.expire(slot, 100)
     assert Upload(admission(1, storage=shared)).refusal
-    assert inside.ttl(place) <= 100
+    assert inside.ttl(slot) <= 100
 
 
-def test_an_upload_that_outlives_its_lease_leaves_the_place_to_the_next(shared, inside, clock):
+def test_the_end_of_an_upload_whose_lease_has_expired_frees_no_slot_of_another_upload(
+    shared, inside, clock
+):
     policy = admission(1, storage=shared, lease=60)
     late = Upload(policy)
-    inside.flushall()  # its lease is over
+    inside.flushall()  # its lease has expired
     clock.now += 60
     following = Upload(policy)
     assert following.refusal is None
     late.end()
     assert Upload(policy).refusal
     following.end()
-    clock.now += room.FULL_FOR
+    clock.now += admission_module.FULL_FOR
     assert Upload(policy).refusal is None
 
 
@@ -194,7 +198,7 @@ def calls(inside):
     return sum(x["calls"] for name, x in inside.info("commandstats").items() if "eval" in name)
 
 
-def test_a_crowd_of_refused_uploads_costs_the_storage_as_much_as_one(shared, inside, clock):
+def test_many_refused_uploads_cost_the_storage_no_more_calls_than_one(shared, inside, clock):
     policy = admission(50, storage=shared)
     uploads = [Upload(policy) for _ in range(50)]
     other = admission(50, storage=shared)
@@ -203,11 +207,11 @@ def test_a_crowd_of_refused_uploads_costs_the_storage_as_much_as_one(shared, ins
     assert calls(inside) == before + 50
     uploads[0].end()
     assert Upload(other).refusal
-    clock.now += room.FULL_FOR
+    clock.now += admission_module.FULL_FOR
     assert Upload(other).refusal is None
 
 
-def test_a_process_that_frees_a_place_knows_that_not_all_are_taken(shared, clock):
+def test_a_process_that_frees_a_slot_admits_the_next_upload_at_once(shared, clock):
     policy = admission(1, storage=shared)
     first = Upload(policy)
     assert Upload(policy).refusal
@@ -215,10 +219,10 @@ def test_a_process_that_frees_a_place_knows_that_not_all_are_taken(shared, clock
     assert Upload(policy).refusal is None
 
 
-def test_of_so_many_groups_only_is_it_remembered_that_they_are_full(
+def test_a_process_remembers_only_a_limited_number_of_full_groups(
     shared, inside, clock, monkeypatch
 ):
-    monkeypatch.setattr(room, "FULL_GROUPS", 3)
+    monkeypatch.setattr(admission_module, "FULL_GROUPS", 3)
     policy = admission(1, storage=shared, key=lambda environ: environ["REMOTE_USER"])
     for user in "abcd":
         assert Upload(policy, REMOTE_USER=user).refusal is None
@@ -231,7 +235,7 @@ def test_of_so_many_groups_only_is_it_remembered_that_they_are_full(
 # Rates.
 
 
-def test_a_rate_refuses_until_it_admits_another(storage):
+def test_a_rate_refuses_with_the_time_until_it_admits_another_upload(storage):
     policy = admission("2/day", storage=storage)
     for _ in range(2):
         upload = Upload(policy)
@@ -242,21 +246,21 @@ def test_a_rate_refuses_until_it_admits_another(storage):
     assert 86000 < retry_after(refused) <= 86400
 
 
-def test_a_rate_that_admits_another_at_once_says_one_second(storage, clock):
+def test_the_retry_after_of_a_rate_is_at_least_one_second(storage, clock):
     clock.time = lambda: time.time() + 86400
     policy = admission("1/day", storage=storage)
     assert Upload(policy).refusal is None
     assert retry_after(Upload(policy)) == 1
 
 
-def test_the_time_of_a_rate_is_for_the_user_to_choose(storage):
+def test_the_status_and_the_retry_after_of_a_rate_can_be_set(storage):
     policy = admission("1/day", storage=storage, retry_after=60, status=503)
     assert Upload(policy).refusal is None
     refused = Upload(policy)
     assert (refused.refusal.status, retry_after(refused)) == ("503 Service Unavailable", 60)
 
 
-def test_a_rate_by_a_key_is_of_each(storage):
+def test_each_key_has_a_rate_of_its_own(storage):
     policy = admission("1/day", storage=storage, key=lambda environ: environ["REMOTE_USER"])
     assert Upload(policy, REMOTE_USER="jo").refusal is None
     assert Upload(policy, REMOTE_USER="al").refusal is None
@@ -267,18 +271,18 @@ def test_a_rate_by_a_key_is_of_each(storage):
 
 
 @pytest.mark.parametrize("limit", [1, "1/day"])
-def test_an_unreachable_storage_admits_all_uploads_and_is_warned_of_once(limit, warnings, clock):
+def test_an_unreachable_storage_admits_all_uploads_and_logs_one_warning(limit, warnings, clock):
     policy = admission(limit, storage=NOWHERE)
     assert [Upload(policy).refusal for _ in range(3)] == [None] * 3
     assert len(warnings) == 1
     assert re.match(r"Uploads are admitted uncounted for 5 s: .*ConnectionError", warnings[0])
-    clock.now += room.PAUSE
+    clock.now += admission_module.PAUSE
     assert Upload(policy).refusal is None
     assert len(warnings) == 2
 
 
 def test_a_storage_that_does_not_answer_admits_all_uploads(warnings, monkeypatch):
-    monkeypatch.setattr(room, "PATIENCE", 0.01)
+    monkeypatch.setattr(admission_module, "PATIENCE", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         policy = admission(1, storage="redis://{}:{}".format(*silent.getsockname()))
         assert [Upload(policy).refusal for _ in range(3)] == [None] * 3
@@ -299,7 +303,7 @@ def test_a_storage_has_a_second_to_answer_or_the_timeout_in_its_url(monkeypatch)
         assert made[-1].get_connection_kwargs()["socket_timeout"] == timeout
 
 
-def test_a_place_whose_upload_ended_while_the_storage_failed_is_freed_later(
+def test_a_slot_whose_upload_ended_while_the_storage_failed_is_freed_later(
     shared, inside, warnings, clock, monkeypatch
 ):
     policy = admission(2, storage=shared)
@@ -314,13 +318,13 @@ def test_a_place_whose_upload_ended_while_the_storage_failed_is_freed_later(
             upload.end()
     assert len(warnings) == 1
     assert len(inside.keys()) == 2
-    clock.now += room.PAUSE
+    clock.now += admission_module.PAUSE
     assert [Upload(policy).refusal for _ in range(2)] == [None, None]
     assert len(inside.keys()) == 2
     assert Upload(policy).refusal
 
 
-# What it takes.
+# Arguments.
 
 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5, None, [], "soon", "0/minute", "1/s;2/day", ""])
@@ -358,18 +362,18 @@ def test_a_bad_argument_is_an_error_when_the_policy_is_made(limit, settings, err
 def test_the_password_of_a_storage_is_in_no_error(storage):
     with pytest.raises(ValueError, match="storage") as raised:
         admission(1, storage=storage)
-    told = "".join(traceback.format_exception_only(raised.value))
-    assert "s3c" not in told
+    text = "".join(traceback.format_exception_only(raised.value))
+    assert "s3c" not in text
     assert raised.value.__suppress_context__ or raised.value.__context__ is None
 
 
-def test_a_key_is_called():
+def test_the_key_must_be_callable():
     with pytest.raises(TypeError, match="key takes a callable, not an object of type str"):
         admission(1, key="REMOTE_ADDR")
 
 
-@pytest.mark.parametrize(("limit", "url"), [("1/day", room.MEMORY), (1, NOWHERE)])
-def test_without_limits_the_error_names_the_extra(limit, url, monkeypatch):
+@pytest.mark.parametrize(("limit", "url"), [("1/day", admission_module.MEMORY), (1, NOWHERE)])
+def test_without_the_limits_package_the_error_names_the_extra(limit, url, monkeypatch):
     monkeypatch.setitem(sys.modules, "limits", None)
     with pytest.raises(ImportError, match=r"gunicorn-expect\[limits\]"):
         admission(limit, storage=url)
@@ -378,7 +382,7 @@ def test_without_limits_the_error_names_the_extra(limit, url, monkeypatch):
 
 # On the wire.
 
-#: The configuration of a server: the query of a request names the policy that it asks.
+#: The configuration of a server: the query of a request names the policy that is called.
 CONFIGURATION = """
 from gunicorn_expect.policies import admission
 
@@ -406,7 +410,7 @@ def serving(folder, worker, url):
 @pytest.fixture(scope="module")
 def alone(worker, tmp_path_factory):
     """A gunicorn that counts in its memory."""
-    with serving(tmp_path_factory.mktemp("alone"), worker, room.MEMORY) as server:
+    with serving(tmp_path_factory.mktemp("alone"), worker, admission_module.MEMORY) as server:
         yield server
 
 
@@ -429,7 +433,7 @@ def pair(both, shared):
 
 @pytest.fixture(params=["memory", "shared"])
 def one(request, worker):
-    """A gunicorn of this worker kind, whatever it counts in."""
+    """A gunicorn that counts in its memory, and one that counts in redis."""
     if request.param == "memory":
         return request.getfixturevalue("alone")
     return request.getfixturevalue("pair")[0]
@@ -441,7 +445,7 @@ def ask(client, policy):
 
 @contextlib.contextmanager
 def uploading(server, policy):
-    """An upload that has been told to go on."""
+    """Yield the client of an upload that has been admitted."""
     with Client(server) as client:
         ask(client, policy)
         assert client.receive(len(CONTINUE)) == CONTINUE
@@ -454,7 +458,7 @@ def finish(client):
 
 
 def refused(server, policy):
-    """Ask for a place, and get none; return the answer."""
+    """Send an upload that has to be refused; return the response."""
     with Client(server) as client:
         ask(client, policy)
         answer = client.receive_all()
@@ -464,7 +468,7 @@ def refused(server, policy):
 
 
 def upload_when_admitted(server, policy):
-    """Ask for a place until there is one, and upload."""
+    """Try until an upload is admitted."""
 
     def admitted():
         with Client(server) as client:
@@ -479,7 +483,7 @@ def upload_when_admitted(server, policy):
     until(admitted)
 
 
-def test_two_gunicorns_have_the_places_of_one_redis(pair):
+def test_two_gunicorns_share_the_slots_in_one_redis(pair):
     for here, there in itertools.permutations(pair):
         with uploading(here, "turns") as client:
             answer = refused(there, "turns")
@@ -489,7 +493,7 @@ def test_two_gunicorns_have_the_places_of_one_redis(pair):
         upload_when_admitted(there, "turns")
 
 
-def test_two_gunicorns_have_the_rate_of_one_redis(pair):
+def test_two_gunicorns_share_the_rate_in_one_redis(pair):
     for server in pair:
         with uploading(server, "rate") as client:
             finish(client)
@@ -500,7 +504,7 @@ def test_two_gunicorns_have_the_rate_of_one_redis(pair):
 
 
 @pytest.mark.parametrize("worker", ["thread", "gevent"], indirect=True)
-def test_uploads_under_way_in_one_process_are_counted(one):
+def test_concurrent_uploads_in_one_process_are_counted(one):
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(uploading(one, "three")) for _ in range(3)]
         assert refused(one, "three").startswith(b"HTTP/1.1 503 ")
@@ -509,7 +513,7 @@ def test_uploads_under_way_in_one_process_are_counted(one):
 
 
 def kill_worker(server):
-    """Kill the worker; wait until there is another."""
+    """Kill the worker; wait until gunicorn has started another one."""
     seen = len(server.lines)
     pattern = r"Booting worker with pid: (\d+)"
     [*_, pid] = re.findall(pattern, "\n".join(server.lines))
@@ -517,34 +521,34 @@ def kill_worker(server):
     server.wait_for_log(pattern, seen)
 
 
-def test_a_worker_that_is_killed_holds_its_places_until_their_lease_is_up(pair, inside):
+def test_the_slots_of_a_killed_worker_stay_taken_until_their_lease_expires(pair, inside):
     one, other = pair
     with uploading(one, "killed"):
         kill_worker(one)
     assert refused(one, "killed").startswith(b"HTTP/1.1 503 ")
     assert refused(other, "killed").startswith(b"HTTP/1.1 503 ")
-    [place] = inside.keys()
-    inside.expire(place, 1)
+    [slot] = inside.keys()
+    inside.expire(slot, 1)
     upload_when_admitted(other, "killed")
     upload_when_admitted(one, "killed")
 
 
 @pytest.mark.parametrize("worker", ["thread"], indirect=True)
-def test_a_lease_is_up_after_the_time_that_was_set(pair):
+def test_the_duration_of_a_lease_can_be_set(pair):
     one, other = pair
     with uploading(one, "lease"):
         kill_worker(one)
     upload_when_admitted(other, "lease")
 
 
-def test_a_worker_that_is_killed_takes_the_count_in_its_memory_along(alone):
+def test_slots_in_memory_are_free_again_after_the_worker_was_killed(alone):
     with uploading(alone, "killed"):
         kill_worker(alone)
     with uploading(alone, "killed") as client:
         finish(client)
 
 
-#: What an application or its client does, and the status that the client gets.
+#: How an upload ends: its path, the body that is sent, and the status that the client gets.
 ENDS = {
     "success": ("/read", b"hello", "200"),
     "success of a generator": ("/read-while-yielding-nothing", b"hello", "200"),
@@ -558,7 +562,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("path", "body", "status"), ENDS.values(), ids=ENDS)
-def test_a_place_is_free_again_however_the_upload_ends(one, path, body, status):
+def test_a_slot_is_free_again_however_the_upload_ends(one, path, body, status):
     with Client(one) as client:
         client.send(request(f"PUT {path}?any", SIZED, "Connection: close"), body)
         if status:

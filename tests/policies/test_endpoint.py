@@ -1,4 +1,4 @@
-"""A policy as an endpoint: how it answers a proxy's question, and which peers it serves."""
+"""`policies.endpoint`: its responses to a proxy that asks about an upload, and whom it serves."""
 
 import json
 
@@ -9,7 +9,7 @@ from gunicorn_expect.testing import TestApp
 from support.client import Client, request
 from support.server import Server
 
-#: What the policy finds in the environ of an upload.
+#: The keys of the environ that the tests look at.
 SHOWN = [
     *("REQUEST_METHOD", "RAW_URI", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REMOTE_ADDR"),
     *("REMOTE_PORT", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_TRANSFER_ENCODING", "HTTP_HOST"),
@@ -17,33 +17,33 @@ SHOWN = [
 
 
 def shown(environ):
-    """Refuse, and say what the policy was asked about."""
+    """Refuse, and return what the policy found in its environ."""
     found = {key: environ[key] for key in SHOWN if key in environ}
     return Refuse(409, [("Content-Type", "application/json")], json.dumps(found).encode())
 
 
-def asked(policy=shown, uri="/files/big.iso", method="PUT", **fields):
-    """Ask as a proxy does; return the response."""
+def ask(policy=shown, uri="/files/big.iso", method="PUT", **fields):
+    """Ask about an upload as a proxy does; return the response."""
     fields = {"X-Forwarded-Method": method, "X-Forwarded-Uri": uri, **fields}
     fields = {name.replace("_", "-"): value for name, value in fields.items() if value is not None}
     return TestApp(policies.endpoint(policy)).get("/may-upload", headers=fields, expect_errors=True)
 
 
-def test_what_the_policy_does_not_refuse_is_200():
+def test_an_upload_that_the_policy_does_not_refuse_gets_200():
     for decision in (None, Proceed()):
-        response = asked(lambda environ: decision)  # noqa: B023  called at once
+        response = ask(lambda environ: decision)  # noqa: B023  called at once
         assert (response.status, response.body) == ("200 OK", b"")
 
 
-def test_a_refusal_is_passed_on_whole():
+def test_a_refusal_is_returned_with_its_headers_and_body():
     headers = [("Retry-After", "5"), ("Content-Type", "text/plain")]
-    response = asked(lambda environ: Refuse(503, headers, b"later"))
+    response = ask(lambda environ: Refuse(503, headers, b"later"))
     assert response.status == "503 Service Unavailable"
     assert (response.headers["Retry-After"], response.body) == ("5", b"later")
 
 
-def test_the_policy_sees_the_upload_and_not_the_question():
-    response = asked(
+def test_the_policy_gets_an_environ_of_the_upload_and_not_of_the_proxys_request():
+    response = ask(
         uri="/files/caf%C3%A9%2Fx?a=%20b",
         Content_Type="image/png",
         X_Forwarded_Content_Length="5000000000",
@@ -63,13 +63,13 @@ def test_the_policy_sees_the_upload_and_not_the_question():
     }
 
 
-def test_a_chunked_upload_has_no_length():
+def test_a_chunked_upload_has_no_content_length():
     fields = {"X_Forwarded_Transfer_Encoding": "chunked", "X_Forwarded_Content_Length": "1"}
-    seen = asked(**fields).json
+    seen = ask(**fields).json
     assert seen["HTTP_TRANSFER_ENCODING"] == "chunked"
     assert "CONTENT_LENGTH" not in seen
-    assert asked(policies.length_required(), **fields).status_int == 411
-    assert asked(policies.max_length(10), **fields).status_int == 200  # cut off where it is read
+    assert ask(policies.length_required(), **fields).status_int == 411
+    assert ask(policies.max_length(10), **fields).status_int == 200  # cut off where it is read
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_a_chunked_upload_has_no_length():
         ("MKCOL", {}, 409),
     ],
 )
-def test_the_policy_is_asked_about_requests_that_may_have_a_body(method, fields, status):
-    assert asked(method=method, **fields).status_int == status
+def test_the_policy_is_called_only_for_requests_that_may_have_a_body(method, fields, status):
+    assert ask(method=method, **fields).status_int == status
 
 
 @pytest.mark.parametrize(
@@ -99,31 +99,33 @@ def test_the_policy_is_asked_about_requests_that_may_have_a_body(method, fields,
         ("X_Forwarded_Content_Length", "-1"),
     ],
 )
-def test_a_question_that_says_too_little_is_400_and_the_policy_is_not_asked(field, value):
+def test_a_proxys_request_without_the_needed_fields_gets_400_and_the_policy_is_not_called(
+    field, value
+):
     names = {"X_Forwarded_Method": "X-Forwarded-Method", "X_Forwarded_Uri": "X-Forwarded-Uri"}
-    response = asked(**{names.get(field, field): value})
+    response = ask(**{names.get(field, field): value})
     assert response.status_int == 400
     assert names.get(field, "X-Forwarded-Content-Length").encode() in response.body
     assert b"5000" not in response.body
 
 
-def test_what_a_policy_puts_into_the_exits_is_done_when_it_has_answered():
-    over = []
+def test_what_a_policy_registers_in_its_exits_is_called_after_the_response():
+    calls = []
 
     def policy(environ):
-        environ["gunicorn_expect.exits"].callback(over.append, "over")
+        environ["gunicorn_expect.exits"].callback(calls.append, "called")
 
-    assert asked(policy).status_int == 200
-    assert over == ["over"]
+    assert ask(policy).status_int == 200
+    assert calls == ["called"]
 
 
-def test_a_policy_that_decides_nothing_or_reads_the_body_lets_nothing_in():
+def test_a_policy_that_returns_no_decision_or_reads_the_body_is_an_error():
     for policy in (lambda environ: True, lambda environ: environ["wsgi.input"].read()):
         with pytest.raises((TypeError, AttributeError), match=r"bool|_BodyAtTheProxy"):
-            asked(policy)
+            ask(policy)
 
 
-def test_it_is_made_of_a_policy():
+def test_endpoint_takes_only_a_policy():
     with pytest.raises(TypeError, match="is no policy"):
         policies.endpoint(413)
     with pytest.raises(TypeError, match=r"write max_length\("):
@@ -132,7 +134,7 @@ def test_it_is_made_of_a_policy():
 
 # On the wire.
 
-QUESTION = request(
+PROXYS_REQUEST = request(
     *("GET /may-upload", "Connection: close", "X-Forwarded-Method: PUT"),
     *("X-Forwarded-Uri: /files/x", "X-Forwarded-Content-Length: 11", "X-Forwarded-For: 192.0.2.9"),
 )
@@ -149,14 +151,14 @@ TRUSTED = [
 
 
 @pytest.mark.parametrize(("transport", "trusted", "is_served"), TRUSTED)
-def test_it_serves_the_peer_of_the_socket_that_is_trusted(transport, trusted, is_served):
+def test_only_a_trusted_peer_of_the_socket_is_served(transport, trusted, is_served):
     with (
         Server(
             "--forwarded-allow-ips", trusted, app="apps.asked:app", transport=transport
         ) as server,
         Client(server) as client,
     ):
-        client.send(QUESTION)
+        client.send(PROXYS_REQUEST)
         head, body = client.receive_response()
     if is_served:
         assert head.startswith(b"HTTP/1.1 413 Content Too Large\r\n")
@@ -166,9 +168,9 @@ def test_it_serves_the_peer_of_the_socket_that_is_trusted(transport, trusted, is
 
 
 @pytest.mark.parametrize("worker", ["gunicorn_expect.GeventWorker", "gunicorn_expect.Sync", "sync"])
-def test_every_worker_of_ours_knows_the_peer(worker):
+def test_an_endpoint_works_on_each_of_our_workers_and_on_no_other(worker):
     with Server(app="apps.asked:app", worker=worker) as server, Client(server) as client:
-        client.send(QUESTION)
+        client.send(PROXYS_REQUEST)
         head, _ = client.receive_response()
         if worker == "sync":
             server.wait_for_log("policies.endpoint needs one of gunicorn_expect's workers")

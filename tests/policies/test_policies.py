@@ -1,4 +1,4 @@
-"""The ready policies: alone, before a WSGI application, and on the wire."""
+"""The functions of `gunicorn_expect.policies`: alone, before an application, and on the wire."""
 
 import base64
 
@@ -11,26 +11,26 @@ from support.client import CONTINUE, Client, request, waiting
 from support.matrix import WORKERS
 from support.server import Server
 
-#: What may be meant as a call, and be called in place of what it makes.
+#: Functions that somebody may pass without calling them, as if they were policies or checks.
 FACTORIES = [
     *(getattr(policies, name) for name in policies.__all__ if name != "IDENTITY_KEY"),
     *(inline, Proceed, Refuse),
 ]
 
 
-def said(policy, **environ):
-    """Return the status and the header fields of a refusal; None: nothing was said."""
+def refusal_by(policy, **environ):
+    """Return the status and the header fields of a refusal, or None if the policy returns None."""
     decision = policy(environ)
     return decision and (decision.status, dict(decision.headers))
 
 
 def refused(status):
-    """Make a policy that refuses all."""
+    """Return a policy that refuses all uploads."""
     return lambda environ: Refuse(status)
 
 
 class Limited:
-    """A body that notes how long it may be."""
+    """A body that records its limit."""
 
     size = None
 
@@ -42,15 +42,15 @@ class Limited:
 
 
 @pytest.mark.parametrize(("length", "fits"), [("0", True), ("10", True), ("11", False)])
-def test_a_body_that_is_longer_than_it_may_be_is_refused(length, fits):
+def test_a_body_that_is_too_long_is_refused(length, fits):
     policy = policies.max_length(10)
     expected = None if fits else ("413 Content Too Large", {})
-    assert said(policy, CONTENT_LENGTH=length) == expected
+    assert refusal_by(policy, CONTENT_LENGTH=length) == expected
 
 
-def test_a_body_of_unknown_length_is_limited_and_goes_on():
+def test_a_body_of_unknown_length_is_limited_and_not_refused():
     body = Limited()
-    assert said(policies.max_length(10), **{"wsgi.input": body}) is None
+    assert refusal_by(policies.max_length(10), **{"wsgi.input": body}) is None
     assert body.size == 10
 
 
@@ -62,8 +62,8 @@ def test_a_bad_number_of_bytes_is_an_error_when_the_policy_is_made(size):
 
 def test_a_body_without_a_length_is_refused_where_one_is_required():
     policy = policies.length_required()
-    assert said(policy) == ("411 Length Required", {})
-    assert said(policy, CONTENT_LENGTH="1") is None
+    assert refusal_by(policy) == ("411 Length Required", {})
+    assert refusal_by(policy, CONTENT_LENGTH="1") is None
 
 
 # content_types, methods
@@ -90,31 +90,31 @@ def test_a_body_without_a_length_is_refused_where_one_is_required():
 def test_a_body_of_another_media_type_is_refused(media_type, fits):
     policy = policies.content_types("Image/*", "application/pdf")
     expected = ("415 Unsupported Media Type", {"Accept": "Image/*, application/pdf"})
-    assert said(policy, CONTENT_TYPE=media_type) == (None if fits else expected)
+    assert refusal_by(policy, CONTENT_TYPE=media_type) == (None if fits else expected)
 
 
-def test_a_body_without_a_media_type_is_refused_even_where_each_is_taken():
+def test_a_body_without_a_media_type_is_refused_even_if_all_are_accepted():
     policy = policies.content_types("*/*")
-    assert said(policy)[0] == "415 Unsupported Media Type"
-    assert said(policy, CONTENT_TYPE="any/thing") is None
+    assert refusal_by(policy)[0] == "415 Unsupported Media Type"
+    assert refusal_by(policy, CONTENT_TYPE="any/thing") is None
 
 
 @pytest.mark.parametrize("media_range", ["image", "*/png", "image/p*", "image/png;q=1", "", None])
-def test_a_range_that_an_accept_field_can_not_have_is_an_error(media_range):
+def test_an_invalid_media_range_is_an_error(media_range):
     with pytest.raises(ValueError, match=r"range of media types"):
         policies.content_types("image/*", media_range)
 
 
-def test_another_method_is_refused_with_those_that_there_are():
+def test_the_refusal_of_another_method_lists_the_allowed_ones():
     policy = policies.methods("GET", "PUT")
     refusal = ("405 Method Not Allowed", {"Allow": "GET, PUT"})
-    assert said(policy, REQUEST_METHOD="PUT") is None
-    assert said(policy, REQUEST_METHOD="POST") == refusal
-    assert said(policy, REQUEST_METHOD="put") == refusal
+    assert refusal_by(policy, REQUEST_METHOD="PUT") is None
+    assert refusal_by(policy, REQUEST_METHOD="POST") == refusal
+    assert refusal_by(policy, REQUEST_METHOD="put") == refusal
 
 
 @pytest.mark.parametrize("name", ["put", "PUT,POST", "", "P T", None])
-def test_a_method_that_no_client_sends_is_an_error(name):
+def test_an_invalid_method_is_an_error(name):
     with pytest.raises(ValueError, match="is no method"):
         policies.methods("PUT", name)
 
@@ -130,7 +130,7 @@ def test_a_method_that_no_client_sends_is_an_error(name):
         lambda: policies.route("/*"),
     ],
 )
-def test_a_policy_of_nothing_is_an_error(make):
+def test_a_policy_factory_without_arguments_is_an_error(make):
     with pytest.raises(ValueError, match="at least one"):
         make()
 
@@ -165,14 +165,14 @@ def encoded(text):
 def test_a_missing_or_bad_token_gets_a_challenge(authorization, challenge):
     policy = policies.bearer(policies.one_of("other", "letmein"))
     expected = challenge and ("401 Unauthorized", {"WWW-Authenticate": challenge})
-    assert said(policy, **authorization) == expected
+    assert refusal_by(policy, **authorization) == expected
 
 
 def test_a_malformed_token_is_not_checked():
     def check(token):
         raise AssertionError(token)
 
-    assert said(policies.bearer(check), HTTP_AUTHORIZATION="Bearer a b")
+    assert refusal_by(policies.bearer(check), HTTP_AUTHORIZATION="Bearer a b")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_wrong_password_is_refused(authorization, fits):
     check = policies.passwords({"jo": "secret", "al": "other", "\u0142uk": "se:cr\u00e9t"})
     environ = {"HTTP_AUTHORIZATION": authorization} if authorization else {}
     expected = None if fits else ("401 Unauthorized", {"WWW-Authenticate": BASIC})
-    assert said(policies.basic(check), **environ) == expected
+    assert refusal_by(policies.basic(check), **environ) == expected
 
 
 @pytest.mark.parametrize(("returned", "identity"), [(True, "jo"), ("id-7", "id-7")])
@@ -227,7 +227,7 @@ def test_the_application_gets_the_user_of_a_valid_password(returned, identity):
 @pytest.mark.parametrize("make", [policies.bearer, policies.basic])
 def test_a_realm_is_sent_as_it_is_or_is_an_error(make):
     check = policies.one_of("x")
-    assert ' realm="a b"' in said(make(check, realm="a b"))[1]["WWW-Authenticate"]
+    assert ' realm="a b"' in refusal_by(make(check, realm="a b"))[1]["WWW-Authenticate"]
     for realm in ['a"b', "a\\b", "a\nb", "\u00e4", None]:
         with pytest.raises(ValueError, match="realm"):
             make(check, realm=realm)
@@ -243,7 +243,7 @@ def test_a_factory_of_checks_is_not_a_check_itself(make, makes):
 
 
 @pytest.mark.parametrize("make", [policies.bearer, policies.basic])
-def test_a_check_is_no_async_function(make):
+def test_a_check_that_is_an_async_function_is_an_error(make):
     async def check(*credentials):
         return False
 
@@ -251,8 +251,8 @@ def test_a_check_is_no_async_function(make):
         make(check)
 
 
-def check_of_another(*tokens):
-    """Make a check, as `one_of` does."""
+def factory_of_another_package(*tokens):
+    """Return a check, as `one_of` does, but without our mark of a factory."""
     return lambda *credentials: credentials in tokens
 
 
@@ -263,7 +263,7 @@ class Awaitable:
         yield False
 
 
-@pytest.mark.parametrize("check", [check_of_another, lambda *credentials: Awaitable()])
+@pytest.mark.parametrize("check", [factory_of_another_package, lambda *credentials: Awaitable()])
 @pytest.mark.parametrize(
     ("make", "field"),
     [
@@ -271,7 +271,7 @@ class Awaitable:
         (policies.basic, "Basic " + base64.b64encode(b"jo:s3cret").decode()),
     ],
 )
-def test_a_check_that_returns_a_function_or_an_awaitable_refuses_everybody(make, field, check):
+def test_a_check_that_returns_a_function_or_an_awaitable_is_an_error(make, field, check):
     environ = {"HTTP_AUTHORIZATION": field}
     with pytest.raises(
         TypeError,
@@ -296,7 +296,7 @@ def test_a_user_whose_name_can_not_be_sent_is_an_error(user):
         policies.passwords({user: "secret"})
 
 
-def test_all_secrets_are_compared_whichever_is_right(monkeypatch):
+def test_all_secrets_are_compared_even_after_a_match(monkeypatch):
     compared = []
 
     def compare_digest(one, other):
@@ -313,7 +313,7 @@ def test_all_secrets_are_compared_whichever_is_right(monkeypatch):
 # first, route
 
 
-def test_the_first_policy_that_says_something_decides():
+def test_the_first_policy_that_returns_a_decision_decides():
     silent = lambda environ: None  # noqa: E731
     assert policies.first(silent, refused(403), refused(413))({}) == Refuse(403)
     assert policies.first(silent, lambda environ: Proceed(), refused(413))({}) == Proceed()
@@ -332,17 +332,17 @@ def test_the_first_policy_that_says_something_decides():
         ("/files/a\n", True),
     ],
 )
-def test_a_route_asks_for_its_paths_only(path, matches):
+def test_a_route_calls_its_policies_only_for_its_paths(path, matches):
     policy = policies.route("/files/*", lambda environ: None, refused(403))
     assert policy({"PATH_INFO": path}) == (Refuse(403) if matches else None)
 
 
-def test_a_route_knows_the_characters_of_a_path():
+def test_a_route_matches_paths_with_other_characters_than_ascii():
     assert policies.route("/\u0142/*", refused(403))({"PATH_INFO": "/\xc5\x82/a"})
 
 
 @pytest.mark.parametrize("pattern", ["files/*", "", None])
-def test_a_pattern_of_no_path_is_an_error(pattern):
+def test_an_invalid_path_pattern_is_an_error(pattern):
     with pytest.raises(ValueError, match="pattern of paths"):
         policies.route(pattern, refused(403))
 
@@ -360,7 +360,7 @@ def test_a_factory_of_policies_is_not_a_policy_itself(make, makes):
         make(refused(403), makes)
 
 
-# Before an application.
+# Before an application, with TestApp.
 
 
 def application(environ, start_response):
@@ -380,8 +380,8 @@ class App(TestApp):
         return super().post(*arguments, expect=True, **options)
 
 
-def browser(policy):
-    # Its lint wants a Content-Type of each answer, one without a body among them.
+def app_behind(policy):
+    # WebTest's lint demands a Content-Type in each response, even without a body.
     return App(application, policy=policy, lint=False)
 
 
@@ -395,8 +395,8 @@ def guarded():
     )
 
 
-def test_an_application_answers_what_no_policy_refuses():
-    app = browser(guarded())
+def test_the_application_answers_if_no_policy_refuses():
+    app = app_behind(guarded())
     app.authorization = ("Basic", ("jo", "secret"))
     answer = app.put("/photos/1", b"png", content_type="image/png")
     assert (answer.status, answer.body) == ("200 OK", b"png")
@@ -411,8 +411,8 @@ def test_an_application_answers_what_no_policy_refuses():
         ("put", "/photos/1", b"x", "415 Unsupported Media Type", ("Accept", "image/*")),
     ],
 )
-def test_an_application_does_not_see_what_a_policy_refuses(method, path, body, status, field):
-    app = browser(guarded())
+def test_the_application_is_not_called_if_a_policy_refuses(method, path, body, status, field):
+    app = app_behind(guarded())
     app.authorization = ("Basic", ("jo", "secret"))
     answer = getattr(app, method)(path, body, content_type="text/plain", status="*")
     assert (answer.status, answer.body) == (status, b"")
@@ -421,34 +421,34 @@ def test_an_application_does_not_see_what_a_policy_refuses(method, path, body, s
 
 
 def test_an_unknown_client_gets_401_before_any_other_refusal():
-    answer = browser(guarded()).post("/photos/1", b"x" * 11, status="*")
+    answer = app_behind(guarded()).post("/photos/1", b"x" * 11, status="*")
     assert answer.status == "401 Unauthorized"
     assert answer.headers["WWW-Authenticate"] == BASIC
 
 
-def test_a_request_without_a_body_is_not_asked():
-    assert browser(refused(403)).get("/").status == "200 OK"
+def test_the_policy_is_not_called_for_a_request_without_a_body():
+    assert app_behind(refused(403)).get("/").status == "200 OK"
 
 
-def test_a_place_is_free_again_before_the_next_request():
-    app = browser(policies.admission(1))
+def test_a_slot_is_free_again_before_the_next_request():
+    app = app_behind(policies.admission(1))
     assert [app.put("/", b"x").status_int for _ in range(3)] == [200, 200, 200]
 
 
-def test_a_place_is_free_again_when_a_later_policy_refuses():
-    app = browser(policies.first(policies.admission(1), policies.max_length(1)))
+def test_a_slot_is_free_again_when_a_later_policy_refuses():
+    app = app_behind(policies.first(policies.admission(1), policies.max_length(1)))
     assert [app.put("/", b"xx", status="*").status_int for _ in range(2)] == [413, 413]
     assert app.put("/", b"x").status_int == 200
 
 
-def test_the_policy_finds_its_exits_in_the_environ():
-    left = []
+def test_what_a_policy_registers_in_its_exits_is_called_at_the_end():
+    calls = []
 
     def policy(environ):
-        environ[EXITS_KEY].callback(left.append, "over")
+        environ[EXITS_KEY].callback(calls.append, "called")
 
-    browser(policy).put("/", b"x")
-    assert left == ["over"]
+    app_behind(policy).put("/", b"x")
+    assert calls == ["called"]
 
 
 # On the wire.
@@ -469,7 +469,8 @@ expect_policy = policies.first(
 SIZED = "Content-Length: 5"
 CHUNKED = "Transfer-Encoding: chunked"
 
-#: Path, then what is refused, its status and header fields, and what is accepted.
+#: The path; the fields of a request that is refused, the status and fields of its response; and the
+#: fields of a request that is accepted.
 WIRE = {
     "max_length": ("/small", ["Content-Length: 6"], 413, [], [SIZED]),
     "length_required": ("/length", [CHUNKED], 411, [], [SIZED]),
@@ -503,7 +504,7 @@ ready = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module", params=WORKERS)
 def guarding(request, tmp_path_factory):
-    """A gunicorn whose configuration file has the ready policies."""
+    """A gunicorn whose configuration file uses these policies."""
     configuration = tmp_path_factory.mktemp("configuration") / "conf.py"
     configuration.write_text(CONFIGURATION, "utf-8")
     with Server(
@@ -513,7 +514,7 @@ def guarding(request, tmp_path_factory):
 
 
 def check_refusal(answer, status, fields):
-    """Check that this is one final response, and all there is."""
+    """Check that this is one final response, with this status and these fields."""
     head, _, body = answer.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0].startswith(f"HTTP/1.1 {status} ")
@@ -522,7 +523,7 @@ def check_refusal(answer, status, fields):
 
 
 @ready
-def test_a_client_that_waits_is_refused_by_its_head(
+def test_a_client_that_waits_is_refused_before_it_sends_its_body(
     guarding, path, refused, status, fields, accepted
 ):
     method = "POST" if status == 405 else "PUT"
@@ -554,7 +555,7 @@ def test_a_client_that_does_not_wait_gets_the_same_response(
         check_refusal(client.receive_all(), status, fields)
 
 
-def test_chunks_that_are_longer_than_a_body_may_be_are_cut_off_with_413(guarding):
+def test_a_chunked_body_over_the_limit_gets_413(guarding):
     with Client(guarding) as client:
         client.send(waiting("PUT /small/1", CHUNKED))
         assert client.receive(len(CONTINUE)) == CONTINUE
@@ -562,7 +563,7 @@ def test_chunks_that_are_longer_than_a_body_may_be_are_cut_off_with_413(guarding
         check_refusal(client.receive_all(), 413, [])
 
 
-def test_chunks_that_are_as_long_as_a_body_may_be_are_read(guarding):
+def test_a_chunked_body_as_long_as_the_limit_is_read(guarding):
     with Client(guarding) as client:
         client.send(waiting("PUT /small/1", CHUNKED))
         assert client.receive(len(CONTINUE)) == CONTINUE
@@ -570,7 +571,7 @@ def test_chunks_that_are_as_long_as_a_body_may_be_are_read(guarding):
         assert client.receive_response()[1] == b"hello"
 
 
-def test_the_least_limit_of_several_counts(tmp_path):
+def test_the_lowest_of_several_limits_applies(tmp_path):
     configuration = tmp_path / "conf.py"
     configuration.write_text(
         "from gunicorn_expect.policies import first, max_length\n"
@@ -584,7 +585,7 @@ def test_the_least_limit_of_several_counts(tmp_path):
         check_refusal(client.receive_all(), 413, [])
 
 
-# What the main loop may ask.
+# Policies that the main loop may call.
 
 
 def blocking(environ):
@@ -611,7 +612,7 @@ def test_a_policy_that_only_looks_at_the_head_is_inline(policy):
     "policy",
     [None, blocking, policies.first(blocking, *CHEAP), policies.bearer(str), policies.admission(1)],
 )
-def test_others_are_not(policy):
+def test_a_policy_that_may_wait_is_not_inline(policy):
     assert inline_part(policy) is None
 
 
@@ -619,14 +620,14 @@ def test_others_are_not(policy):
     "policy", [policies.first(policies.max_length(5), blocking, policies.methods("PUT"))]
 )
 @pytest.mark.parametrize("where", [policies.first, lambda policy: policies.route("/a*", policy)])
-def test_what_comes_before_a_policy_that_may_wait_is_asked_by_the_loop(policy, where):
+def test_the_loop_calls_the_policies_before_the_first_one_that_may_wait(policy, where):
     part = inline_part(where(policy))
     environ = {"CONTENT_LENGTH": "5", "REQUEST_METHOD": "POST", "PATH_INFO": "/a"}
     assert part(environ) is None  # a policy after it must not answer first
     assert part({**environ, "CONTENT_LENGTH": "6"}).status == "413 Content Too Large"
 
 
-def test_a_route_is_asked_by_the_loop_about_its_paths_only():
+def test_the_loop_calls_the_policies_of_a_route_only_for_its_paths():
     part = inline_part(policies.route("/a*", policies.max_length(5), blocking))
     assert part({"CONTENT_LENGTH": "6", "PATH_INFO": "/b"}) is None
 

@@ -1,4 +1,4 @@
-"""A policy decides before the application. On the wire, on each worker."""
+"""A policy is called before the application: on the wire, on each worker."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ def server(request):
 
 
 def asked(server, path):
-    """Return whether the policy, and whether the application, has seen a request."""
+    """Return whether the policy was called for a path, and whether the application was."""
     policy, application = json.loads(server.get("/asked"))
     return f"PUT {path}" in policy, f"PUT {path}" in application
 
@@ -42,7 +42,7 @@ def asked(server, path):
         ("307", b"307 Temporary Redirect"),
     ],
 )
-def test_a_refusal_is_the_answer_and_the_application_is_not_called(
+def test_a_refusal_is_the_response_and_the_application_is_not_called(
     server, client, head, decision, status
 ):
     path = f"/refused-{decision}-{head.__name__}"
@@ -57,7 +57,7 @@ def test_a_refusal_is_the_answer_and_the_application_is_not_called(
 
 
 @pytest.mark.parametrize("policy", ["apps.deciding:policy", "apps.deciding:inline_policy"])
-def test_a_refusal_by_a_304_has_no_length(worker, policy):
+def test_a_304_by_a_policy_has_no_content_length(worker, policy):
     with Server(worker=WORKERS[worker][0], env={"GUNICORN_EXPECT_POLICY": policy}) as server:
         for head in (waiting, request):
             with Client(server) as client:
@@ -83,14 +83,14 @@ def test_a_refusal_of_a_head_request_has_no_body(client):
     assert answer.endswith(b"\r\n\r\n")
 
 
-def test_the_state_of_what_a_policy_refused_is_declined(server, client):
+def test_an_upload_that_a_policy_refused_has_the_state_declined(server, client):
     start = len(server.lines)
     client.send(waiting("PUT /refused-in-the-log", LENGTH, "X-Decide: refuse 403"))
     client.receive_all()
     server.wait_for_log(r"PUT /refused-in-the-log HTTP/1.1 -> 403 declined", start)
 
 
-def test_to_proceed_sends_the_100_before_the_application_is_called(client):
+def test_proceed_sends_the_100_before_the_application_is_called(client):
     client.send(waiting("PUT /read-after-event?proceed", LENGTH, "X-Decide: proceed"))
     assert client.receive_head() == b"HTTP/1.1 100 Continue\r\nX-Said: go on\r\n\r\n"
     client.send(b"hello")
@@ -114,13 +114,13 @@ def test_if_the_policy_returns_none_the_application_decides(server, client):
         assert client.receive_all().startswith(b"HTTP/1.1 401 Unauthorized\r\n")
 
 
-def test_what_the_policy_found_out_reaches_the_application(client):
+def test_what_the_policy_writes_into_the_environ_reaches_the_application(client):
     client.send(request("PUT /asked-by", LENGTH), b"hello")
     assert json.loads(client.receive_response()[1]) is True
 
 
 @pytest.mark.parametrize("fields", [(), ("Expect: 100-continue", "Content-Length: 0")])
-def test_a_request_without_a_body_is_ignored(server, client, fields):
+def test_the_policy_is_not_called_for_a_request_that_has_no_body(server, client, fields):
     path = f"/hello?{len(fields)}"
     client.send(request(f"GET {path}", *fields))
     assert client.receive_response()[1] == b"hello"
@@ -134,7 +134,7 @@ def test_a_request_without_a_body_is_ignored(server, client, fields):
         ("nonsense true", "returned an object of type bool, not Proceed, Refuse or None"),
     ],
 )
-def test_a_policy_that_fails_is_a_500_and_the_body_is_not_read(server, client, decision, line):
+def test_a_policy_that_fails_leads_to_500_and_the_body_is_not_read(server, client, decision, line):
     start = len(server.lines)
     client.send(waiting("PUT /read", LENGTH, f"X-Decide: {decision}"))
     answer = client.receive_all()
@@ -166,14 +166,14 @@ def test_a_result_that_is_no_decision_is_logged_in_one_line_without_its_value(
     assert b"s3cret" not in answer
     assert asked(server, path) == (True, False)
     server.wait_for_log(rf"returned {re.escape(returned)}, not Proceed, Refuse or None", start)
-    said = "\n".join(server.lines[start:])
-    assert said.count("not Proceed, Refuse or None") == 1
-    assert (": was a call left out?" in said) == (decision in ("function", "class"))
-    assert "s3cret" not in said
-    assert "Traceback" not in said
+    log = "\n".join(server.lines[start:])
+    assert log.count("not Proceed, Refuse or None") == 1
+    assert (": was a call left out?" in log) == (decision in ("function", "class"))
+    assert "s3cret" not in log
+    assert "Traceback" not in log
 
 
-def test_a_body_of_unknown_length_is_cut_off_where_the_policy_says(client):
+def test_a_body_of_unknown_length_over_the_policys_limit_gets_413(client):
     client.send(waiting("PUT /read", "Transfer-Encoding: chunked", "X-Decide: limit 8"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"5\r\nhello\r\n", b"4\r\n")
@@ -182,7 +182,7 @@ def test_a_body_of_unknown_length_is_cut_off_where_the_policy_says(client):
     assert b"\r\nConnection: close\r\n" in answer
 
 
-def test_a_body_of_unknown_length_may_be_as_long_as_the_policy_says(client):
+def test_a_body_of_unknown_length_as_long_as_the_policys_limit_is_read(client):
     client.send(request("PUT /read", "Transfer-Encoding: chunked", "X-Decide: limit 9"))
     client.send(b"5\r\nhello\r\n", b"4\r\nyou!\r\n", b"0\r\n\r\n")
     assert client.receive_response()[1] == b"helloyou!"
@@ -198,7 +198,7 @@ def test_a_body_of_unknown_length_may_be_as_long_as_the_policy_says(client):
         ("/fail-after-first-byte", "nothing"),
     ],
 )
-def test_what_the_policy_wants_done_at_the_end_is_done_however_it_ends(
+def test_what_a_policy_registered_for_the_end_is_called_however_the_request_ends(
     server, client, path, decision
 ):
     name = f"over-{path[1:]}-{decision[:3]}"
@@ -209,7 +209,7 @@ def test_what_the_policy_wants_done_at_the_end_is_done_however_it_ends(
     server.board.wait(name)
 
 
-def test_what_is_to_be_done_at_the_end_is_done_when_the_client_leaves(server):
+def test_what_a_policy_registered_for_the_end_is_called_when_the_client_leaves(server):
     with Client(server) as client:
         client.send(waiting("PUT /read", LENGTH, "X-At-The-End: left"))
         assert client.receive(len(CONTINUE)) == CONTINUE
@@ -217,7 +217,9 @@ def test_what_is_to_be_done_at_the_end_is_done_when_the_client_leaves(server):
     server.board.wait("left")
 
 
-def test_an_application_may_read_while_it_is_iterated_and_then_the_upload_is_over(server, client):
+def test_what_a_policy_registered_for_the_end_is_called_after_the_response_was_iterated(
+    server, client
+):
     client.send(waiting("PUT /read-while-yielding-nothing", LENGTH, "X-At-The-End: iterated"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     assert not server.board.happened("iterated")
@@ -226,7 +228,7 @@ def test_an_application_may_read_while_it_is_iterated_and_then_the_upload_is_ove
     server.board.wait("iterated")
 
 
-def test_a_policy_factory_of_another_package_is_named_when_it_is_called_as_a_policy(
+def test_the_log_names_a_policy_factory_of_another_package_that_was_not_called(
     worker, transport, certificates
 ):
     with Server(
@@ -247,9 +249,9 @@ def test_a_policy_factory_of_another_package_is_named_when_it_is_called_as_a_pol
                 r"not Proceed, Refuse or None: was a call left out\?$",
                 start,
             )
-        said = "\n".join(server.lines)
-        assert "s3cret" not in said
-        assert "Traceback" not in said
+        log = "\n".join(server.lines)
+        assert "s3cret" not in log
+        assert "Traceback" not in log
 
 
 # Over HTTP/2.
@@ -278,7 +280,7 @@ def http2(http2_server, certificates):
         yield Http2Client(http2_server, sock, connection)
 
 
-def test_a_stream_is_refused_and_the_connection_lives(http2):
+def test_a_stream_is_refused_and_the_connection_stays_open(http2):
     stream = http2.open("PUT /read", WAITS, ("x-decide", "refuse 413"))
     assert http2.answer(stream)[0] == "413"
     assert http2.fields[stream][0]["x-said"] == "no"
@@ -294,30 +296,30 @@ def test_a_stream_gets_its_100_with_header_fields(http2):
 
 
 @pytest.mark.parametrize("decision", ["function", "environ"])
-def test_a_stream_is_answered_500_where_there_is_no_decision(http2_server, http2, decision):
+def test_a_stream_gets_500_if_the_policy_returns_no_decision(http2_server, http2, decision):
     start = len(http2_server.lines)
     secret = ("authorization", "Bearer s3cret")
     stream = http2.open("PUT /read", WAITS, secret, ("x-decide", decision))
     assert http2.answer(stream)[0] == "500"
     http2_server.wait_for_log("not Proceed, Refuse or None", start)
     assert http2.get("/hello")[:2] == ["200", b"hello"]
-    said = "\n".join(http2_server.lines[start:])
-    assert "s3cret" not in said
-    assert "Traceback" not in said
+    log = "\n".join(http2_server.lines[start:])
+    assert "s3cret" not in log
+    assert "Traceback" not in log
 
 
-def test_a_stream_of_unknown_length_is_cut_off(http2):
+def test_a_stream_of_unknown_length_over_the_policys_limit_gets_413(http2):
     stream = http2.open("PUT /read", WAITS, ("x-decide", "limit 8"))
     assert http2.first(stream) == ["100"]
     http2.send(stream, b"hello you")
     assert http2.answer(stream)[:2] == ["100", "413"]
 
 
-# Where it comes from.
+# Where the policy comes from.
 
 
 @pytest.mark.parametrize("where", ["configuration file", "module of its own"])
-def test_a_policy_is_new_after_a_reload(tmp_path, where):
+def test_a_reload_loads_the_policy_again(tmp_path, where):
     text = """
 from gunicorn_expect import Refuse
 
@@ -327,7 +329,7 @@ def expect_policy(environ):
     file = tmp_path / "some.py"
     file.write_text(text.format(status=403), "utf-8")
     options = ["-c", str(file)]
-    # A source that is written twice in a second looks the same to who keeps what was compiled.
+    # Python would use the old compiled file if the source is written twice in a second.
     env = {"PYTHONDONTWRITEBYTECODE": "1"}
     if where == "module of its own":
         options = []
@@ -349,7 +351,7 @@ def status_of(server):
         return client.receive_all().split()[1]
 
 
-def test_a_policy_decides_in_a_preloaded_application_as_well(worker):
+def test_a_policy_is_called_for_a_preloaded_application_as_well(worker):
     with Server("--preload", worker=WORKERS[worker][0], env=POLICY) as server:
         with Client(server) as client:
             client.send(waiting("PUT /read", LENGTH, "X-Decide: refuse 403"))
@@ -359,6 +361,6 @@ def test_a_policy_decides_in_a_preloaded_application_as_well(worker):
             assert client.receive(len(CONTINUE)) == CONTINUE
 
 
-def test_a_policy_may_be_inside_of_something():
+def test_a_policy_may_be_an_attribute_of_a_class():
     with Server(env={"GUNICORN_EXPECT_POLICY": "apps.deciding:Policies.strict"}) as server:
         assert status_of(server) == b"403"

@@ -1,4 +1,4 @@
-"""What is counted and logged of uploads: by a real gunicorn of each worker, and alone."""
+"""The metrics and log lines of uploads: of a real gunicorn with each worker, and of `Counters`."""
 
 import collections
 import contextlib
@@ -23,21 +23,21 @@ from support.http2_client import WAITS, Http2Client, new_connection
 from support.matrix import WORKERS
 from support.server import Server
 
-#: Nothing is late by these before a test has given up.
+#: Longer than any test takes.
 NEVER = {"GUNICORN_EXPECT_LINGER": "600", "GUNICORN_EXPECT_LINGER_IDLE": "600"}
 
 LINGER = "linger."
 
 
 class Statsd:
-    """Where gunicorn sends its metrics."""
+    """A statsd server, to which gunicorn sends its metrics."""
 
     def __init__(self, address=("127.0.0.1", 0)):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.bind(address)
         self.socket.settimeout(PATIENCE)
-        #: Of each decision, and how many connections were open, wait and linger.
+        #: The time until each decision, and the last value of each gauge of connections.
         self.milliseconds = []
         self.gauges = {}
 
@@ -54,14 +54,17 @@ class Statsd:
         return ("--statsd-host", where)
 
     def check(self, **expected):
-        """Wait for these counters of ours; there are no others, but of closing and of bytes."""
+        """Wait until our counters have these values, and check that no others were sent.
+
+        Those of lingering connections and of received bytes are ignored.
+        """
         counters = collections.Counter()
         while not counters >= collections.Counter(expected):
             counters += self._next()
         assert self.rest(counters) == expected
 
     def rest(self, counters=()):
-        """Return what is here, beside these counters."""
+        """Return these counters with what has arrived since, without those that `check` ignores."""
         counters = collections.Counter(counters)
         self.socket.sendto(b"", self.socket.getsockname())
         while (counted := self._next()) is not None:
@@ -74,14 +77,14 @@ class Statsd:
         }
 
     def wait_for(self, name, value=1):
-        """Wait until a counter has been raised by this in all."""
+        """Wait until a counter has been increased by this much."""
         counters = collections.Counter()
         while counters[name] < value:
             counters += self._next()
         assert counters[name] == value
 
     def wait_for_gauges(self, expected):
-        """Wait until there are so many connections."""
+        """Wait until the gauges of connections have these values."""
         while self.gauges != expected:
             self._next()
 
@@ -100,7 +103,7 @@ class Statsd:
 
 @pytest.fixture(scope="module")
 def start(worker):
-    """Make a server of this worker kind, which tells this statsd."""
+    """Return a function that makes a server with this worker, which reports to a statsd."""
 
     def make(statsd, *arguments, **env):
         return Server(*statsd.option, *arguments, worker=WORKERS[worker][0], env=NEVER | env)
@@ -187,7 +190,9 @@ def test_requests_without_an_expectation_are_not_counted(client, statsd, message
 
 
 @pytest.mark.parametrize("path", ["/refuse-after-event", "/refuse-after-event-without-a-body"])
-def test_a_client_that_breaks_its_connection_while_it_waits_was_not_declined(server, statsd, path):
+def test_a_client_that_resets_its_connection_while_it_waits_counts_as_disconnected(
+    server, statsd, path
+):
     with Client(server) as client:
         client.send(waiting(f"PUT {path}?broken", "Content-Length: 5"))
         server.board.wait("entered-broken")
@@ -212,7 +217,7 @@ def test_a_refusal_of_the_policy_is_counted_if_the_client_does_not_wait(client, 
     statsd.check(refused_by_policy=1)
 
 
-# Bodies that do not come whole.
+# Bodies that are cut off, malformed or too large.
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_counted(client, statsd):
@@ -222,14 +227,14 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_counted(client, stats
     statsd.check(disconnected=1)
 
 
-def test_a_client_that_leaves_when_the_answer_has_begun_is_counted(client, statsd):
+def test_a_client_that_leaves_after_the_response_has_started_is_counted(client, statsd):
     client.send(request("PUT /yield-then-read", "Content-Length: 5000000"), b"hel")
     client.receive_until(b"first ")
     client.shut_down()
     statsd.wait_for("disconnected")
 
 
-def test_chunks_that_are_malformed_are_counted(client, statsd):
+def test_malformed_chunks_are_counted(client, statsd):
     client.send(request("PUT /read-broken", "Transfer-Encoding: chunked"), b"no size\r\n")
     assert client.receive_response()[1] == b"MalformedBody"
     statsd.check(malformed=1)
@@ -241,7 +246,7 @@ def test_a_body_that_is_longer_than_the_policy_allows_is_counted(client, statsd)
     statsd.check(too_large=1)
 
 
-def test_a_client_that_stalls_is_counted_before_the_answer_and_after_it_has_begun(start):
+def test_a_client_that_stalls_before_or_after_the_response_has_started_is_counted(start):
     with Statsd() as statsd, start(statsd, GUNICORN_EXPECT_BODY_TIMEOUT="0.2") as server:
         for path in ("/read-broken", "/yield-then-read"):
             with Client(server) as client:
@@ -250,17 +255,17 @@ def test_a_client_that_stalls_is_counted_before_the_answer_and_after_it_has_begu
             statsd.wait_for("body_timeout")
 
 
-# Closing.
+# Lingering connections.
 
 
-def test_a_connection_that_the_client_closes_is_counted(server, statsd):
+def test_a_lingering_connection_that_the_client_closes_is_counted(server, statsd):
     with Client(server) as client:
         refuse(client)
         client.receive_all()
     statsd.wait_for("linger.closed")
 
 
-def test_a_connection_whose_time_is_up_is_counted(start):
+def test_a_lingering_connection_that_times_out_is_counted(start):
     with (
         Statsd() as statsd,
         start(statsd, GUNICORN_EXPECT_LINGER_IDLE="0.1") as server,
@@ -270,7 +275,7 @@ def test_a_connection_whose_time_is_up_is_counted(start):
         statsd.wait_for("linger.timed_out")
 
 
-def test_a_connection_that_makes_room_and_one_that_the_end_cuts_off_are_counted(start):
+def test_lingering_connections_that_are_closed_to_make_room_or_at_shutdown_are_counted(start):
     with contextlib.ExitStack() as stack:
         statsd = stack.enter_context(Statsd())
         limits = ("--worker-connections", "3", "--graceful-timeout", "1")
@@ -314,7 +319,7 @@ def test_streams_are_counted(start):
         assert http2.answer(stream) == ["200", b"hello", "end"]
         statsd.check(waived=1)
         stream = http2.open("PUT /read-broken", WAITS)
-        assert http2.first(stream) == ["100"]  # or the application would not have begun
+        assert http2.first(stream) == ["100"]  # so that the application is reading
         http2.reset(stream)
         statsd.wait_for("disconnected")
         stream = http2.open("PUT /refuse-after-event?reset", WAITS)
@@ -324,11 +329,11 @@ def test_streams_are_counted(start):
         statsd.check(disconnected=1)
 
 
-# Where it is reported.
+# statsd, and the log.
 
 
-@pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["", "preload"])
-def test_a_statsd_may_be_a_file_and_the_names_may_have_a_prefix(start, tmp_path, preload):
+@pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["no preload", "preload"])
+def test_statsd_may_be_a_unix_socket_and_the_names_may_have_a_prefix(start, tmp_path, preload):
     with (
         Statsd(str(tmp_path / "statsd")) as statsd,
         start(statsd, "--statsd-prefix", "site.a", *preload) as server,
@@ -366,33 +371,33 @@ def decide(server):
 def test_at_debug_level_there_is_one_line_for_each_decision_with_its_time(worker):
     with Server("--log-level", "debug", worker=WORKERS[worker][0]) as server:
         decide(server)
-    said = [line for line in server.lines if "Expectation" in line]
-    for line, (state, request_line) in zip(said, DECIDED.items(), strict=True):
-        what = rf"Expectation {state} after \d+\.\d ms: {request_line}"
-        assert re.fullmatch(rf"\[.*\] \[\d+\] \[DEBUG\] {what}", line)
-    check_every_line_says_something(server)
+    lines = [line for line in server.lines if "Expectation" in line]
+    for line, (state, request_line) in zip(lines, DECIDED.items(), strict=True):
+        message = rf"Expectation {state} after \d+\.\d ms: {request_line}"
+        assert re.fullmatch(rf"\[.*\] \[\d+\] \[DEBUG\] {message}", line)
+    check_no_line_is_empty(server)
 
 
-@pytest.mark.parametrize("told", [False, True], ids=["", "statsd"])
-def test_above_debug_level_nothing_is_logged(worker, told):
+@pytest.mark.parametrize("with_statsd", [False, True], ids=["no statsd", "statsd"])
+def test_above_debug_level_nothing_is_logged(worker, with_statsd):
     with Statsd() as statsd:
-        options = statsd.option if told else ()
+        options = statsd.option if with_statsd else ()
         with Server(*options, worker=WORKERS[worker][0]) as server:
             decide(server)
     assert [line for line in server.lines if "[DEBUG]" in line or "Expectation" in line] == []
-    check_every_line_says_something(server)
+    check_no_line_is_empty(server)
 
 
-def check_every_line_says_something(server):
+def check_no_line_is_empty(server):
     assert server.lines
     assert [line for line in server.lines if re.search(r"(^|\[[A-Z]+\])\s*$", line)] == []
 
 
-# Alone.
+# `Counters`, without a server.
 
 
 class Log:
-    """Keeps what is reported to it."""
+    """Records what is reported to it."""
 
     def __init__(self):
         self.lines = []
@@ -414,8 +419,8 @@ def log():
     return Log()
 
 
-class Silence:
-    """The way to a client that waits and sends nothing."""
+class SilentWire:
+    """The wire of a client that waits and sends nothing."""
 
     def arrived(self):
         return False
@@ -425,12 +430,12 @@ def decline(counters, length):
     def on_decided(exchange):
         counters.decided("PUT", "/files/x", length, exchange)
 
-    exchange = Exchange(Silence(), waits=True, on_decided=on_decided)
+    exchange = Exchange(SilentWire(), waits=True, on_decided=on_decided)
     exchange.respond()
     return exchange
 
 
-def test_a_decision_is_one_line_and_its_bytes_are_another(log):
+def test_a_decision_is_logged_in_one_line_and_its_bytes_in_another(log):
     exchange = decline(Counters(log), 5)
     milliseconds = f"{exchange.decided_after * 1000:.1f}"
     assert log.lines == [
@@ -458,7 +463,7 @@ def test_each_failure_of_a_body_has_its_counter(log, error, name):
     assert log.lines == [f"Body not received: {error}"]
 
 
-def test_what_interrupts_a_read_is_no_failure_of_the_body(log):
+def test_an_interrupted_read_does_not_count_as_a_failed_body(log):
     Counters(log).failed(KeyboardInterrupt())
     assert log.lines == []
 
@@ -473,12 +478,12 @@ def test_a_broken_or_missing_log_breaks_no_request(log):
     counters.lingered("closed")
 
 
-# The access log, and how many bytes came.
+# The access log, received bytes and connections.
 
 
 @pytest.fixture(scope="module")
 def printing(worker):
-    """A server whose access log prints what an upload took."""
+    """A server whose access log prints the received bytes and the time until the decision."""
     line = "%(m)s %(s)s %({gunicorn_expect.received}e)s %({gunicorn_expect.decided_after}e)s"
     arguments = ("--access-logformat", line)
     env = {"GUNICORN_EXPECT_BODY_TIMEOUT": "0.1"}
@@ -519,8 +524,8 @@ def test_bytes_of_bodies_are_counted(start):
         statsd.wait_for("bytes_received", 5)
 
 
-def test_connections_are_counted_by_what_they_do(worker, start):
-    """Once a second."""
+def test_open_waiting_and_lingering_connections_are_counted(worker, start):
+    """Their gauges are sent once a second."""
     expected = {"open": 1, "waiting": 0, "lingering": 1}  # the sync worker has one at a time
     with Statsd() as statsd, start(statsd) as server, contextlib.ExitStack() as stack:
         refused = stack.enter_context(Client(server))

@@ -1,6 +1,6 @@
-"""Stopping, reloading, wearing out, several addresses, closing: what happens around requests.
+"""What happens around requests: stopping, reloading, max_requests, several addresses, closing.
 
-Each worker kind, on the transports that matter; the gunicorn and the Python that run the tests.
+With each worker, on the transports for which it makes a difference.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from support.ended import refusal_of
 from support.matrix import WORKERS
 from support.server import Server
 
-#: The log tells when a worker can be connected to, and when it got its signal.
+#: With this configuration a worker logs when it is ready and when it gets SIGTERM.
 CONFIGURATION = """
 import os
 import signal
@@ -36,7 +36,7 @@ def post_worker_init(worker):
 
 @pytest.fixture
 def start(worker, tmp_path):
-    """Make a server of this worker kind, whose access log begins with the worker's pid."""
+    """Return a function that makes a server with this worker; its access log has the pid."""
     configuration = tmp_path / "configuration.py"
     configuration.write_text(CONFIGURATION, "utf-8")
 
@@ -61,15 +61,15 @@ def next_worker(server, pid):
 
 
 def upload(client, path="/read", body=b"a body of 18 bytes"):
-    """Upload what is asked for; return the head and the body of the answer."""
+    """Upload a body after the 100; return the head and the body of the response."""
     client.send(waiting(f"PUT {path}", f"Content-Length: {len(body)}"))
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(body)
     return client.receive_response()
 
 
-def check_the_rule(server, *address):
-    """Check the rule on an address: what reads gets the body, what answers gets none."""
+def check_accept_and_refuse(server, *address):
+    """Check that an upload that is read gets a 100, and that one that is refused gets none."""
     with Client(server, *address) as client:
         head, body = upload(client)
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -87,7 +87,7 @@ def check_the_rule(server, *address):
 
 @contextlib.contextmanager
 def client_that_waits(server):
-    """Yield a client whose application is inside and has not read yet."""
+    """Yield a client that waits; the application has been called and has not read yet."""
     with Client(server) as client:
         client.send(waiting("PUT /read-after-event?signalled", "Content-Length: 5"))
         server.board.wait("entered-signalled")
@@ -95,7 +95,7 @@ def client_that_waits(server):
 
 
 def finish_the_upload(server, client):
-    """Let the application read."""
+    """Let the application read, and check its response."""
     server.board.set("signalled")
     assert client.receive(len(CONTINUE)) == CONTINUE
     client.send(b"hello")
@@ -116,7 +116,7 @@ def check_that_it_stopped_in_order(server):
     server.wait_for_log(r"Worker exiting \(pid: \d+\)")
 
 
-def test_a_client_that_waits_when_the_server_is_stopped_gets_its_100_and_its_answer(start):
+def test_a_client_that_waits_when_the_server_is_stopped_gets_its_100_and_its_response(start):
     with start("--graceful-timeout", "30") as server:
         with client_that_waits(server) as client:
             stop(server)
@@ -138,7 +138,7 @@ def test_an_upload_that_is_half_sent_when_the_server_is_stopped_is_finished(star
         check_that_it_stopped_in_order(server)
 
 
-def test_a_client_that_waits_when_the_server_is_reloaded_is_finished_by_the_old_worker(start):
+def test_a_client_that_waits_when_the_server_is_reloaded_is_served_by_the_old_worker(start):
     with start("--graceful-timeout", "30") as server:
         old = server.wait_for_log(r"worker (\d+) is ready")[1]
         with client_that_waits(server) as client:
@@ -150,11 +150,11 @@ def test_a_client_that_waits_when_the_server_is_reloaded_is_finished_by_the_old_
         line = r"PUT /read-after-event\?signalled"
         assert pid_of_worker_that_served(server, line) == old
         server.wait_for_log(rf"Worker exiting \(pid: {old}\)")
-        check_the_rule(server)
+        check_accept_and_refuse(server)
         assert pid_of_worker_that_served(server, "PUT /read") == new
 
 
-def test_the_last_request_of_a_worker_may_be_one_that_waits(start):
+def test_a_client_that_waits_gets_its_100_in_the_last_request_of_max_requests(start):
     with start("--max-requests", "1", "--graceful-timeout", "30") as server:
         old = server.wait_for_log(r"worker (\d+) is ready")[1]
         with client_that_waits(server) as client:
@@ -177,28 +177,28 @@ def test_the_last_request_of_a_worker_may_be_one_that_waits(start):
 
 
 @pytest.mark.parametrize("second", ["127.0.0.1:0", "unix:{}/socket"], ids=["tcp", "unix"])
-def test_the_rule_holds_on_every_address(start, tmp_path, second):
+def test_uploads_are_accepted_and_refused_on_every_address(start, tmp_path, second):
     binds = ("--bind", "127.0.0.1:0", "--bind", second.format(tmp_path))
     with start(*binds) as server:
         assert len(set(server.addresses)) == 2
         for _ in range(2):
             for address in server.addresses:
-                check_the_rule(server, address)
+                check_accept_and_refuse(server, address)
 
 
-def test_the_rule_holds_where_each_worker_has_a_socket_of_its_own(start):
-    with socket.socket() as place, contextlib.ExitStack() as stack:
-        # Bound, and not listening: it keeps the port for those who share it.
-        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        place.bind(("127.0.0.1", 0))
-        host, port = place.getsockname()
+def test_uploads_are_accepted_and_refused_with_reuse_port(start):
+    with socket.socket() as reserving, contextlib.ExitStack() as stack:
+        # Bound, but not listening: it reserves the port, which the workers share.
+        reserving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserving.bind(("127.0.0.1", 0))
+        host, port = reserving.getsockname()
         server = start("--reuse-port", "--workers", "2", "--bind", f"{host}:{port}")
-        stack.push(server)  # not entered: the log of a master without a socket names no address
+        stack.push(server)  # not entered: with this option the log names no address to wait for
         server.address = (host, port)
         next_worker(server, server.wait_for_log(r"worker (\d+) is ready")[1])
         served = set()
         for number in range(20):
-            check_the_rule(server)
+            check_accept_and_refuse(server)
             with Client(server) as client:
                 assert upload(client, f"/read?{number}")[0].startswith(b"HTTP/1.1 200 OK\r\n")
             served.add(pid_of_worker_that_served(server, rf"PUT /read\?{number}"))
@@ -224,7 +224,7 @@ def test_the_sync_worker_refuses_threads_and_names_the_worker_that_has_them(tmp_
 # Closing.
 
 
-def test_a_body_that_was_not_asked_for_is_not_waited_for_without_end(start, worker):
+def test_a_read_after_the_response_has_started_times_out(start, worker):
     env = {"GUNICORN_EXPECT_BODY_TIMEOUT": "1"}
     with start(env=env) as server, Client(server) as client:
         client.send(waiting("PUT /yield-then-read", "Content-Length: 5"))
@@ -244,29 +244,29 @@ def test_a_body_that_was_not_asked_for_is_not_waited_for_without_end(start, work
 
 
 @pytest.mark.parametrize("worker", ["gevent", "sync"], indirect=True)
-def test_a_failure_that_is_no_exception_is_a_500_and_the_worker_lives(start):
+def test_a_base_exception_gets_500_and_the_worker_survives(start):
     with start() as server:
         with Client(server) as client:
             client.send(waiting("PUT /fail-badly", "Content-Length: 5"))
             assert client.receive_all().startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
         server.wait_for_log("BaseException: the application failed badly")
-        check_the_rule(server)
+        check_accept_and_refuse(server)
         assert len([line for line in server.lines if "Booting worker" in line]) == 1
 
 
 @pytest.mark.parametrize("worker", ["gevent"], indirect=True)
-def test_a_server_that_keeps_nothing_alive_closes_when_the_application_exits(start):
+def test_without_keepalive_the_connection_closes_when_the_application_exits(start):
     with start("--keep-alive", "0") as server, Client(server) as client:
         client.send(request("GET /exit"))
         assert client.receive_all() == b""
 
 
 @pytest.mark.parametrize("worker", ["thread", "gevent"], indirect=True)
-def test_a_server_that_keeps_nothing_alive_waits_for_the_first_request(start):
+def test_without_keepalive_the_server_still_waits_for_a_first_request(start):
     with start("--keep-alive", "0") as server, Client(server) as early:
         for _ in range(3):
             assert server.get("/hello") == b"hello"
-        # Accepted by now, as it was before the others.
+        # By now it has been accepted, because it connected before the others.
         early.send(request("GET /hello"))
         head, body = early.receive_response()
         assert b"\r\nConnection: close\r\n" in head
@@ -275,7 +275,7 @@ def test_a_server_that_keeps_nothing_alive_waits_for_the_first_request(start):
 
 @pytest.fixture
 def tls_socket(start, certificates):
-    """Connect by TLS; unlike others, what is received ends only where the server says so."""
+    """Yield a TLS connection on which a FIN without a close_notify is an error."""
     context = certificates.trust()
     with (
         start("--keep-alive", "1", transport="tls", certificates=certificates) as server,
@@ -290,7 +290,7 @@ def receive_to_close_notify(tls):
     return b"".join(iter(lambda: tls.recv(65536), b""))
 
 
-def test_a_refusal_by_tls_ends_with_a_close_notify(tls_socket):
+def test_a_refusal_over_tls_ends_with_a_close_notify(tls_socket):
     tls_socket.sendall(waiting("PUT /refuse", "Content-Length: 5"))
     answer = receive_to_close_notify(tls_socket)
     assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
@@ -299,7 +299,7 @@ def test_a_refusal_by_tls_ends_with_a_close_notify(tls_socket):
 
 
 @pytest.mark.parametrize("worker", ["thread", "gevent"], indirect=True)
-def test_an_idle_connection_by_tls_ends_with_a_close_notify(tls_socket):
+def test_an_idle_connection_over_tls_ends_with_a_close_notify(tls_socket):
     tls_socket.sendall(request("GET /hello"))
     answer = receive_to_close_notify(tls_socket)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")

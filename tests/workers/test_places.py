@@ -1,4 +1,4 @@
-"""An application that waits for its client lends its place, and goes on as soon as bytes come."""
+"""A request that waits for its body does not count in `threads`; it continues when bytes arrive."""
 
 import contextlib
 import functools
@@ -14,7 +14,7 @@ from support.server import Server
 
 @pytest.fixture(scope="module")
 def serve(certificates, tmp_path_factory):
-    """Serve these applications, each way once."""
+    """Return a function that starts a server, one for all calls with the same arguments."""
 
     @functools.cache
     def serve(worker="thread", transport="tcp", threads=2, app="apps.holding:app", **settings):
@@ -59,7 +59,7 @@ class PausingUpload(Client):
         return self
 
     def assert_answered(self):
-        """Return how many were under way when it began."""
+        """Check the response; return how many other uploads were running when this one began."""
         head, body = self.receive_response()
         assert head.split(b" ")[1] == b"200", head
         answer = json.loads(body)
@@ -68,7 +68,7 @@ class PausingUpload(Client):
 
 
 FRAMINGS = [("length", "1.0"), ("length", "1.1"), ("chunked", "1.1")]
-#: No two uploads of a test session have the same.
+#: A different name for each upload of the test session.
 NAMES = map(str, iter(range(10**9)))
 
 
@@ -82,7 +82,7 @@ def uploads(server, path, count, **framing):
 
 
 def assert_all_answered(uploads):
-    """End them all first: the order in which they get what they want is not known."""
+    """Finish all uploads before any response is received: their order is not known."""
     for upload in uploads:
         upload.end()
     for upload in uploads:
@@ -98,7 +98,7 @@ def assert_serves(server):
     ("worker", "transport"),
     [("thread", "tcp"), ("thread", "unix"), ("thread", "tls"), ("gevent", "tcp"), ("sync", "tcp")],
 )
-def test_an_upload_goes_on_when_the_one_thread_waits_for_the_lock_that_it_holds(
+def test_an_upload_that_holds_a_lock_continues_when_the_only_thread_waits_for_that_lock(
     serve, worker, transport, framing, version
 ):
     server = serve(worker, transport, threads=1)
@@ -113,7 +113,9 @@ def test_an_upload_goes_on_when_the_one_thread_waits_for_the_lock_that_it_holds(
 
 
 @pytest.mark.parametrize("held", ["/lock", "/file-lock"])
-def test_an_upload_goes_on_when_all_threads_wait_for_the_lock_that_it_holds(serve, held, transport):
+def test_an_upload_that_holds_a_lock_continues_when_all_threads_wait_for_that_lock(
+    serve, held, transport
+):
     server = serve(transport=transport)
     with uploads(server, held, 1) as [holder]:
         holder.until("has")
@@ -124,7 +126,7 @@ def test_an_upload_goes_on_when_all_threads_wait_for_the_lock_that_it_holds(serv
     assert_serves(server)
 
 
-def test_uploads_go_on_when_all_threads_wait_for_the_connections_that_they_hold(serve):
+def test_uploads_that_hold_all_database_connections_continue_when_all_threads_wait_for_one(serve):
     server = serve()
     with uploads(server, "/connection", 2) as holders:
         for holder in holders:
@@ -136,7 +138,7 @@ def test_uploads_go_on_when_all_threads_wait_for_the_connections_that_they_hold(
     assert_serves(server)
 
 
-def test_a_lock_is_free_again_when_the_client_of_its_holder_has_left(serve):
+def test_a_lock_is_released_when_the_client_of_its_upload_leaves(serve):
     server = serve()
     with uploads(server, "/lock", 1) as [holder]:
         holder.until("has")
@@ -148,8 +150,8 @@ def test_a_lock_is_free_again_when_the_client_of_its_holder_has_left(serve):
     assert_serves(server)
 
 
-def test_uploads_that_are_written_in_one_transaction_at_a_time_are_all_answered(serve):
-    """As a package index does: it begins to write, then reads its clients at their pace."""
+def test_uploads_that_each_hold_the_only_write_transaction_are_all_answered(serve):
+    """A package index may begin a transaction, and then read the upload as fast as it arrives."""
     server = serve()
     size = 2_000_000
     pause = threading.Event()
@@ -161,7 +163,7 @@ def test_uploads_that_are_written_in_one_transaction_at_a_time_are_all_answered(
             client.send(request(f"POST /transaction?{next(NAMES)}", *fields))
             for _ in range(16):
                 client.send(bytes(size // 16))
-                pause.wait(0.03)  # its pace: longer than any upload in a data centre pauses
+                pause.wait(0.03)  # the client's pause: longer than any within a data centre
             answers.append(json.loads(client.receive_response()[1])["size"])
 
     threads = [threading.Thread(target=upload) for _ in range(6)]
@@ -174,8 +176,8 @@ def test_uploads_that_are_written_in_one_transaction_at_a_time_are_all_answered(
 
 
 @pytest.mark.parametrize("app", ["app", "django_app"])
-def test_uploads_that_another_thread_reads_hold_no_place(serve, app, transport):
-    """The view is asynchronous: asgiref's thread reads, and that of the worker waits for it."""
+def test_uploads_that_another_thread_reads_do_not_count_in_threads(serve, app, transport):
+    """In an asynchronous view a thread of asgiref reads, and the worker's thread waits for it."""
     server = serve("thread", transport, threads=4, app=f"apps.asynchronous_frameworks:{app}")
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(server)) for _ in range(4)]
@@ -188,7 +190,7 @@ def test_uploads_that_another_thread_reads_hold_no_place(serve, app, transport):
             assert client.receive_response()[1] == b"5"
 
 
-def test_a_request_is_answered_beside_900_uploads_that_stall(serve):
+def test_a_request_is_answered_while_900_uploads_stall(serve):
     server = serve(threads=4)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(server)) for _ in range(900)]
@@ -202,10 +204,10 @@ def test_a_request_is_answered_beside_900_uploads_that_stall(serve):
         assert_serves(server)
 
 
-# The setting.
+# expect_lend_threads.
 
 
-def test_another_application_starts_while_one_waits_for_its_client(serve):
+def test_another_request_starts_while_one_waits_for_its_client(serve):
     server = serve(threads=1, expect_lend_threads=True)
     with uploads(server, "/nothing", 1) as [first], uploads(server, "/nothing", 1) as [second]:
         second.until("has")
@@ -213,7 +215,7 @@ def test_another_application_starts_while_one_waits_for_its_client(serve):
         assert first.end().assert_answered() == 0
 
 
-def test_no_other_application_starts_where_threads_are_not_lent(serve):
+def test_no_other_request_starts_without_expect_lend_threads(serve):
     server = serve(threads=1, expect_lend_threads=False)
     with uploads(server, "/nothing", 1) as [first], uploads(server, "/nothing", 1) as [second]:
         first.until("has")

@@ -15,7 +15,7 @@ from support.ended import refusal_of, run_gunicorn
 from support.matrix import WORKERS
 from support.server import Server
 
-NO_SECONDS = ["", "soon", "2s", "-1", "-0.5", "nan", "inf", "-inf"]
+BAD_SECONDS = ["", "soon", "2s", "-1", "-0.5", "nan", "inf", "-inf"]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def configured(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-# Where they come from.
+# Where settings come from.
 
 
 def test_the_defaults_are_those_of_the_documentation(configured):
@@ -48,14 +48,14 @@ def test_the_defaults_are_those_of_the_documentation(configured):
     assert found == Settings(expect_linger=30, expect_linger_idle=2)
 
 
-def test_a_configuration_file_sets_them(configured, file):
+def test_settings_come_from_a_configuration_file(configured, file):
     file.write_text("expect_linger = 10\nexpect_linger_idle = 0.5\n", "utf-8")
     for location in (str(file), f"file:{file}"):
         found = settings.load(configured("-c", location), {})
         assert found == Settings(expect_linger=10, expect_linger_idle=0.5)
 
 
-def test_what_a_configuration_file_leaves_out_has_its_default(configured, file):
+def test_a_setting_that_the_file_leaves_out_has_its_default(configured, file):
     file.write_text("expect_linger_idle = 7\nworkers = 3\n", "utf-8")
     cfg = configured("-c", str(file))
     assert settings.load(cfg, {}) == Settings(expect_linger_idle=7)
@@ -63,39 +63,39 @@ def test_what_a_configuration_file_leaves_out_has_its_default(configured, file):
 
 
 @pytest.mark.parametrize("name", ["configuration", "package.configuration"])
-def test_a_configuration_module_sets_them(configured, tmp_path, name):
+def test_settings_come_from_a_configuration_module(configured, tmp_path, name):
     file = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
     file.parent.mkdir(exist_ok=True)
     file.write_text("expect_linger = 12\n", "utf-8")
     assert settings.load(configured("-c", f"python:{name}"), {}) == Settings(expect_linger=12)
 
 
-def test_gunicorns_arguments_in_the_environment_may_name_the_file(configured, file, monkeypatch):
+def test_gunicorn_cmd_args_may_name_the_configuration_file(configured, file, monkeypatch):
     file.write_text("expect_linger = 13\n", "utf-8")
     monkeypatch.setenv("GUNICORN_CMD_ARGS", f"-c {file}")
     assert settings.load(configured(), {}) == Settings(expect_linger=13)
 
 
-def test_the_environment_sets_them(configured):
+def test_settings_come_from_the_environment(configured):
     environ = {"GUNICORN_EXPECT_LINGER": "14", "GUNICORN_EXPECT_LINGER_IDLE": "0.25"}
     assert settings.load(configured(), environ) == Settings(
         expect_linger=14, expect_linger_idle=0.25
     )
 
 
-def test_the_environment_is_that_of_the_process_unless_given(configured, monkeypatch):
+def test_the_environment_of_the_process_is_used_by_default(configured, monkeypatch):
     cfg = configured()
     monkeypatch.setenv("GUNICORN_EXPECT_LINGER", "15")
     assert settings.load(cfg) == Settings(expect_linger=15)
 
 
-def test_the_environment_wins_over_the_file_for_what_it_names(configured, file):
+def test_a_variable_of_the_environment_wins_over_the_file(configured, file):
     file.write_text("expect_linger = 1\nexpect_linger_idle = 3\n", "utf-8")
     found = settings.load(configured("-c", str(file)), {"GUNICORN_EXPECT_LINGER": "16"})
     assert found == Settings(expect_linger=16, expect_linger_idle=3)
 
 
-# What they may be.
+# Which values they may have.
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("0", 0), ("0.0", 0), (" 2 ", 2), ("1e3", 1000)])
@@ -113,8 +113,8 @@ def test_draining_has_a_limit(configured, name):
     assert settings.load(configured(), {name: "0.001"})
 
 
-@pytest.mark.parametrize("value", NO_SECONDS)
-def test_a_bad_value_in_the_environment_is_refused_by_the_name_of_its_variable(configured, value):
+@pytest.mark.parametrize("value", BAD_SECONDS)
+def test_the_error_of_a_bad_value_in_the_environment_names_the_variable(configured, value):
     with pytest.raises(ValueError, match=r"^GUNICORN_EXPECT_MIN_RATE is ") as raised:
         settings.load(configured(), {"GUNICORN_EXPECT_MIN_RATE": value})
     assert str(raised.value) == (
@@ -122,8 +122,8 @@ def test_a_bad_value_in_the_environment_is_refused_by_the_name_of_its_variable(c
     )
 
 
-@pytest.mark.parametrize("value", [*map(repr, NO_SECONDS), "None", "-1", "[2]", "float('inf')"])
-def test_a_bad_value_in_the_file_is_refused_by_its_name_there(configured, file, value):
+@pytest.mark.parametrize("value", [*map(repr, BAD_SECONDS), "None", "-1", "[2]", "float('inf')"])
+def test_the_error_of_a_bad_value_in_the_file_names_the_setting(configured, file, value):
     file.write_text(f"expect_min_rate = {value}\n", "utf-8")
     with pytest.raises(ValueError, match=r"^expect_min_rate is .*; it takes a number, 0 or more$"):
         settings.load(configured("-c", str(file)), {})
@@ -143,26 +143,26 @@ def a_policy(environ):
 
 
 async def an_async_policy(environ):
-    """Decide too late."""
+    """Return a coroutine instead of a decision."""
 
 
-class Made:
-    """A policy that keeps a secret."""
+class NotCallable:
+    """An object with a secret in its repr."""
 
     def __init__(self):
         self.secret = "s3cret"
 
     def __repr__(self):
-        return f"Made({self.secret!r})"
+        return f"NotCallable({self.secret!r})"
 
 
-class MadeWrongly(Made):
+class WithoutEnviron(NotCallable):
     def __call__(self):
         """Take no environ."""
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_there_need_not_be_a_policy(value):
+def test_expect_policy_may_be_empty(value):
     found = settings.check({"expect_policy": value}, {})
     assert found == Settings()
     assert settings.policy_of(found) is None
@@ -170,13 +170,13 @@ def test_there_need_not_be_a_policy(value):
 
 def test_a_policy_is_a_callable_or_its_import_path(tmp_path, configured):
     assert settings.policy_of(settings.check({"expect_policy": a_policy}, {})) is a_policy
-    place = settings.check({}, {"GUNICORN_EXPECT_POLICY": "apps.deciding:policy"})
-    assert settings.policy_of(place).__module__ == "apps.deciding"
+    import_path = settings.check({}, {"GUNICORN_EXPECT_POLICY": "apps.deciding:policy"})
+    assert settings.policy_of(import_path).__module__ == "apps.deciding"
     inside = settings.check({}, {"GUNICORN_EXPECT_POLICY": "apps.deciding:Policies.strict"})
     assert settings.policy_of(inside)({}).status == "403 Forbidden"
 
 
-def test_the_place_of_a_policy_is_looked_for_and_not_imported(configured, tmp_path):
+def test_checking_the_settings_does_not_import_the_policy(configured, tmp_path):
     configured()
     tmp_path.joinpath("not_to_be_imported.py").write_text("raise LookupError", "utf-8")
     found = settings.check({"expect_policy": "not_to_be_imported:policy"}, {})
@@ -201,7 +201,7 @@ def test_a_policy_that_is_not_callable_is_refused_at_once(value, why):
         settings.check({"expect_policy": value}, {})
 
 
-@pytest.mark.parametrize("value", [Made(), MadeWrongly(), [Made()]])
+@pytest.mark.parametrize("value", [NotCallable(), WithoutEnviron(), [NotCallable()]])
 @pytest.mark.parametrize("name", ["expect_policy", "expect_linger", "expect_warn", "expect_polcy"])
 def test_a_bad_setting_is_shown_by_its_type_without_its_contents(name, value):
     with pytest.raises(ValueError, match=f"^{name}") as raised:
@@ -222,23 +222,25 @@ def test_a_factory_of_policies_is_not_a_policy_itself(makes, write):
     line = f"which is not a policy itself: write {write}"
     with pytest.raises(ValueError, match=f"^expect_policy is .*{re.escape(line)}$"):
         settings.check({"expect_policy": makes}, {})
-    place = f"{makes.__module__}:{makes.__qualname__}"
-    with pytest.raises(ValueError, match=f"^expect_policy is '{place}', {re.escape(line)}$"):
-        settings.policy_of(settings.check({}, {"GUNICORN_EXPECT_POLICY": place}))
+    import_path = f"{makes.__module__}:{makes.__qualname__}"
+    with pytest.raises(ValueError, match=f"^expect_policy is '{import_path}', {re.escape(line)}$"):
+        settings.policy_of(settings.check({}, {"GUNICORN_EXPECT_POLICY": import_path}))
 
 
 @pytest.mark.parametrize(
-    ("place", "missing"),
+    ("import_path", "missing"),
     [("no_such_module:policy", "no_such_module"), ("no_such.module:policy", "no_such")],
 )
-def test_a_policy_in_no_module_is_refused_before_a_worker_boots(configured, place, missing):
+def test_a_policy_in_a_missing_module_is_refused_before_a_worker_boots(
+    configured, import_path, missing
+):
     with pytest.raises(
         ValueError, match=f"^expect_policy is .*, and there is no module {missing!r}$"
     ):
-        settings.load(configured(), {"GUNICORN_EXPECT_POLICY": place})
+        settings.load(configured(), {"GUNICORN_EXPECT_POLICY": import_path})
 
 
-def test_the_package_of_a_policy_is_not_imported_to_look_for_it(configured, tmp_path):
+def test_checking_the_settings_does_not_import_the_package_of_the_policy(configured, tmp_path):
     package = tmp_path / "not_to_be_imported"
     package.mkdir()
     package.joinpath("__init__.py").write_text("raise LookupError", "utf-8")
@@ -247,7 +249,9 @@ def test_the_package_of_a_policy_is_not_imported_to_look_for_it(configured, tmp_
 
 
 @pytest.mark.parametrize("way", ["chdir", "pythonpath"])
-def test_the_checked_worker_leaves_it_to_the_start_to_look_for_the_policy(tmp_path, way):
+def test_with_the_checked_worker_the_policy_may_be_in_a_folder_that_another_setting_adds(
+    tmp_path, way
+):
     tmp_path.joinpath("sub").mkdir()
     tmp_path.joinpath("sub", "mine.py").write_text("def policy(environ): pass", "utf-8")
     tmp_path.joinpath("some.py").write_text(
@@ -273,23 +277,23 @@ def test_the_checked_worker_leaves_it_to_the_start_to_look_for_the_policy(tmp_pa
         ("apps.deciding:with_one_too_many", "which does not accept an environ"),
     ],
 )
-def test_a_place_without_a_policy_is_refused_by_the_worker(value, why):
+def test_an_import_path_without_a_policy_is_refused_when_the_worker_loads_it(value, why):
     with pytest.raises(ValueError, match=f"^expect_policy is {value!r}.*{re.escape(why)}"):
         settings.policy_of(settings.check({"expect_policy": value}, {}))
 
 
-# Switches, and names that are none.
+# True or False, and unknown settings.
 
 
 @pytest.mark.parametrize(
     ("value", "on"), [(True, True), (0, False), ("false", False), ("True", True), ("1", True)]
 )
-def test_a_switch_is_on_or_off(value, on):
+def test_expect_warn_takes_true_or_false(value, on):
     assert settings.check({"expect_warn": value}, {}) == Settings(expect_warn=on)
 
 
 @pytest.mark.parametrize("value", ["no", "", None, 2, "off"])
-def test_a_switch_that_is_neither_is_refused(value):
+def test_expect_warn_refuses_other_values(value):
     with pytest.raises(ValueError, match=r"^expect_warn is .*; it takes True or False$"):
         settings.check({"expect_warn": value}, {})
 
@@ -320,16 +324,16 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(configured, en
         settings.check(configured, environ)
 
 
-def test_other_names_are_none_of_ours():
+def test_settings_without_our_prefix_are_ignored():
     assert settings.check({"expected": 1, "Expect_linger": 2}, {"EXPECT_LINGER": "x"}) == Settings()
 
 
-# What gunicorn makes of it.
+# In gunicorn.
 
 
 @pytest.mark.parametrize("worker", ["Worker", "GeventWorker", "workers.sync.Worker"])
 @pytest.mark.parametrize("where", ["file", "module", "environment"])
-def test_check_config_finds_a_bad_value_where_the_file_names_the_checked_worker(
+def test_check_config_finds_a_bad_value_if_the_file_names_the_checked_worker(
     tmp_path, worker, where
 ):
     text = "import gunicorn_expect.workers.sync\n"
@@ -346,7 +350,7 @@ def test_check_config_finds_a_bad_value_where_the_file_names_the_checked_worker(
     assert f"{name} is 'soon'; it takes a number above 0" in result.stderr
 
 
-def test_check_config_is_content_with_good_ones(tmp_path):
+def test_check_config_accepts_good_settings(tmp_path):
     text = "import gunicorn_expect\nworker_class = gunicorn_expect.Worker.checked\n"
     tmp_path.joinpath("some.py").write_text(text + "expect_linger = 3\n", "utf-8")
     result = run_gunicorn("--check-config", "-c", "some.py", cwd=tmp_path)
@@ -354,16 +358,16 @@ def test_check_config_is_content_with_good_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "why"),
+    ("import_path", "why"),
     [
         ("apps.deciding:polcy", "which can't be loaded: Attr"),
         ("gunicorn_expect.policies:max_length", "which is not a policy itself: write max_length"),
     ],
 )
-def test_a_policy_that_the_worker_does_not_find_stops_gunicorn(place, why):
-    server = Server(env={"GUNICORN_EXPECT_POLICY": place})
+def test_a_policy_that_the_worker_can_not_load_stops_gunicorn(import_path, why):
+    server = Server(env={"GUNICORN_EXPECT_POLICY": import_path})
     try:
-        server.wait_for_log(f"expect_policy is '{place}', {why}")
+        server.wait_for_log(f"expect_policy is '{import_path}', {why}")
         assert server.process.wait(PATIENCE) != 0
     finally:
         server.__exit__()
@@ -380,7 +384,9 @@ def test_a_bad_value_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path
     assert line == f"Error: {name} is 'soon'; it takes a number above 0"
 
 
-def test_a_forgotten_call_stops_gunicorn_with_one_line_before_a_worker_boots(tmp_path, worker):
+def test_a_policy_factory_that_was_not_called_stops_gunicorn_before_a_worker_boots(
+    tmp_path, worker
+):
     tmp_path.joinpath("gunicorn.conf.py").write_text(
         "from gunicorn_expect import policies\nexpect_policy = policies.max_length\n", "utf-8"
     )
@@ -390,7 +396,7 @@ def test_a_forgotten_call_stops_gunicorn_with_one_line_before_a_worker_boots(tmp
     )
 
 
-def test_a_value_that_has_become_bad_stops_gunicorn_at_the_next_reload(file):
+def test_a_value_that_was_changed_to_a_bad_one_stops_gunicorn_at_the_next_reload(file):
     file.write_text("expect_linger = 1\n", "utf-8")
     with Server("-c", str(file)) as server:
         assert server.get("/hello") == b"hello"

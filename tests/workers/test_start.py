@@ -1,4 +1,4 @@
-"""What gunicorn does when it is started with our worker."""
+"""Starting gunicorn with our workers."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ def test_the_gevent_worker_without_gevent_says_what_to_install(tmp_path):
     )
 
 
-#: What stands in for gunicorn_h1c.
+#: The text of a module that replaces gunicorn_h1c.
 PARSERS = {"none": "raise ImportError", "too old": ""}
 
 
@@ -48,7 +48,7 @@ PARSERS = {"none": "raise ImportError", "too old": ""}
         (("strip-header-spaces",), None, "incompatible with compatibility flags: strip_header_s"),
     ],
 )
-def test_a_fast_parser_that_can_not_serve_is_refused_with_one_line(
+def test_a_fast_parser_that_can_not_be_used_is_refused_with_one_line(
     tmp_path, worker, settings, parser, line
 ):
     if parser:
@@ -70,7 +70,7 @@ def test_a_fast_parser_that_can_not_serve_is_refused_with_one_line(
         ("too old", ("--http-parser", "auto", "--strip-header-spaces")),
     ],
 )
-def test_another_parser_needs_no_fast_one(tmp_path, worker, parser, settings):
+def test_without_http_parser_fast_the_fast_parser_is_not_needed(tmp_path, worker, parser, settings):
     tmp_path.joinpath("gunicorn_h1c.py").write_text(PARSERS[parser], "utf-8")
     path = f"{tmp_path}:{CHECKOUT}:{CHECKOUT / 'tests'}"
     with Server(*settings, worker=worker, env={"PYTHONPATH": path}) as server:
@@ -78,7 +78,7 @@ def test_another_parser_needs_no_fast_one(tmp_path, worker, parser, settings):
 
 
 @pytest.mark.parametrize("worker", [ours for ours, _ in WORKERS.values()])
-def test_uwsgis_protocol_needs_no_fast_parser(tmp_path, worker):
+def test_the_uwsgi_protocol_needs_no_fast_parser(tmp_path, worker):
     tmp_path.joinpath("gunicorn_h1c.py").write_text(PARSERS["none"], "utf-8")
     path = f"{tmp_path}:{CHECKOUT}:{CHECKOUT / 'tests'}"
     settings = ("--http-parser", "fast", "--protocol", "uwsgi")
@@ -93,7 +93,7 @@ def test_uwsgis_protocol_needs_no_fast_parser(tmp_path, worker):
 @pytest.mark.parametrize("parser", ["python", "fast"])
 @pytest.mark.parametrize("kind", WORKERS)
 @pytest.mark.parametrize("limit", ["1", "13", "19"])
-def test_a_small_limit_of_request_lines_is_kept_as_by_stock_gunicorn(kind, parser, limit):
+def test_a_small_limit_request_line_has_the_same_effect_as_in_stock_gunicorn(kind, parser, limit):
     def answers(worker):
         settings = ("--limit-request-line", limit, "--http-parser", parser)
         with Server(*settings, worker=worker) as server:

@@ -1,4 +1,4 @@
-"""The warning of an application that reads an upload and then refuses it."""
+"""The warnings of applications that read an upload and refuse it, or accept it without reading."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from support.server import Server
 PLACE = r"It was first read in apps\.reading\.read_then_refuse \(.*/apps/reading\.py, line \d+\)\."
 
 
-def test_the_log_names_the_place_once_for_all_requests(worker):
+def test_the_warning_names_the_line_that_read_and_is_logged_once(worker):
     with Server(worker=WORKERS[worker][0]) as server:
         for _ in range(3):
             with Client(server) as client:
@@ -25,7 +25,7 @@ def test_the_log_names_the_place_once_for_all_requests(worker):
         assert len([line for line in server.lines if re.search(PLACE, line)]) == 1
 
 
-#: Two views that read by way of one function of their own; and one that does not read.
+#: Two views that read through the same function, and one that does not read.
 VIEWS = """
 import flask, sentry_sdk, sentry_sdk.transport
 
@@ -63,7 +63,7 @@ CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
 
 
 def warnings_of(folder, app, *uploads):
-    """Upload to these paths in turn; return the warnings that the log has then."""
+    """Upload to these paths in turn; return the warnings in the log."""
     folder.joinpath("views.py").write_text(VIEWS, "utf-8")
     with Server(
         app=app, env={"PYTHONPATH": os.pathsep.join(map(str, (folder, CHECKOUT)))}
@@ -81,7 +81,7 @@ LARGE = ("Content-Length: 65537", bytes(65537))
 IN_CHUNKS = ("Transfer-Encoding: chunked", CHUNKED)
 
 
-def test_each_view_is_named_once_by_the_applications_own_line(tmp_path):
+def test_the_warning_is_logged_once_for_each_view_with_the_applications_own_line(tmp_path):
     uploads = [(path, *LARGE) for path in ("/one/a", "/one/b", "/two/c", "/two/d")]
     one, two = warnings_of(tmp_path, "views:app", *uploads)
     assert "PUT '/one/a' was answered with '401 UNAUTHORIZED'" in one
@@ -100,7 +100,9 @@ def test_each_view_is_named_once_by_the_applications_own_line(tmp_path):
         ("max_request_body_size='never'", IN_CHUNKS, 0),
     ],
 )
-def test_sentrys_sdk_is_named_if_it_reads_what_a_view_has_refused(tmp_path, options, upload, count):
+def test_the_warning_names_sentrys_sdk_if_it_reads_an_upload_that_a_view_refuses(
+    tmp_path, options, upload, count
+):
     found = warnings_of(tmp_path, f"views:start_sentry({options})", ("/unread/a", *upload))
     assert len(found) == count
     for line in found:
@@ -108,7 +110,7 @@ def test_sentrys_sdk_is_named_if_it_reads_what_a_view_has_refused(tmp_path, opti
         assert "Sentry's SDK read it: set its max_request_body_size to 'never'" in line
 
 
-def test_a_refusal_without_reading_is_no_reason_to_warn():
+def test_a_refusal_without_a_read_logs_no_warning():
     with Server() as server:
         with Client(server) as client:
             client.send(waiting("PUT /refuse?status=403+Forbidden", "Content-Length: 5"))
@@ -117,7 +119,7 @@ def test_a_refusal_without_reading_is_no_reason_to_warn():
         assert not [line for line in server.lines if "[WARNING]" in line]
 
 
-def test_the_warning_can_be_turned_off():
+def test_the_warning_of_a_late_refusal_can_be_turned_off():
     with Server(env={"GUNICORN_EXPECT_WARN": "false"}) as server:
         with Client(server) as client:
             client.send(request("PUT /read-then-refuse", "Content-Length: 65537"), bytes(65537))
@@ -126,7 +128,7 @@ def test_the_warning_can_be_turned_off():
         assert not [line for line in server.lines if "[WARNING]" in line]
 
 
-# A success without a read.
+# A 2xx response to an unread body.
 
 LOST = r"The application answered PUT '/hello' with '200 OK' and did not read the body"
 CHUNK = b"5\r\nhello\r\n0\r\n\r\n"
@@ -142,7 +144,7 @@ CHUNK = b"5\r\nhello\r\n0\r\n\r\n"
     ],
     ids=["waits", "waits, in chunks", "in chunks", "large"],
 )
-def test_the_log_says_once_that_a_body_is_lost_which_was_answered_with_success(worker, head, body):
+def test_a_2xx_response_to_an_unread_body_logs_a_warning_once(worker, head, body):
     with Server(worker=WORKERS[worker][0]) as server:
         for _ in range(2):
             with Client(server) as client:
@@ -166,7 +168,7 @@ def test_the_log_says_once_that_a_body_is_lost_which_was_answered_with_success(w
     ],
     ids=["a short form", "no bytes", "read", "read when the response has begun", "refused", "500"],
 )
-def test_other_bodies_are_not_lost(head, body):
+def test_other_responses_log_no_warning_of_a_lost_body(head, body):
     with Server() as server:
         with Client(server) as client:
             client.send(head, body)
@@ -176,7 +178,7 @@ def test_other_bodies_are_not_lost(head, body):
         assert not [line for line in server.lines if "[WARNING]" in line]
 
 
-def test_that_warning_can_be_turned_off():
+def test_the_warning_of_a_lost_body_can_be_turned_off():
     with Server(env={"GUNICORN_EXPECT_WARN": "false"}) as server:
         with Client(server) as client:
             client.send(waiting("PUT /hello", "Content-Length: 5"))
