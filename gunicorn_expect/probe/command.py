@@ -8,13 +8,14 @@ import ssl
 import sys
 from typing import Final
 
-from gunicorn_expect.probe.question import Manner, about
+from gunicorn_expect.probe.question import Manner, question_about
 from gunicorn_expect.probe.rendering import as_json, as_text
 from gunicorn_expect.probe.verdict import judge
 
 #: The default Content-Length. nginx refuses one byte more by default (client_max_body_size).
 LENGTH: Final = 1024 * 1024
-#: Seconds. Clients that send without a 100 in the end wait less (the AWS SDK for JavaScript: 6 s).
+#: Seconds. Clients that send their body in the end without a 100 do so earlier (the AWS SDK for
+#: JavaScript after 6 s).
 TIMEOUT: Final = 10.0
 
 DESCRIPTION: Final = """\
@@ -39,7 +40,7 @@ def run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
         )
         return 2
     try:
-        question = about(
+        question = question_about(
             arguments.URL,
             arguments.header,
             method=arguments.method,
@@ -140,7 +141,7 @@ def _context(arguments: argparse.Namespace) -> ssl.SSLContext:
     return context
 
 
-# What the numbers may be. The errors do not quote what was typed.
+# Numbers in options. The errors do not quote what was typed.
 
 
 def _length(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The exchange on one connection, watched: sockets here, HTTP by h11."""
+"""Sends the request on one connection and records what happens. h11 parses the responses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import h11
 
-from gunicorn_expect.probe import timeline as seen
+from gunicorn_expect.probe import timeline as events
 from gunicorn_expect.probe.question import Manner
 
 if TYPE_CHECKING:
     from gunicorn_expect.probe.question import Question
 
-#: Seconds to keep watching when everything has arrived: a server that closes does so at once, and
+#: Seconds to keep watching after everything has arrived: a server that closes does so at once, and
 #: one that keeps a connection does so for longer (gunicorn's keepalive: 2 s).
-LOOKING_ON: Final = 1.0
+KEEP_WATCHING: Final = 1.0
 #: Bytes for one call. A TLS record has 16 KiB at most, so nothing stays behind in the TLS layer.
 _PIECE: Final = 64 * 1024
-#: What a non-blocking socket raises if nothing has arrived, or if it has no room.
+#: What a non-blocking socket raises if nothing has arrived, or if its send buffer is full.
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 #: The beginning of a 100, wherever it appears.
 _CONTINUE: Final = b"HTTP/1.1 100 "
@@ -34,7 +34,7 @@ def request_of(question: Question) -> h11.Request:
     """Return the head of the request.
 
     Raises:
-        ValueError: it can't be sent. The text holds no value of a field: it may be a secret.
+        ValueError: it can't be sent. The message shows no value of a field: it may be a secret.
 
     """
     for name, value in question.fields:  # each alone: h11 quotes the value that it can't send
@@ -55,8 +55,8 @@ def request_of(question: Question) -> h11.Request:
         raise ValueError(f"the request can't be sent: {error}") from None
 
 
-def ask(question: Question, context: ssl.SSLContext, timeout: float) -> seen.Timeline:
-    """Send the request on a new connection; return what was seen.
+def ask(question: Question, context: ssl.SSLContext, timeout: float) -> events.Timeline:
+    """Send the request on a new connection; return the events.
 
     Args:
         question: what to ask.
@@ -69,9 +69,11 @@ def ask(question: Question, context: ssl.SSLContext, timeout: float) -> seen.Tim
     """
     exchange = _Exchange(question)
     exchange.run(context, timeout)
-    zero = next((event.at for event in exchange.seen if isinstance(event, seen.HeadSent)), 0.0)
+    zero = next(
+        (event.at for event in exchange.timeline if isinstance(event, events.HeadSent)), 0.0
+    )
     return tuple(
-        dataclasses.replace(event, at=round(event.at - zero, 3)) for event in exchange.seen
+        dataclasses.replace(event, at=round(event.at - zero, 3)) for event in exchange.timeline
     )
 
 
@@ -82,7 +84,7 @@ class _Exchange:
         self._question = question
         self._request = request_of(question)
         self._start = time.monotonic()
-        self.seen: list[seen.Event] = []
+        self.timeline: list[events.Event] = []
 
         self._reader = h11.Connection(h11.CLIENT)  # a new one reads after the final response
         self._head = self._reader.send(self._request)
@@ -92,8 +94,8 @@ class _Exchange:
         self._in_content = False
         self._size = 0  # of the content so far
         self._tail = b""  # of it
-        self._enough: float | None = None  # when everything had arrived
-        self._over = False
+        self._complete_at: float | None = None  # when everything that is expected had arrived
+        self._done = False
 
     def run(self, context: ssl.SSLContext, timeout: float) -> None:
         """Connect, send, and watch until it is over."""
@@ -101,16 +103,16 @@ class _Exchange:
             sock = self._connect(context, timeout)
         except OSError as error:
             reason = getattr(error, "verify_message", "") or error.strerror or str(error)
-            self.seen.append(seen.Unreachable(self._at(), reason))
+            self.timeline.append(events.Unreachable(self._at(), reason))
             return
         with sock:
             try:
                 sock.sendall(self._head)
             except OSError:
-                self.seen.append(seen.Closed(self._at(), "reset"))
+                self.timeline.append(events.Closed(self._at(), "reset"))
                 return
-            self.seen.append(
-                seen.HeadSent(
+            self.timeline.append(
+                events.HeadSent(
                     self._at(),
                     self._question.method,
                     self._question.target.partition("?")[0],
@@ -134,10 +136,10 @@ class _Exchange:
         try:
             if question.unix_socket is not None:
                 sock.connect(question.unix_socket)
-            self.seen.append(seen.Connected(self._at(), to))
+            self.timeline.append(events.Connected(self._at(), to))
             if question.scheme == "https":
                 sock = context.wrap_socket(sock, server_hostname=question.host)
-                self.seen.append(seen.Secured(self._at(), sock.version() or ""))
+                self.timeline.append(events.Secured(self._at(), sock.version() or ""))
         except BaseException:
             sock.close()
             raise
@@ -146,14 +148,16 @@ class _Exchange:
     def _watch(self, sock: socket.socket, timeout: float) -> None:
         begun = time.monotonic()
         sock.setblocking(False)
-        while not self._over:
+        while not self._done:
             until = begun + timeout
-            if self._enough is not None and not self._sending:
-                until = min(until, self._enough + LOOKING_ON)
+            if self._complete_at is not None and not self._sending:
+                until = min(until, self._complete_at + KEEP_WATCHING)
             now = time.monotonic()
             if now >= until:
                 self._stop_sending()
-                self.seen.append(seen.Left(self._at(), round(now - (self._enough or begun), 1)))
+                self.timeline.append(
+                    events.Left(self._at(), round(now - (self._complete_at or begun), 1))
+                )
                 return
             readable, writable, _ = select.select(
                 [sock], [sock] if self._sending else [], [], until - now
@@ -166,14 +170,14 @@ class _Exchange:
             except _NOT_NOW:
                 continue
 
-    # What goes out.
+    # Sending.
 
     def _send(self, sock: socket.socket) -> None:
         try:
             sent = sock.send(bytes(min(self._unsent, _PIECE)))
         except _NOT_NOW:
             raise
-        except OSError:  # a response may have arrived all the same
+        except OSError:  # a response may still have arrived
             self._broken = True
             self._stop_sending()
             return
@@ -184,15 +188,15 @@ class _Exchange:
     def _stop_sending(self) -> None:
         if self._sending:
             self._sending = False
-            self.seen.append(seen.BodySent(self._at(), self._sent, self._question.length))
-            if self._enough is not None:
-                self._enough = time.monotonic()
+            self.timeline.append(events.BodySent(self._at(), self._sent, self._question.length))
+            if self._complete_at is not None:
+                self._complete_at = time.monotonic()
 
     @property
     def _sent(self) -> int:
         return self._question.length - self._unsent
 
-    # What comes.
+    # Receiving.
 
     def _receive(self, sock: socket.socket) -> None:
         try:
@@ -232,19 +236,19 @@ class _Exchange:
 
     def _interim(self, interim: h11.InformationalResponse) -> None:
         fields = _fields(interim)
-        self.seen.append(
-            seen.Interim(self._at(), interim.status_code, _printable(interim.reason), fields)
+        self.timeline.append(
+            events.Interim(self._at(), interim.status_code, _printable(interim.reason), fields)
         )
-        if interim.status_code == 100 and self._enough is None:
+        if interim.status_code == 100 and self._complete_at is None:
             if self._question.manner is Manner.WAITS:
-                self._enough = time.monotonic()
+                self._complete_at = time.monotonic()
             elif self._unsent:
                 self._sending = True
 
     def _final(self, final: h11.Response) -> None:
         fields = _fields(final)
-        self.seen.append(
-            seen.Final(
+        self.timeline.append(
+            events.Final(
                 self._at(),
                 final.status_code,
                 _printable(final.reason),
@@ -256,19 +260,19 @@ class _Exchange:
         self._in_content = True
         self._size = 0
         self._tail = b""
-        self._enough = None
+        self._complete_at = None
 
     def _content(self, data: bytes) -> None:
         self._size += len(data)
         data = self._tail + data
         if _CONTINUE in data:
-            self.seen.append(seen.ContinueInContent(self._at()))
+            self.timeline.append(events.ContinueInContent(self._at()))
         self._tail = data[-len(_CONTINUE) + 1 :]
 
     def _whole(self) -> None:
-        self.seen.append(seen.Whole(self._at(), self._size))
+        self.timeline.append(events.Whole(self._at(), self._size))
         self._in_content = False
-        self._enough = time.monotonic()
+        self._complete_at = time.monotonic()
         rest, _ = self._reader.trailing_data
         self._reader = h11.Connection(h11.CLIENT)
         self._reader.send(self._request)
@@ -278,14 +282,14 @@ class _Exchange:
     def _closed(self, by: Literal["end", "reset"]) -> None:
         self._stop_sending()
         if self._in_content or self._reader.trailing_data[0]:
-            self.seen.append(seen.CutOff(self._at()))
-        self.seen.append(seen.Closed(self._at(), by))
-        self._over = True
+            self.timeline.append(events.CutOff(self._at()))
+        self.timeline.append(events.Closed(self._at(), by))
+        self._done = True
 
     def _malformed(self, reason: str) -> None:
         self._stop_sending()
-        self.seen.append(seen.Malformed(self._at(), reason))
-        self._over = True
+        self.timeline.append(events.Malformed(self._at(), reason))
+        self._done = True
 
     def _at(self) -> float:
         return (time.monotonic() - self._start) * 1000
@@ -303,7 +307,7 @@ def _closes(response: h11.Response) -> bool:
     return b"close" in options or not persists
 
 
-def _fields(response: h11.InformationalResponse | h11.Response) -> seen.Fields:
+def _fields(response: h11.InformationalResponse | h11.Response) -> events.Fields:
     return tuple(
         (_printable(name), "***" if name.decode().lower() in _SECRET else _printable(value))
         for name, value in response.headers.raw_items()

@@ -1,4 +1,4 @@
-"""The request of the probe, and the response that its user expects: values, no I/O."""
+"""The request of the probe, and the response that its user expects. No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Manner(enum.Enum):
 
     WAITS = "no byte of it is sent"
     SENDS = "it is sent when a 100 asks for it"
-    IMPATIENT = "it is sent at once, whatever comes"
+    IMPATIENT = "it is sent at once, without waiting for a response"
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class Question:
     target: str
     #: All fields of the head, in order.
     fields: tuple[tuple[str, str], ...]
-    #: The names of those that the user gave; their values may be secrets.
+    #: The names of the fields that the user passed; their values may be secrets.
     given: tuple[str, ...] = ()
     method: str = "PUT"
     #: Bytes of the body that the head announces.
     length: int = 1
     manner: Manner = Manner.WAITS
-    #: The status of the refusal that is expected; None: a 100 is.
+    #: The status of the refusal that the user expects; None: the user expects a 100.
     refusal: int | None = None
     #: The path of a unix socket, in place of host and port.
     unix_socket: str | None = None
 
 
-def about(
+def question_about(
     url: str,
     fields: list[str],
     *,
@@ -56,25 +56,25 @@ def about(
     refusal: int | None,
     unix_socket: str | None,
 ) -> Question:
-    """Make the question about this URL.
+    """Return the question to ask at this URL.
 
     Args:
         url: http or https.
         fields: header fields as they are typed, ``"Name: value"``.
         method: of the request.
         length: bytes of its body.
-        manner: when that is sent.
-        refusal: the status that is expected; None: a 100 is.
-        unix_socket: a path, to connect there.
+        manner: when the body is sent.
+        refusal: the status that the user expects; None: the user expects a 100.
+        unix_socket: the path of a socket to connect to, instead of the host.
 
     Raises:
-        ValueError: it can't be sent. The text does not show a value, which may be a secret.
+        ValueError: the request can't be sent. The message shows no value: it may be a secret.
 
     """
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or PORTS.get(parts.scheme, 0)
-    except ValueError:  # its text quotes the URL
+    except ValueError:  # its message quotes the URL
         raise ValueError("the host or the port of the URL is malformed") from None
     if parts.scheme not in PORTS or not parts.hostname:
         raise ValueError("the URL has to be http://HOST/PATH or https://HOST/PATH")

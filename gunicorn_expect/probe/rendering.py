@@ -1,4 +1,4 @@
-"""A timeline and its verdict, for people and for programs: the same in both."""
+"""A timeline and its verdict as text and as JSON, with the same contents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Final
 
-from gunicorn_expect.probe import timeline as seen
+from gunicorn_expect.probe import timeline as events
 
 if TYPE_CHECKING:
     from gunicorn_expect.probe.verdict import Verdict
@@ -15,50 +15,52 @@ if TYPE_CHECKING:
 _BEGINNINGS: Final = {0: "As expected", 1: "Not as expected", 2: "Could not connect"}
 
 
-def as_text(timeline: seen.Timeline, verdict: Verdict) -> str:
+def as_text(timeline: events.Timeline, verdict: Verdict) -> str:
     """Return a line for each event, and the verdict below."""
-    # Plus 0.0: no -0.0.
+    # Adding 0.0 turns -0.0 into 0.0.
     lines = [f"{round(event.at, 1) + 0.0:9.1f} ms  {_line(event)}" for event in timeline]
     verdict_lines = [f"{_BEGINNINGS[verdict.status]}: {verdict.text}", *verdict.notes]
     return "\n".join([*lines, "", *(textwrap.fill(line, 100) for line in verdict_lines)])
 
 
-def as_json(timeline: seen.Timeline, verdict: Verdict) -> str:
+def as_json(timeline: events.Timeline, verdict: Verdict) -> str:
     """Return one object: ``timeline``, and ``verdict``."""
-    events = [{"event": type(event).__name__, **dataclasses.asdict(event)} for event in timeline]
-    return json.dumps({"timeline": events, "verdict": dataclasses.asdict(verdict)}, indent=2)
+    dicts = [{"event": type(event).__name__, **dataclasses.asdict(event)} for event in timeline]
+    return json.dumps({"timeline": dicts, "verdict": dataclasses.asdict(verdict)}, indent=2)
 
 
-def _line(event: seen.Event) -> str:
+def _line(event: events.Event) -> str:
     match event:
-        case seen.Unreachable(reason=reason):
+        case events.Unreachable(reason=reason):
             return f"no connection: {reason}"
-        case seen.Connected(to=to):
+        case events.Connected(to=to):
             return f"connected to {to}"
-        case seen.Secured(version=version):
+        case events.Secured(version=version):
             return f"{version} is up"
-        case seen.HeadSent():
+        case events.HeadSent():
             masked = [f"{name}: ***" for name in event.given]
             announced = f"{event.length} bytes announced"
             return ", ".join([f"head sent: {event.method} {event.target}", announced, *masked])
-        case seen.Interim() | seen.Final():
+        case events.Interim() | events.Final():
             fields = [f"{name}: {value}" for name, value in event.fields]
-            closes = ["Connection: close"] if isinstance(event, seen.Final) and event.closes else []
+            closes = (
+                ["Connection: close"] if isinstance(event, events.Final) and event.closes else []
+            )
             return ", ".join([f"{event.status} {event.reason}".rstrip(), *fields, *closes])
-        case seen.Whole(size=size):
+        case events.Whole(size=size):
             return f"the response is complete, with {size} bytes of content"
-        case seen.ContinueInContent():
+        case events.ContinueInContent():
             return "a 100 in the content of the response"
-        case seen.BodySent(size=size, length=length):
+        case events.BodySent(size=size, length=length):
             return f"{size} of {length} bytes of the body sent"
-        case seen.Malformed(reason=reason):
+        case events.Malformed(reason=reason):
             return f"not HTTP/1: {reason}"
-        case seen.CutOff():
+        case events.CutOff():
             return "the response is cut off"
-        case seen.Closed(by="end"):
+        case events.Closed(by="end"):
             return "the server closed the connection"
-        case seen.Closed():
+        case events.Closed():
             return "the connection was reset"
-        case seen.Left(seconds=seconds):
+        case events.Left(seconds=seconds):
             return f"nothing more for {seconds} s: the probe closed the connection"
     raise TypeError(f"{type(event).__name__} has no line")

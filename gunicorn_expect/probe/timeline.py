@@ -1,4 +1,4 @@
-"""The events on the connection, in order, without their meaning."""
+"""The events that the probe records on a connection, in order. `verdict` interprets them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Connected(Event):
 
 @dataclass(frozen=True)
 class Secured(Event):
-    """TLS is done, in this version."""
+    """The TLS handshake is complete; this is its version of TLS."""
 
     version: str
 
 
 @dataclass(frozen=True)
 class HeadSent(Event):
-    """The head is on its way. No value is kept that may be a secret."""
+    """The request head was sent. Values are not recorded: they may be secrets."""
 
     method: str
     target: str
@@ -74,7 +74,7 @@ class Final(Event):
 
 @dataclass(frozen=True)
 class Whole(Event):
-    """The final response has ended, as its head said it would, after so many bytes of content."""
+    """The final response is complete, with so many bytes of content."""
 
     size: int
 
@@ -94,7 +94,7 @@ class BodySent(Event):
 
 @dataclass(frozen=True)
 class Malformed(Event):
-    """The bytes that came are not HTTP/1."""
+    """The bytes that arrived are not HTTP/1."""
 
     reason: str
 
@@ -106,14 +106,14 @@ class CutOff(Event):
 
 @dataclass(frozen=True)
 class Closed(Event):
-    """The server closed the connection: in order (``end``), or not (``reset``)."""
+    """The server closed the connection, or reset it."""
 
     by: Literal["end", "reset"]
 
 
 @dataclass(frozen=True)
 class Left(Event):
-    """Nothing more came for so long, and the probe closed the connection."""
+    """Nothing more arrived for so many seconds, and the probe closed the connection."""
 
     seconds: float
 

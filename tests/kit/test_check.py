@@ -1,4 +1,4 @@
-"""``gunicorn-expect check`` and its other words: all that is wrong, a line each, no traceback."""
+"""``gunicorn-expect check`` prints a line for each error; and the command line itself."""
 
 import os
 import re
@@ -30,7 +30,7 @@ WORKERS = {
 
 
 def run(folder, *command, blocked=(), **env):
-    """Run a command where these modules can't be imported; return status, output and errors."""
+    """Run a command with modules that can't be imported; return its status, stdout and stderr."""
     stubs = folder / "stubs"
     stubs.mkdir(exist_ok=True)
     for module in blocked:
@@ -49,7 +49,7 @@ def run(folder, *command, blocked=(), **env):
 
 
 def check(folder, *arguments, **kwargs):
-    """Check; return the errors, which are a line each."""
+    """Run ``gunicorn-expect check``; return its errors, one for each line."""
     status, output, lines = run(folder, "gunicorn_expect", "check", *arguments, **kwargs)
     assert output == ""
     assert status == (1 if lines else 0)
@@ -135,7 +135,7 @@ def test_a_configuration_that_can_not_work_is_reported_in_one_line(tmp_path, arg
     assert error.startswith(message)
 
 
-def test_gunicorns_own_check_finds_all_settings_of_a_file_with_the_checked_worker(tmp_path):
+def test_gunicorns_check_config_reports_all_bad_settings_with_the_checked_worker(tmp_path):
     text = CONFIGURATION.format(worker=WORKERS["checked"])
     tmp_path.joinpath("gunicorn.conf.py").write_text(text, "utf-8")
     status, _, lines = run(tmp_path, "gunicorn", "--check-config", "apps.router:app")
@@ -146,7 +146,7 @@ def test_gunicorns_own_check_finds_all_settings_of_a_file_with_the_checked_worke
     ]
 
 
-def test_gunicorn_says_all_that_is_wrong_when_it_starts(tmp_path):
+def test_gunicorn_reports_all_errors_when_it_starts(tmp_path):
     text = CONFIGURATION.format(worker=WORKERS["string"]).replace("h1,h2", "h1")
     tmp_path.joinpath("gunicorn.conf.py").write_text(text, "utf-8")
     arguments = ("-b", "127.0.0.1:0", "apps.router:app")
@@ -166,30 +166,30 @@ def test_gunicorn_says_all_that_is_wrong_when_it_starts(tmp_path):
         ("Sync", "ExpectSyncWorker"),
     ],
 )
-def test_a_worker_that_a_file_gives_as_a_class_is_ours_in_gunicorns_log(
-    tmp_path, name, logged, way
-):
+def test_gunicorns_log_names_our_worker_if_a_file_sets_it_as_a_class(tmp_path, name, logged, way):
     text = f"import gunicorn_expect\nworker_class = gunicorn_expect.{name}{way}\n"
     tmp_path.joinpath("some.py").write_text(text, "utf-8")
     command = ("gunicorn", "-c", "some.py", "apps.router:app")
     path = os.pathsep.join(map(str, (TESTS, CHECKOUT)))
-    with Server.of([sys.executable, "-m", *command], cwd=tmp_path, env={"PYTHONPATH": path}) as s:
-        assert s.wait_for_log(r"Using worker: (.*)")[1] == logged
-        assert s.get("/hello") == b"hello"
+    with Server.of(
+        [sys.executable, "-m", *command], cwd=tmp_path, env={"PYTHONPATH": path}
+    ) as server:
+        assert server.wait_for_log(r"Using worker: (.*)")[1] == logged
+        assert server.get("/hello") == b"hello"
 
 
 # The command line.
 
 
-def test_it_prints_its_version(capsys):
-    with pytest.raises(SystemExit) as left:
+def test_the_command_prints_its_version(capsys):
+    with pytest.raises(SystemExit) as exited:
         main(["--version"])
-    assert left.value.code == 0
+    assert exited.value.code == 0
     assert capsys.readouterr().out == f"gunicorn-expect {gunicorn_expect.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["--help"], ["check", "-h"], ["probe", "-h"]])
-def test_it_helps(tmp_path, arguments):
+def test_the_command_prints_its_help(tmp_path, arguments):
     status, output, errors = run(tmp_path, "gunicorn_expect", *arguments)
     assert (status, errors) == (0, [])
     assert output.startswith(" ".join(["usage: gunicorn-expect", *arguments[:-1]]))
@@ -204,7 +204,7 @@ def test_it_helps(tmp_path, arguments):
         (["check", "--workers", "x"], "argument -w/--workers: invalid int value: 'x'"),
     ],
 )
-def test_wrong_arguments_are_2(tmp_path, arguments, message):
+def test_wrong_arguments_exit_with_status_2(tmp_path, arguments, message):
     status, output, errors = run(tmp_path, "gunicorn_expect", *arguments)
     assert (status, output) == (2, "")
     assert errors[0].startswith("usage: gunicorn-expect")

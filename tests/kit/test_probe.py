@@ -1,4 +1,4 @@
-"""The probe: what it sees on a connection, what it makes of it, and what it never shows."""
+"""The probe: the events that it records, the verdict, the output, and what it never prints."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ import threading
 import pytest
 
 from gunicorn_expect.__main__ import main
-from gunicorn_expect.probe import timeline as seen
+from gunicorn_expect.probe import timeline
 from gunicorn_expect.probe.question import Manner
 from gunicorn_expect.probe.verdict import NOTES, RULES, judge
 from support import CHECKOUT, PATIENCE
@@ -31,14 +31,14 @@ APP = "examples.flask_upload:app"
 
 
 class ProbeResult:
-    """What a run of the probe said, in JSON."""
+    """The JSON output of the probe."""
 
     def __init__(self, status, output):
-        said = json.loads(output)
+        result = json.loads(output)
         self.status = status
-        self.verdict = said["verdict"]
-        self.events = [event["event"] for event in said["timeline"]]
-        self.timeline = said["timeline"]
+        self.verdict = result["verdict"]
+        self.events = [event["event"] for event in result["timeline"]]
+        self.timeline = result["timeline"]
 
     def of(self, name):
         """Return the only event of this name."""
@@ -48,7 +48,7 @@ class ProbeResult:
 
 @pytest.fixture
 def run(capsys):
-    """Run the probe here."""
+    """Return a function that runs the probe in this process."""
 
     def run(*arguments):
         status = main(["probe", "--json", *arguments])
@@ -61,38 +61,38 @@ def run(capsys):
     return run
 
 
-# What a timeline means.
+# The verdict about a timeline.
 
-OPENING = (seen.Connected(-1, "-"), seen.HeadSent(0, "PUT", "/", (), 10))
-WHOLE = seen.Whole(6, 0)
-END = seen.Closed(7, "end")
-RESET = seen.Closed(7, "reset")
-LEFT = seen.Left(1000, 1.0)
-SENT = seen.BodySent(5, 10, 10)
+OPENING = (timeline.Connected(-1, "-"), timeline.HeadSent(0, "PUT", "/", (), 10))
+WHOLE = timeline.Whole(6, 0)
+END = timeline.Closed(7, "end")
+RESET = timeline.Closed(7, "reset")
+LEFT = timeline.Left(1000, 1.0)
+SENT = timeline.BodySent(5, 10, 10)
 
 
 def interim(status=100, at=2, **fields):
-    return seen.Interim(at, status, "", tuple(fields.items()))
+    return timeline.Interim(at, status, "", tuple(fields.items()))
 
 
 def final(status, at=5, *, closes=True, **fields):
-    return seen.Final(at, status, "", tuple(fields.items()), closes, 0)
+    return timeline.Final(at, status, "", tuple(fields.items()), closes, 0)
 
 
 KEEPS = final(401, closes=False)
 
 WAITS, SENDS, IMPATIENT = Manner
 VERDICTS = [
-    ("unreachable", [seen.Unreachable(0, "Connection refused")], WAITS, None),
+    ("unreachable", [timeline.Unreachable(0, "Connection refused")], WAITS, None),
     ("continue-in-answer", [final(401), WHOLE, interim(at=6), END], WAITS, 401),
-    ("continue-in-answer", [final(200), seen.ContinueInContent(5), WHOLE, END], WAITS, None),
+    ("continue-in-answer", [final(200), timeline.ContinueInContent(5), WHOLE, END], WAITS, None),
     ("continue-in-answer", [interim(), final(401), interim(at=6), RESET], WAITS, 401),
     ("second-answer", [final(401), WHOLE, final(400), WHOLE, END], IMPATIENT, 401),
-    ("malformed", [seen.Malformed(1, "illegal status line")], WAITS, None),
-    ("malformed", [final(401), WHOLE, seen.Malformed(1, "illegal status line")], WAITS, 401),
-    ("cut-off", [final(401), seen.CutOff(6), RESET], IMPATIENT, 401),
+    ("malformed", [timeline.Malformed(1, "illegal status line")], WAITS, None),
+    ("malformed", [final(401), WHOLE, timeline.Malformed(1, "illegal status line")], WAITS, 401),
+    ("cut-off", [final(401), timeline.CutOff(6), RESET], IMPATIENT, 401),
     ("cut-off", [final(401), LEFT], WAITS, 401),
-    ("cut-off", [seen.CutOff(6), END], WAITS, None),
+    ("cut-off", [timeline.CutOff(6), END], WAITS, None),
     ("closed", [END], WAITS, None),
     ("closed", [RESET], SENDS, 401),
     ("closed", [interim(103), END], WAITS, None),
@@ -140,7 +140,7 @@ def test_the_verdict_follows_from_the_timeline(name, events, manner, refusal):
     assert "None" not in verdict.text
 
 
-def test_every_verdict_is_in_the_table():
+def test_every_verdict_is_tested():
     assert {name for name, *_ in VERDICTS} == set(STATUSES)
     assert {name for name, status in STATUSES.items() if status == 0} == {
         *("refusal-heard", "refused-first", "accepted", "continued"),
@@ -169,23 +169,23 @@ NOT_NOTED = [
 
 
 @pytest.mark.parametrize(("beginning", "events", "manner", "refusal"), NOTED)
-def test_a_note_that_holds_is_shown(beginning, events, manner, refusal):
+def test_a_note_is_shown_if_its_condition_holds(beginning, events, manner, refusal):
     [note] = judge((*OPENING, *events), manner, refusal).notes
     assert note.startswith(beginning)
 
 
 @pytest.mark.parametrize(("beginning", "events", "manner", "refusal"), NOT_NOTED)
-def test_a_note_that_does_not_hold_is_not_shown(beginning, events, manner, refusal):
+def test_a_note_is_not_shown_if_its_condition_does_not_hold(beginning, events, manner, refusal):
     notes = judge((*OPENING, *events), manner, refusal).notes
     assert not any(note.startswith(beginning) for note in notes)
 
 
-def test_every_note_is_in_the_table():
+def test_every_note_is_tested():
     assert len({beginning for beginning, *_ in NOTED}) == len(NOTES)
 
 
 @pytest.mark.parametrize(
-    ("events", "said"),
+    ("events", "sentence"),
     [
         ([interim(Server="Caddy"), final(401)], "The 100 says Server: Caddy. Nothing"),
         ([interim(Via="1.1 a"), LEFT], "The 100 says Via: 1.1 a."),
@@ -199,13 +199,13 @@ def test_every_note_is_in_the_table():
         ([final(401, Server="nginx/1.2")], "The 401 says Server: nginx/1.2."),
     ],
 )
-def test_servers_that_name_themselves_are_named(events, said):
+def test_the_verdict_names_the_servers_that_the_responses_name(events, sentence):
     text = judge((*OPENING, *events, WHOLE, END), WAITS, 401).text
-    assert said.removesuffix(" Nothing") in text
-    assert ("itself" in text) == ("nginx" in said and len(events) == 2)
+    assert sentence.removesuffix(" Nothing") in text
+    assert ("itself" in text) == ("nginx" in sentence and len(events) == 2)
 
 
-# What comes from a server that says what a test wants it to say.
+# Responses of a scripted server.
 
 RESETS = "reset"
 ENDS = "end"
@@ -213,7 +213,7 @@ STAYS = "stay"
 
 
 class AnswersOneHead(Scripted):
-    """It receives a head, sends each piece, and does the last step."""
+    """Receives a request head, sends these pieces, and then does the last step."""
 
     def __init__(self, *pieces, last):
         super().__init__()
@@ -250,37 +250,43 @@ MALFORMED = b"HTTP/1.1 one hundred\r\n\r\n"
 SCRIPTS = {
     "a refusal": ([NO], ENDS, REFUSAL, "refused-first", "Final Whole Closed"),
     "kept": ([KEPT], STAYS, REFUSAL, "refused-first", "Final Whole Left"),
-    "1.0 kept": ([OLD], STAYS, REFUSAL, "refused-first", "Final Whole Left"),
+    "kept, HTTP/1.0": ([OLD], STAYS, REFUSAL, "refused-first", "Final Whole Left"),
     "not closed": ([NO], STAYS, REFUSAL, "refused-first", "Final Whole Left"),
-    "reset behind": ([NO], RESETS, REFUSAL, "refused-first", "Final Whole Closed"),
+    "reset after it": ([NO], RESETS, REFUSAL, "refused-first", "Final Whole Closed"),
     "in chunks": ([CHUNKED], ENDS, REFUSAL, "refused-first", "Final Whole Closed"),
     "ends by closing": ([UNSIZED], ENDS, REFUSAL, "refused-first", "Final Whole Closed"),
     "ends by reset": ([UNSIZED], RESETS, REFUSAL, "cut-off", "Final CutOff Closed"),
     "cut off": ([LONG, b"hello"], ENDS, REFUSAL, "cut-off", "Final CutOff Closed"),
-    "in a head": ([NO[:20]], ENDS, REFUSAL, "cut-off", "CutOff Closed"),
-    "without an end": ([LONG], STAYS, (*REFUSAL, *SHORT), "cut-off", "Final Left"),
-    "nothing": ([], STAYS, SHORT, "silence", "Left"),
+    "cut off in its head": ([NO[:20]], ENDS, REFUSAL, "cut-off", "CutOff Closed"),
+    "no end": ([LONG], STAYS, (*REFUSAL, *SHORT), "cut-off", "Final Left"),
+    "no response": ([], STAYS, SHORT, "silence", "Left"),
     "closed": ([], ENDS, (), "closed", "Closed"),
     "reset": ([], RESETS, (), "closed", "Closed"),
     "a 100": ([CONTINUE], STAYS, (), "continued", "Interim Left"),
     "a 100 instead": ([CONTINUE], STAYS, REFUSAL, "continue-instead", "Interim Left"),
-    "two": ([CONTINUE, CONTINUE], STAYS, (), "two-continues", "Interim Interim Left"),
-    "both": (
+    "two 100s": ([CONTINUE, CONTINUE], STAYS, (), "two-continues", "Interim Interim Left"),
+    "a 100 and a refusal": (
         [CONTINUE, NO],
         ENDS,
         REFUSAL,
         "refused-behind-continue",
         "Interim Final Whole Closed",
     ),
-    "behind": ([KEPT, CONTINUE], ENDS, REFUSAL, "continue-in-answer", "Final Whole Interim Closed"),
-    "within": (
+    "a 100 after it": (
+        [KEPT, CONTINUE],
+        ENDS,
+        REFUSAL,
+        "continue-in-answer",
+        "Final Whole Interim Closed",
+    ),
+    "a 100 in it": (
         [LONG, CONTINUE[:7], CONTINUE[7:], bytes(100 - len(CONTINUE))],
         ENDS,
         REFUSAL,
         "continue-in-answer",
         "Final ContinueInContent Whole Closed",
     ),
-    "within, in pieces": (
+    "a 100 in it, in pieces": (
         [SPLIT],
         ENDS,
         REFUSAL,
@@ -289,7 +295,7 @@ SCRIPTS = {
     ),
     "103": ([EARLY_HINTS, CONTINUE], STAYS, (), "other-interim", "Interim Interim Left"),
     "malformed": ([MALFORMED], ENDS, (), "malformed", "Malformed"),
-    "malformed behind": ([NO, b"what?\r\n\r\n"], ENDS, (), "malformed", "Final Whole Malformed"),
+    "malformed after it": ([NO, b"what?\r\n\r\n"], ENDS, (), "malformed", "Final Whole Malformed"),
     "an echo": ([ECHO], ENDS, (), "malformed", "Malformed"),
     "two answers": (
         [NO, NO],
@@ -315,17 +321,17 @@ def test_events_on_the_connection_are_in_the_timeline(run, script):
         result = run(*arguments, server.url)
     assert result.verdict["name"] == name
     opening = ["Connected", "HeadSent"]
-    seen = [event for event in result.events if event != "BodySent"]
-    assert seen == opening + [event for event in events.split() if event != "BodySent"]
+    other_events = [event for event in result.events if event != "BodySent"]
+    assert other_events == opening + [event for event in events.split() if event != "BodySent"]
     assert ("BodySent" in result.events) == ("--impatient" in arguments)
     times = [event["at"] for event in result.timeline]
     assert times == sorted(times)
     assert result.of("HeadSent")["at"] == 0
 
 
-def test_an_outcome_has_whether_the_response_announced_close_and_whether_the_server_closed(run):
+def test_the_timeline_shows_whether_the_response_announced_close_and_how_the_connection_ended(run):
     ways = {}
-    for script in ("a refusal", "kept", "1.0 kept", "not closed", "reset behind"):
+    for script in ("a refusal", "kept", "kept, HTTP/1.0", "not closed", "reset after it"):
         pieces, last, arguments, _, _ = SCRIPTS[script]
         with AnswersOneHead(*pieces, last=last) as server:
             result = run(*arguments, server.url)
@@ -333,9 +339,9 @@ def test_an_outcome_has_whether_the_response_announced_close_and_whether_the_ser
     assert ways == {
         "a refusal": (True, "end"),
         "kept": (False, None),
-        "1.0 kept": (False, None),
+        "kept, HTTP/1.0": (False, None),
         "not closed": (True, None),
-        "reset behind": (True, "reset"),
+        "reset after it": (True, "reset"),
     }
 
 
@@ -347,13 +353,13 @@ def test_a_reset_is_reported_whether_the_probe_was_sending_or_reading(run):
     assert any(note.startswith("The connection was reset") for note in result.verdict["notes"])
 
 
-def test_the_fields_of_an_interim_response_are_shown_but_for_cookies(run):
+def test_the_fields_of_an_interim_response_are_shown_except_cookies(run):
     with AnswersOneHead(EARLY_HINTS, NO, last=ENDS) as server:
         result = run(server.url)
     assert result.of("Interim")["fields"] == [["Link", "</a>"], ["Set-Cookie", "***"]]
 
 
-def test_the_head_asks_as_the_command_says():
+def test_the_request_head_is_made_of_the_options():
     with AnswersOneHead(NO, last=ENDS) as server:
         arguments = ["--method", "POST", "-H", "X-A: b", "-H", "Host: c", "--length", "7"]
         main(["probe", *arguments, f"{server.url}d?e=f"])
@@ -372,7 +378,7 @@ def test_control_characters_do_not_reach_the_terminal(capsys):
     assert "\x1b" not in output
 
 
-# What comes from gunicorn.
+# Responses of gunicorn.
 
 
 @pytest.fixture(scope="module")
@@ -396,9 +402,9 @@ def url(server, scheme="http"):
     return f"{scheme}://localhost:{server.address[1]}{PATH}"
 
 
-def test_a_refusal_comes_instead_of_a_100(run, ours):
+def test_our_worker_sends_a_refusal_instead_of_a_100(run, ours):
     result = run(*REFUSAL, url(ours))
-    notes = [x for x in result.verdict["notes"] if "late" not in x]  # this machine may be slow
+    notes = [note for note in result.verdict["notes"] if "late" not in note]  # on a slow machine
     assert (result.verdict["name"], notes) == ("refused-first", [])
     assert result.events == ["Connected", "HeadSent", "Final", "Whole", "Closed"]
     assert result.of("Final")["fields"] == [["Server", "gunicorn"]]
@@ -406,7 +412,7 @@ def test_a_refusal_comes_instead_of_a_100(run, ours):
     assert result.of("Closed")["by"] == "end"
 
 
-def test_an_accepted_upload_is_asked_for_and_not_sent(run, ours):
+def test_an_accepted_upload_gets_a_100_and_is_not_sent_by_default(run, ours):
     with Relay(ours) as relay:
         result = run("-H", TOKEN, url(relay))
         [sent] = relay.sent_by_clients()
@@ -414,7 +420,7 @@ def test_an_accepted_upload_is_asked_for_and_not_sent(run, ours):
     assert sent.endswith(b"\r\n\r\n")
 
 
-def test_the_body_is_sent_when_it_is_asked_for_and_the_user_says_so(run, ours):
+def test_with_send_body_the_body_is_sent_after_a_100_only(run, ours):
     with Relay(ours) as relay:
         result = run("-H", TOKEN, "--send-body", "--length", "300000", url(relay))
         refused = run(*REFUSAL, "--send-body", url(relay))
@@ -426,13 +432,13 @@ def test_the_body_is_sent_when_it_is_asked_for_and_the_user_says_so(run, ours):
     assert sent == [bytes(300000), b""]
 
 
-def test_a_client_that_goes_on_sending_gets_the_whole_refusal(run, ours):
+def test_with_impatient_the_probe_gets_the_whole_refusal_of_our_worker(run, ours):
     result = run(*REFUSAL, "--impatient", "--length", "50000000", url(ours))
     assert (result.status, result.verdict["name"]) == (0, "refusal-heard")
     assert result.of("BodySent")["length"] == 50000000
 
 
-def test_stock_gunicorn_says_100_before_the_application_is_asked(run, stock):
+def test_stock_gunicorn_sends_100_before_the_application_is_called(run, stock):
     result = run(*REFUSAL, url(stock))
     assert (result.status, result.verdict["name"]) == (1, "refused-behind-continue")
     assert "The 401 says Server: gunicorn. gunicorn's own workers" in result.verdict["text"]
@@ -441,7 +447,7 @@ def test_stock_gunicorn_says_100_before_the_application_is_asked(run, stock):
 
 
 @pytest.mark.parametrize("manner", [[], ["--send-body"], ["--impatient"]])
-def test_over_tls(run, uploads, certificates, manner):
+def test_the_probe_connects_over_tls(run, uploads, certificates, manner):
     with Server(app=APP, env=uploads, transport="tls", certificates=certificates) as server:
         trusted = run(*REFUSAL, *manner, "--cacert", certificates.authority, url(server, "https"))
         accepted = run("-H", TOKEN, *manner, "--insecure", url(server, "https"))
@@ -458,7 +464,8 @@ def test_a_server_that_requires_a_client_certificate_is_recognized(run, certific
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.authority)
     context.load_cert_chain(certificates.certificate, certificates.key)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.minimum_version = ssl.TLSVersion.TLSv1_3  # the client is done before it is asked
+    # With TLS 1.3 the client's handshake is complete before the server checks its certificate.
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     answered = threading.Event()
 
     def serve():
@@ -479,7 +486,7 @@ def test_a_server_that_requires_a_client_certificate_is_recognized(run, certific
     assert result.of("Malformed")["reason"] == "TLS: TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
-def test_over_a_unix_socket(run, uploads):
+def test_the_probe_connects_over_a_unix_socket(run, uploads):
     with Server(app=APP, env=uploads, transport="unix") as server:
         arguments = ["--unix-socket", server.address, f"http://files.example{PATH}"]
         result = run(*REFUSAL, *arguments)
@@ -488,7 +495,7 @@ def test_over_a_unix_socket(run, uploads):
     assert result.status == 0
 
 
-def test_without_a_server_there_is_no_connection(run, tmp_path):
+def test_without_a_server_the_verdict_is_unreachable(run, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         closed = f"http://127.0.0.1:{taken.getsockname()[1]}/"
     for arguments in ([closed], ["--unix-socket", str(tmp_path / "none"), closed]):
@@ -501,7 +508,7 @@ def test_without_a_server_there_is_no_connection(run, tmp_path):
 
 
 def command(*arguments, code=None):
-    """Run it in a process of its own."""
+    """Run the command in another process."""
     program = ["-c", code] if code else ["-m", "gunicorn_expect"]
     return subprocess.run(
         [sys.executable, *program, *arguments],
@@ -512,13 +519,13 @@ def command(*arguments, code=None):
     )
 
 
-def test_it_is_a_module_to_run(ours):
+def test_the_probe_runs_with_python_m(ours):
     assert command("probe", *REFUSAL, url(ours)).returncode == 0
     assert command("probe", url(ours)).returncode == 1
     assert command("probe", "--help").returncode == 0
 
 
-def test_without_h11_it_says_which_extra_it_needs():
+def test_without_h11_the_error_names_the_extra():
     code = (
         "import sys; sys.modules['h11'] = None; "
         "from gunicorn_expect.__main__ import main; sys.exit(main())"
@@ -545,7 +552,7 @@ ERRORS = {
     "no colon": (["probe", "-H", "Authorization s3cret", HERE], "has no colon"),
     "a line's end": (["probe", "-H", "A: s3cret\nB: c", HERE], "the field A has"),
     "a name": (["probe", "-H", "A b: s3cret", HERE], "the field A b has"),
-    "ours": (["probe", "-H", "Expect: s3cret", HERE], "is for the probe"),
+    "the probe's own": (["probe", "-H", "Expect: s3cret", HERE], "is for the probe"),
     "the length": (["probe", "-H", "content-length: 1", HERE], "--length says"),
     "two hosts": (
         ["probe", "-H", "Host: a", "-H", "Host: b", HERE],
@@ -557,7 +564,7 @@ ERRORS = {
     ),
     "misspelt": (["probe", "--heder=A: s3cret", HERE], "unknown arguments: 1."),
     "too early": (["-H", "A: s3cret", "probe", HERE], "invalid choice"),
-    "no switch": (["probe", "--json=s3cret", HERE], "ignored explicit"),
+    "a value for a flag": (["probe", "--json=s3cret", HERE], "ignored explicit"),
     "no body": (["probe", "--length", "0", HERE], "1 or more"),
     "no status": (["probe", "--refusal", "s3cret", HERE], "like 401"),
     "an interim": (["probe", "--refusal", "100", HERE], "like 401"),
@@ -569,13 +576,13 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_what_cannot_be_asked_is_an_error_that_holds_no_secret(capsys, error):
-    arguments, said = ERRORS[error]
-    with pytest.raises(SystemExit) as left:
+def test_the_error_of_a_bad_option_shows_no_secret(capsys, error):
+    arguments, message = ERRORS[error]
+    with pytest.raises(SystemExit) as exited:
         main(arguments)
-    assert left.value.code == 2
+    assert exited.value.code == 2
     output = capsys.readouterr()
-    assert said in output.err
+    assert message in output.err
     assert "s3cr" not in output.err
     assert output.out == ""
 
@@ -594,12 +601,13 @@ def test_nothing_secret_is_printed(capsys, script, form):
     assert "X-Api-Key" in output.out
 
 
-def test_the_text_shows_what_the_json_does(capsys, ours):
+def test_the_text_has_a_line_for_each_event(capsys, ours):
     main(["probe", "-H", TOKEN, "--send-body", url(ours)])
     lines = capsys.readouterr().out.splitlines()
-    said = [re.sub(r"^ *-?[\d.]+ ms  |(?<=nothing more for )[\d.]+ s", "", x) for x in lines]
-    assert said[0].startswith("connected to 127.0.0.1:")
-    assert said[1 : said.index("")] == [
+    times = r"^ *-?[\d.]+ ms  |(?<=nothing more for )[\d.]+ s"
+    events = [re.sub(times, "", line) for line in lines]
+    assert events[0].startswith("connected to 127.0.0.1:")
+    assert events[1 : events.index("")] == [
         f"head sent: PUT {PATH}, 1048576 bytes announced, Authorization: ***",
         "100 Continue",
         "1048576 of 1048576 bytes of the body sent",
@@ -616,7 +624,7 @@ SHOWN = [*blocks("127.0.0.1:8000"), *blocks("127.0.0.1:8001")]
 
 
 @pytest.mark.parametrize(("line", "output"), SHOWN, ids=range(len(SHOWN)))
-def test_the_page_shows_what_is_printed(capsys, ours, stock, line, output):
+def test_the_page_shows_what_its_commands_print(capsys, ours, stock, line, output):
     for place, server in {"127.0.0.1:8000": ours, "127.0.0.1:8001": stock}.items():
         line = line.replace(place, "{}:{}".format(*server.address))
     main(shlex.split(line))
@@ -636,7 +644,7 @@ def test_the_page_has_all_verdicts_and_events():
     events = re.findall(r"^\| `([A-Z]\w+)` \| (.*) ?\|$", PAGE, re.MULTILINE)
     assert {name: re.findall(r"`(\w+)`", fields) for name, fields in events} == {
         kind.__name__: [field.name for field in dataclasses.fields(kind)][1:]
-        for kind in seen.Event.__subclasses__()
+        for kind in timeline.Event.__subclasses__()
     }
 
 

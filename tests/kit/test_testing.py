@@ -1,4 +1,4 @@
-"""gunicorn_expect.testing.TestApp: an upload without a server is as it is on the wire."""
+"""`TestApp` of `gunicorn_expect.testing`: uploads without a server, as they are on the wire."""
 
 import dataclasses
 import http.client
@@ -27,7 +27,7 @@ MANNERS = [{"leaves_after": 5}, {"stalls_after": 5}]
 
 
 def upload(environ, start_response):
-    """Refuse a request without a token, or too large; else answer what was read."""
+    """Refuse a request without a token, or with a large body; otherwise answer with the body."""
     if "HTTP_AUTHORIZATION" not in environ:
         start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer")])
         return []
@@ -40,12 +40,12 @@ def upload(environ, start_response):
 
 
 def reading(how):
-    """Return an application that answers what this reads of the input."""
+    """Return an application that answers with the result of ``how(environ["wsgi.input"])``."""
 
     def application(environ, start_response):
-        said = how(environ["wsgi.input"])
+        result = how(environ["wsgi.input"])
         start_response("200 OK", [TEXT])
-        return [said if isinstance(said, bytes) else repr(said).encode()]
+        return [result if isinstance(result, bytes) else repr(result).encode()]
 
     return application
 
@@ -57,26 +57,29 @@ def app():
     return app
 
 
-def of_tests(**options):
-    """Give the applications of the wire tests; they do not say of which type their answers are."""
+def wire_app(**options):
+    """Return a TestApp of the applications of the wire tests.
+
+    Without lint: their responses have no Content-Type.
+    """
     return TestApp(
         router.app, extra_environ={"RAW_URI": "/"}, lint=False, policy=deciding.policy, **options
     )
 
 
-# What became of it.
+# What a response says about its upload.
 
 
 def test_a_view_refuses_before_it_reads():
     assert TestApp(upload).put("/f", b"x" * 10**6, expect=True, status=401).refused_unread
 
 
-def test_a_refusal_is_no_status_of_webtests_unless_it_is_named():
+def test_webtest_raises_for_a_refusal_unless_its_status_is_expected():
     with pytest.raises(webtest.AppError, match="401"):
         TestApp(upload).put("/f", b"x", expect=True)
 
 
-def test_what_is_read_is_continued(app):
+def test_an_upload_that_is_read_gets_a_100(app):
     answer = app.put("/f", b"hello", expect=True)
     assert (answer.status, answer.body) == ("201 Created", b"hello")
     assert answer.continued
@@ -95,7 +98,7 @@ def test_a_client_without_expect_gets_no_100(app):
     assert answer.decided_by is DecidedBy.NOBODY
 
 
-def test_a_client_without_expect_is_also_refused_unread():
+def test_refused_unread_is_true_without_expect_as_well():
     answer = TestApp(upload).put("/f", b"x", status=401)
     assert answer.refused_unread
     assert answer.decided_by is DecidedBy.NOBODY
@@ -103,20 +106,20 @@ def test_a_client_without_expect_is_also_refused_unread():
 
 @pytest.mark.parametrize("body", [b"", b"hello"])
 @pytest.mark.parametrize("fields", [{}, {"SERVER_PROTOCOL": "HTTP/1.0"}])
-def test_nobody_waits_without_a_body_or_by_http_1_0(app, body, fields):
+def test_a_request_without_a_body_or_of_http_1_0_gets_no_100(app, body, fields):
     answer = app.put("/f", body, expect=True, extra_environ=fields)
     assert answer.continued is (body != b"" and not fields)
     assert (answer.decided_by is DecidedBy.NOBODY) is not answer.continued
     assert answer.body == body
 
 
-def test_a_refusal_of_a_request_without_a_body_is_not_one_of_a_body():
+def test_refused_unread_is_false_for_a_request_without_a_body():
     assert not TestApp(upload).get("/f", status=401).refused_unread
     assert not TestApp(upload).put("/f", b"", expect=True, status=401).refused_unread
 
 
-def test_what_is_read_or_asked_for_and_then_refused_is_not_refused_unread():
-    app = of_tests()
+def test_refused_unread_is_false_after_a_read_or_a_100():
+    app = wire_app()
     answer = app.put("/read-then-refuse", b"hello\nyou", expect=True, status=403)
     assert (answer.continued, answer.body_bytes_read) == (True, 9)
     assert not answer.refused_unread
@@ -127,8 +130,8 @@ def test_what_is_read_or_asked_for_and_then_refused_is_not_refused_unread():
     assert not answer.refused_unread
 
 
-def test_an_unread_success_is_no_refusal():
-    answer = of_tests().put("/hello", b"hello", expect=True)
+def test_refused_unread_is_false_for_a_2xx_response():
+    answer = wire_app().put("/hello", b"hello", expect=True)
     assert not answer.refused_unread
     assert answer.decided_by is DecidedBy.APPLICATION_ANSWERED
 
@@ -141,14 +144,14 @@ def test_an_unread_success_is_no_refusal():
         (Refuse(413), DecidedBy.POLICY_REFUSED),
     ],
 )
-def test_the_policy_decides_or_leaves_it(decision, who):
+def test_decided_by_tells_whether_the_policy_or_the_application_decided(decision, who):
     app = TestApp(reading(lambda body: body.read()), policy=lambda environ: decision)
     answer = app.put("/f", b"hello", expect=True, status="*")
     assert answer.decided_by is who
     assert answer.refused_unread is (who is DecidedBy.POLICY_REFUSED)
 
 
-def test_a_policy_may_be_a_place():
+def test_a_policy_may_be_an_import_path():
     answer = TestApp(upload, policy="apps.deciding:Policies.strict").put("/f", b"x", status=403)
     assert answer.refused_unread
 
@@ -178,7 +181,7 @@ def test_a_test_app_refuses_a_policy_that_is_not_one(policy):
     ],
 )
 @pytest.mark.parametrize("chunked", [False, True])
-def test_what_is_counted_is_what_was_given(how, count, chunked):
+def test_body_bytes_read_counts_what_the_application_got(how, count, chunked):
     answer = TestApp(reading(how)).put("/f", b"one\ntwo\nthre", expect=True, chunked=chunked)
     assert answer.body_bytes_read == count
     assert answer.continued is (count > 0)
@@ -198,8 +201,8 @@ def test_a_chunked_body_has_no_length():
     assert answer.continued
 
 
-def test_more_can_be_announced_than_is_sent(app):
-    """So a test of a large upload needs no large upload."""
+def test_a_request_may_announce_more_bytes_than_it_sends(app):
+    """So a test of a large upload needs no large body."""
     fields = {"Content-Length": str(5 * 1024**3)}
     assert app.put("/f", b"", fields, expect=True, status=413).refused_unread
 
@@ -210,7 +213,7 @@ def test_more_can_be_announced_than_is_sent(app):
     ("manners", "status"),
     [({"leaves_after": 5}, "400 Bad Request"), ({"stalls_after": 5}, "408 Request Timeout")],
 )
-def test_a_body_that_does_not_come_is_answered(app, expect, chunked, manners, status):
+def test_a_body_that_is_cut_off_or_stalls_gets_400_or_408(app, expect, chunked, manners, status):
     answer = app.put("/f", b"hello world", expect=expect, chunked=chunked, status="*", **manners)
     assert answer.status == status
     assert answer.continued is expect
@@ -223,7 +226,7 @@ def test_a_body_that_does_not_come_is_answered(app, expect, chunked, manners, st
     ("manners", "error"),
     [({"leaves_after": 5}, ClientDisconnected), ({"stalls_after": 5}, BodyTimeout)],
 )
-def test_the_read_raises_what_it_does_on_the_wire(chunked, size, manners, error):
+def test_a_read_raises_the_same_error_as_on_the_wire(chunked, size, manners, error):
     def how(body):
         return [read(body), read(body)]
 
@@ -237,8 +240,8 @@ def test_the_read_raises_what_it_does_on_the_wire(chunked, size, manners, error)
     assert answer.text == repr([b"hello", error] if size == 5 else [error, error])
 
 
-def test_a_stall_is_not_waited_for():
-    """It would be 30 s."""
+def test_a_stall_takes_no_time():
+    """On the wire it would take 30 s."""
     answer = TestApp(upload, extra_environ={"HTTP_AUTHORIZATION": "x"}).put(
         "/f", b"hello", stalls_after=0, status=408
     )
@@ -246,51 +249,51 @@ def test_a_stall_is_not_waited_for():
 
 
 @pytest.mark.parametrize(
-    ("manners", "words"),
+    ("manners", "message"),
     [
         ({"leaves_after": 5, "stalls_after": 5}, "not both"),
         ({"leaves_after": -1}, "leaves_after is -1; it takes a number of bytes"),
     ],
 )
-def test_a_client_that_cannot_be_is_refused(app, manners, words):
-    with pytest.raises(ValueError, match=words):
+def test_bad_arguments_for_the_client_are_an_error(app, manners, message):
+    with pytest.raises(ValueError, match=message):
         app.put("/f", b"x", **manners)
 
 
 @pytest.mark.parametrize("expect", [False, True])
-def test_a_limit_holds_for_chunks(expect):
-    answer = of_tests().put(
+def test_a_limit_of_the_policy_applies_to_chunks(expect):
+    answer = wire_app().put(
         "/read", b"hello", {"X-Decide": "limit 3"}, chunked=True, expect=expect, status=413
     )
     assert answer.continued is expect
     assert answer.body_bytes_read == 0
 
 
-# What happens around it.
+# Interim responses, the policy, and errors.
 
 
-def test_a_100_has_its_header_fields_and_hints_wait_for_it():
-    answer = of_tests().put("/hints", b"hello", {"X-Decide": "proceed"}, expect=True)
+def test_a_100_has_its_header_fields_and_early_hints_come_after_it():
+    answer = wire_app().put("/hints", b"hello", {"X-Decide": "proceed"}, expect=True)
     assert answer.interim == [
         Interim(100, [("X-Said", "go on")]),
         Interim(103, [("Link", "</before>")]),
         Interim(103, [("Link", "</after>")]),
     ]
-    answer = of_tests().put("/hints", b"hello", expect=True)
+    answer = wire_app().put("/hints", b"hello", expect=True)
     assert answer.interim == [Interim(100, []), Interim(103, [("Link", "</after>")])]
-    assert of_tests().put("/hints-and-refuse", b"x", expect=True, status=403).interim == []
+    assert wire_app().put("/hints-and-refuse", b"x", expect=True, status=403).interim == []
 
 
-def test_interim_responses_are_received_in_their_order():
+def test_interim_responses_are_recorded_in_their_order():
     created, received = (
         Interim(104, [("Location", "/uploads/7")]),
         Interim(104, [("Upload-Offset", "5")]),
     )
-    assert of_tests().put("/inform", b"hello").interim == [created, received]
-    assert of_tests().get("/inform").interim[0] == created
-    answer = of_tests().put("/inform", b"hello", expect=True)
+    assert wire_app().put("/inform", b"hello").interim == [created, received]
+    assert wire_app().get("/inform").interim[0] == created
+    answer = wire_app().put("/inform", b"hello", expect=True)
     assert answer.interim == [Interim(100, []), received]
-    answer = of_tests().put("/inform", b"hello", {"Upload-Complete": "?1"}, expect=True)
+    answer = wire_app().put("/inform", b"hello", {"Upload-Complete": "?1"}, expect=True)
     assert answer.interim == [created, Interim(100, []), received]
 
 
@@ -305,10 +308,10 @@ def test_early_hints_are_not_sent_after_the_response_has_started():
     assert TestApp(application).put("/", b"x").interim == []
 
 
-def test_hints_are_silent_by_http_1_0():
+def test_early_hints_are_not_sent_to_http_1_0():
     fields = {"SERVER_PROTOCOL": "HTTP/1.0"}
     assert (
-        of_tests().put("/hints", b"hello", extra_environ={"RAW_URI": "/", **fields}).interim == []
+        wire_app().put("/hints", b"hello", extra_environ={"RAW_URI": "/", **fields}).interim == []
     )
 
 
@@ -329,22 +332,22 @@ def test_the_body_can_be_read_after_the_response_has_started(chunked):
     assert raised == [BodyTimeout]
 
 
-def test_what_the_policy_has_put_into_the_exits_is_done_at_the_end():
-    done = []
+def test_what_the_policy_registers_in_its_exits_is_called_at_the_end():
+    calls = []
 
     def policy(environ):
-        environ[EXITS_KEY].callback(done.append, "done")
+        environ[EXITS_KEY].callback(calls.append, "called")
 
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         yield environ["wsgi.input"].read()
-        assert done == []
+        assert calls == []
 
     TestApp(application, policy=policy).put("/f", b"x", expect=True)
-    assert done == ["done"]
+    assert calls == ["called"]
 
 
-def test_the_application_has_the_expectation():
+def test_the_application_finds_the_expectation_in_its_environ():
     states = []
 
     def application(environ, start_response):
@@ -363,7 +366,7 @@ def test_the_application_has_the_expectation():
 
 
 @pytest.mark.parametrize(
-    ("path", "error", "words"),
+    ("path", "error", "message"),
     [
         ("/start-twice", AssertionError, "already set"),
         ("/start?100 Continue", ValueError, "a 1xx is not a final response"),
@@ -372,15 +375,15 @@ def test_the_application_has_the_expectation():
         ("/write-then-read", ClientDisconnected, "the client left after 0 of 5 bytes"),
     ],
 )
-def test_what_the_application_does_wrong_reaches_the_test(path, error, words):
-    with pytest.raises(error, match=words):
-        of_tests().put(path, b"hello", expect=True)
+def test_an_error_of_the_application_is_raised_in_the_test(path, error, message):
+    with pytest.raises(error, match=message):
+        wire_app().put(path, b"hello", expect=True)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, ConnectionResetError, SystemExit])
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("body", [b"", b"hello"])
-def test_an_error_that_a_worker_takes_for_its_own_reaches_the_test(error, started, body):
+def test_an_error_that_a_worker_would_handle_itself_is_raised_in_the_test(error, started, body):
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         if started:
@@ -391,7 +394,7 @@ def test_an_error_that_a_worker_takes_for_its_own_reaches_the_test(error, starte
         TestApp(application).put("/f", body)
 
 
-def test_what_the_policy_raises_reaches_the_test():
+def test_an_error_of_the_policy_is_raised_in_the_test():
     def policy(environ):
         raise PermissionError("of the policy")
 
@@ -399,7 +402,7 @@ def test_what_the_policy_raises_reaches_the_test():
         TestApp(upload, policy=policy).put("/f", b"x", expect=True)
 
 
-def test_an_answer_that_is_cut_off_is_an_error():
+def test_a_response_that_is_cut_off_is_an_error():
     def application(environ, start_response):
         start_response("200 OK", [TEXT, ("Content-Length", "10")])
         return [b"first"]
@@ -408,12 +411,12 @@ def test_an_answer_that_is_cut_off_is_an_error():
         TestApp(application).get("/")
 
 
-def test_an_application_that_does_not_start_its_answer_fails():
+def test_an_application_that_does_not_call_start_response_is_an_error():
     with pytest.raises(AssertionError, match="did not call start_response"):
         TestApp(lambda environ, start_response: []).put("/f", b"x", expect=True)
 
 
-def test_a_refused_client_that_is_read_from_leaves():
+def test_a_read_after_a_declined_upload_raises_client_disconnected():
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         yield b"first"
@@ -426,7 +429,7 @@ def test_a_refused_client_that_is_read_from_leaves():
 
 
 @pytest.mark.parametrize("value", ["100-continue, x", "something"])
-def test_an_unknown_expectation_is_answered_417(app, value):
+def test_an_unknown_expectation_gets_417(app, value):
     answer = app.put("/f", b"x", {"Expect": value}, status=417)
     assert answer.body_bytes_read == 0
     assert answer.decided_by is DecidedBy.NOBODY
@@ -444,10 +447,10 @@ def test_a_100_is_sent_again_when_the_application_asks_for_more():
     assert answer.body == b"hello"
 
 
-# The environ, and the answer.
+# The environ, and the response.
 
 
-def test_the_environ_is_the_workers_and_what_a_test_has_put_there_wins():
+def test_the_environ_is_that_of_a_worker_and_values_of_the_test_take_precedence():
     environs = []
 
     def policy(environ):
@@ -474,7 +477,7 @@ def test_the_environ_is_the_workers_and_what_a_test_has_put_there_wins():
 
 
 @pytest.mark.parametrize("fields", [{}, {"SERVER_PROTOCOL": "HTTP/1.0"}])
-def test_the_fields_of_the_answer_are_the_applications(fields):
+def test_the_response_has_the_header_fields_of_the_application(fields):
     given = [TEXT, ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d"), ("X", "\u00e4")]
 
     def application(environ, start_response):
@@ -484,10 +487,10 @@ def test_the_fields_of_the_answer_are_the_applications(fields):
 
     answer = TestApp(application).put("/f", b"x", extra_environ=fields)
     assert answer.body == b"one, two"
-    assert answer.headerlist == [*given, ("Content-Length", "8")]  # which WebTest has counted
+    assert answer.headerlist == [*given, ("Content-Length", "8")]  # WebTest adds the length
 
 
-def test_the_head_of_a_request_is_answered_without_a_body():
+def test_the_response_to_head_has_no_body():
     def application(environ, start_response):
         start_response("200 OK", [TEXT, ("Content-Length", "5")])
         return [b"hello"] if environ["REQUEST_METHOD"] == "GET" else []
@@ -497,7 +500,7 @@ def test_the_head_of_a_request_is_answered_without_a_body():
     assert TestApp(application).get("/").body == b"hello"
 
 
-def test_a_malformed_request_is_answered_as_on_the_wire():
+def test_a_malformed_request_gets_400_as_on_the_wire():
     answer = TestApp(upload).put("/f", b"x", {"Content-Length": "+1"}, status=400)
     assert answer.body_bytes_read == 0
     assert answer.interim == []
@@ -506,7 +509,7 @@ def test_a_malformed_request_is_answered_as_on_the_wire():
 # WebTest.
 
 
-def test_every_method_that_sends_a_body_may_ask(app):
+def test_every_method_that_sends_a_body_takes_expect(app):
     for send in (app.put, app.post, app.patch, app.delete):
         assert send("/f", "hello", expect=True).continued
         assert send("/f", {"a": "b"}, expect=True).body == b"a=b"
@@ -518,14 +521,14 @@ def test_every_method_that_sends_a_body_may_ask(app):
 
 
 @pytest.mark.parametrize("url", ["/f", TestRequest.blank("/f")], ids=["url", "request"])
-def test_a_request_of_any_method_may_ask(app, url):
+def test_request_takes_expect_with_any_method(app, url):
     answer = app.request(url, method="PATCH", body=b"hello", expect=True)
     assert (answer.body, answer.continued) == (b"hello", True)
     answer = app.request(url, method="PUT", body=b"hello", chunked=True, stalls_after=1, status=408)
     assert not answer.continued
 
 
-def test_a_request_of_webtests_own_is_answered(app):
+def test_a_request_object_of_webtest_can_be_sent(app):
     req = webtest.TestRequest.blank("/f", method="PUT", body=b"hello")
     req.authorization = ("Bearer", "letmein")
     assert app.do_request(req).body_bytes_read == 5
@@ -535,7 +538,7 @@ def test_a_request_of_webtests_own_is_answered(app):
     assert app.do_request(req).continued
 
 
-def test_the_notes_of_webob_about_its_input_are_not_kept_for_ours():
+def test_webobs_notes_about_its_own_input_do_not_reach_the_application():
     def application(environ, start_response):
         start_response("200 OK", [TEXT])
         return [webob.Request(environ).body]
@@ -545,13 +548,13 @@ def test_the_notes_of_webob_about_its_input_are_not_kept_for_ours():
     assert answer.continued
 
 
-def test_the_request_stays_as_it_was(app):
+def test_sending_a_request_does_not_change_it(app):
     answer = app.put("/f", b"hello", expect=True)
     assert answer.request.body == b"hello"
     assert answer.request.headers["Expect"] == "100-continue"
 
 
-def test_webtests_lint_sees_what_is_answered():
+def test_webtests_lint_checks_the_response():
     def application(environ, start_response):
         start_response("200 OK", [("Content-Length", "5")])
         return [environ["wsgi.input"].read()]
@@ -561,7 +564,7 @@ def test_webtests_lint_sees_what_is_answered():
     assert TestApp(application, lint=False).put("/f", b"hello", expect=True).body == b"hello"
 
 
-def test_cookies_and_redirects_are_webtests():
+def test_webtest_handles_cookies_and_redirects():
     def application(environ, start_response):
         if environ["REQUEST_METHOD"] == "PUT":
             start_response("303 See Other", [("Location", "/there"), ("Set-Cookie", "a=b")])
@@ -613,7 +616,8 @@ def bottle():
     def put():
         if "Authorization" not in request.headers:
             return HTTPResponse(status=401)
-        return request.environ["wsgi.input"].read()  # its own body takes apart chunks that are none
+        # Bottle's request.body would decode chunks a second time.
+        return request.environ["wsgi.input"].read()
 
     return app
 
@@ -631,7 +635,7 @@ def test_the_view_of_a_framework_refuses_and_accepts(make, chunked):
     assert answer.body_bytes_read == 5
 
 
-# Beside the wire.
+# Compared with a real gunicorn.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -684,7 +688,7 @@ CASES = [
     Case("/read", expect="100-Continue"),
     Case("/read", expect="100-continue, something"),
 ]
-#: Longer than what a stalled client sent at once is on its way.
+#: A body timeout that is long enough for the bytes that a stalled client has sent to arrive.
 STALL = {"GUNICORN_EXPECT_BODY_TIMEOUT": "0.3", "GUNICORN_EXPECT_POLICY": "apps.counting:policy"}
 
 
@@ -695,7 +699,7 @@ def counting():
 
 
 def on_the_wire(server, case):
-    """Return what a client of a real gunicorn receives, and what was read."""
+    """Send a case to a real gunicorn; return its status and interim responses, and bytes read."""
     fields = [f"X-Case: {case}", f"X-Decide: {case.decide}", "Connection: close"]
     if case.expect:
         fields.append(f"Expect: {case.expect}")
@@ -733,8 +737,8 @@ def send(client, case, sent):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_it_is_as_on_the_wire(counting, case):
-    answer = of_tests().put(
+def test_a_test_app_behaves_like_a_real_gunicorn(counting, case):
+    answer = wire_app().put(
         case.path,
         case.body,
         {"Expect": case.expect, "X-Decide": case.decide}
@@ -762,7 +766,7 @@ def test_without_webtest_one_line_names_the_extra():
     )
 
 
-def test_without_what_webtest_needs_that_is_named():
+def test_without_a_dependency_of_webtest_the_error_names_that():
     code = "import sys; sys.modules['bs4'] = None; import gunicorn_expect.testing"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
@@ -770,12 +774,12 @@ def test_without_what_webtest_needs_that_is_named():
     assert "bs4" in run.stderr.splitlines()[-1]
 
 
-def test_the_worker_does_not_load_it():
+def test_the_worker_does_not_import_the_test_kit():
     code = "import sys, gunicorn_expect; assert 'gunicorn_expect.testing' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT, timeout=60)
 
 
-def test_every_name_is_there():
+def test_every_name_in_all_exists():
     assert [
         x for x in gunicorn_expect.testing.__all__ if not hasattr(gunicorn_expect.testing, x)
     ] == []
@@ -830,9 +834,9 @@ def check_types(folder, code):
     ).stdout
 
 
-def test_a_users_tests_have_types(tmp_path):
+def test_mypy_checks_the_types_of_a_users_tests(tmp_path):
     assert "Success" in check_types(tmp_path, USER)
     wrong = USER.replace("expect=True", "expect='yes'").replace("timeout=5", "patience=5")
-    said = check_types(tmp_path, wrong)
-    assert 'Argument "expect" to "__call__" of "Send" has incompatible type "str"' in said
-    assert 'Unexpected keyword argument "patience" for "Waits"' in said
+    output = check_types(tmp_path, wrong)
+    assert 'Argument "expect" to "__call__" of "Send" has incompatible type "str"' in output
+    assert 'Unexpected keyword argument "patience" for "Waits"' in output

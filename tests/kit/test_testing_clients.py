@@ -1,4 +1,4 @@
-"""gunicorn_expect.testing: each client against a real gunicorn, and a server that says nothing."""
+"""The clients of `gunicorn_expect.testing`, with a real gunicorn and with scripted servers."""
 
 import contextlib
 import socket
@@ -21,10 +21,10 @@ from support.client import CONTINUE
 from support.scripted_server import Scripted
 from support.user_tests import run_pytest
 
-ASKING = [Waits(), WaitsOneSecond(), SkipsTheBody(), Trickles(size=2, interval=0.001)]
-CLIENTS = [*ASKING, DoesNotWait()]
+WITH_EXPECT = [Waits(), WaitsOneSecond(), SkipsTheBody(), Trickles(size=2, interval=0.001)]
+CLIENTS = [*WITH_EXPECT, DoesNotWait()]
 HINTS = b"HTTP/1.1 103 Early Hints\r\n\r\n"
-#: Of the system's: enough for a body to be on its way when its answer comes.
+#: More than the kernels buffer: the client is still sending when the response arrives.
 LARGE = bytes(8 * 1024**2)
 
 
@@ -37,16 +37,16 @@ def server():
 
 
 class FollowsAScript(Scripted):
-    """It sends these bytes once it has received so many, and then ends."""
+    """Sends the second part of each step once it has received the first; then half-closes."""
 
     def __init__(self, *script):
         super().__init__()
         self._script = script
 
     def converse(self, client):
-        for mark, said in self._script:
+        for mark, data in self._script:
             self.hear(client, mark)
-            client.sendall(said)
+            client.sendall(data)
         client.shutdown(socket.SHUT_WR)
         while data := client.recv(65536):
             self.heard += data
@@ -56,11 +56,11 @@ class FollowsAScript(Scripted):
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda x: type(x).__name__)
-def test_what_is_accepted_arrives(server, client):
+def test_an_accepted_body_arrives(server, client):
     outcome = client.put(server.url + "/read", b"hello world")
     assert (outcome.status, outcome.body) == (200, b"hello world")
     assert outcome.body_bytes_sent == 11
-    assert outcome.continued is (client in ASKING)
+    assert outcome.continued is (client in WITH_EXPECT)
     assert not outcome.closed
     assert outcome.next is None
 
@@ -69,20 +69,20 @@ def test_what_is_accepted_arrives(server, client):
 def test_every_client_receives_the_interim_responses(server, client):
     outcome = client.post(server.url + "/inform", b"hello", {"Upload-Complete": "?1"})
     assert outcome.status == 200
-    created, *permission, received = outcome.interim
+    created, *hundred, received = outcome.interim
     assert created == Interim(104, [("Location", "/uploads/7")])
-    assert permission == ([Interim(100, [])] if client in ASKING else [])
+    assert hundred == ([Interim(100, [])] if client in WITH_EXPECT else [])
     assert received == Interim(104, [("Upload-Offset", "5")])
     assert outcome.body_bytes_sent == 5
 
 
-@pytest.mark.parametrize("client", ASKING, ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("client", WITH_EXPECT, ids=lambda x: type(x).__name__)
 @pytest.mark.parametrize(
     ("path", "headers"),
     [("/refuse?status=403+Forbidden", {}), ("/read", [("X-Decide", "refuse 403")])],
     ids=["application", "policy"],
 )
-def test_a_refused_body_is_not_sent_by_a_client_that_waits(server, client, path, headers):
+def test_a_client_that_waits_does_not_send_a_refused_body(server, client, path, headers):
     outcome = client.post(server.url + path, LARGE, headers)
     assert outcome.status == 403
     assert outcome.headers["connection"] == "close"
@@ -116,29 +116,29 @@ def test_interim_responses_have_their_fields(server):
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda x: type(x).__name__)
-def test_without_a_body_there_is_nothing_to_wait_for(server, client):
+def test_a_request_without_a_body_does_not_wait(server, client):
     outcome = client.request("GET", server.url + "/hello")
     assert (outcome.status, outcome.body, outcome.body_bytes_sent) == (200, b"hello", 0)
     assert outcome.next is None
 
 
-def test_a_chunked_answer_is_taken_apart(server):
+def test_a_chunked_response_is_decoded(server):
     assert Waits().request("GET", server.url + "/chunks").body == b"onetwo"
 
 
-def test_an_answer_to_head_has_no_body(server):
+def test_the_response_to_a_head_request_has_no_body(server):
     outcome = Waits().request("HEAD", server.url + "/hello")
     assert (outcome.headers["Content-Length"], outcome.body) == ("5", b"")
 
 
-# A server that says nothing, or something else.
+# Scripted servers.
 
 
 def answer(*fields, status="200 OK"):
     return "\r\n".join([f"HTTP/1.1 {status}", "Content-Length: 0", *fields, "", ""]).encode()
 
 
-def test_a_client_that_waits_gives_up_in_the_end_and_has_sent_nothing():
+def test_a_client_that_waits_times_out_without_sending_its_body():
     with (
         FollowsAScript((b"never", b"")) as server,
         pytest.raises(TimeoutError, match="no response came"),
@@ -155,7 +155,7 @@ def test_a_client_that_waits_a_second_then_sends_the_body():
 
 
 class KeepsHinting(Scripted):
-    """It sends interim responses until it receives the body, and then answers."""
+    """Sends interim responses until it has received the body, and then a final one."""
 
     def converse(self, client):
         self.hear(client, b"\r\n\r\n")
@@ -170,7 +170,7 @@ class KeepsHinting(Scripted):
             return
 
 
-def test_a_client_that_waits_a_second_then_sends_whatever_else_it_receives():
+def test_a_client_that_waits_a_second_then_sends_the_body_even_if_it_receives_early_hints():
     with KeepsHinting() as server:
         outcome = WaitsOneSecond().put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (200, 5)
@@ -198,7 +198,7 @@ def test_another_interim_response_does_not_end_the_wait():
     assert server.heard.endswith(b"\r\n\r\n")
 
 
-def test_a_client_that_skips_the_body_goes_on_if_the_connection_is_kept():
+def test_a_client_that_skips_the_body_sends_its_next_request_on_a_kept_connection():
     script = (b"\r\n\r\n", answer(status="403 Forbidden")), (b"GET /next ", answer())
     with FollowsAScript(*script) as server:
         outcome = SkipsTheBody(then="/next").put(server.url, b"hello")
@@ -208,7 +208,7 @@ def test_a_client_that_skips_the_body_goes_on_if_the_connection_is_kept():
     assert b"hello" not in server.heard
 
 
-def test_a_client_that_skips_the_body_goes_on_even_after_connection_close():
+def test_a_client_that_skips_the_body_sends_its_next_request_even_after_connection_close():
     with FollowsAScript(
         (b"\r\n\r\n", answer("Connection: close", status="403 Forbidden"))
     ) as server:
@@ -236,8 +236,8 @@ def test_a_trickling_client_stops_at_a_response():
     assert (outcome.status, outcome.body_bytes_sent) == (200, 1)
 
 
-class HintsBehindTheFirstByte(Scripted):
-    """It sends an interim response after the first byte of a body, and reads for a while."""
+class HintsAfterTheFirstByte(Scripted):
+    """Sends an interim response after the first byte of a body, and then reads for a while."""
 
     def converse(self, client):
         self.hear(client, b"\r\n\r\n")
@@ -250,14 +250,14 @@ class HintsBehindTheFirstByte(Scripted):
         client.sendall(answer())
 
 
-def test_a_trickling_client_is_no_faster_for_another_interim_response():
-    with HintsBehindTheFirstByte() as server:
+def test_early_hints_do_not_make_a_trickling_client_send_sooner():
+    with HintsAfterTheFirstByte() as server:
         outcome = Trickles(size=1, interval=PATIENCE).put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (200, 1)
     assert [interim.status for interim in outcome.interim] == [100, 103]
 
 
-def test_a_trickling_client_goes_on_at_another_interim_response():
+def test_a_trickling_client_goes_on_sending_after_early_hints():
     script = (b"\r\n\r\n", CONTINUE), (b"\r\n\r\nh", HINTS), (b"hello", answer())
     with FollowsAScript(*script) as server:
         outcome = Trickles(size=1, interval=0.01).put(server.url, b"hello")
@@ -271,28 +271,28 @@ def test_a_trickling_client_goes_on_at_another_interim_response():
         [(b"hello", answer("Connection: close") + b"more")],
         [(b"hello", answer("Connection: close")), (b"never", b"")],
     ],
-    ids=["more comes", "nothing comes"],
+    ids=["more bytes", "no more bytes"],
 )
-def test_a_connection_that_is_said_to_close_and_does_not_is_not_closed(script):
+def test_closed_is_false_if_the_connection_stays_open_after_connection_close(script):
     with FollowsAScript(*script) as server:
         assert not DoesNotWait(timeout=0.3).put(server.url, b"hello").closed
 
 
-@pytest.mark.parametrize("said", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1\r\n\r\n"])
-def test_a_malformed_response_is_an_error(said):
+@pytest.mark.parametrize("response", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1\r\n\r\n"])
+def test_a_malformed_response_is_an_error(response):
     with (
-        FollowsAScript((b"hello", said)) as server,
+        FollowsAScript((b"hello", response)) as server,
         pytest.raises((HTTPException, ConnectionError)),
     ):
         DoesNotWait().put(server.url, b"hello")
 
 
-def test_another_protocol_is_a_final_response():
+def test_a_101_is_a_final_response():
     with FollowsAScript((b"hello", answer(status="101 Switching Protocols"))) as server:
         assert DoesNotWait().put(server.url, b"hello").status == 101
 
 
-def test_fields_of_the_same_name_take_the_place_of_the_clients_own():
+def test_header_fields_of_the_caller_replace_the_clients_own_of_the_same_name():
     with FollowsAScript((b"hello", answer())) as server:
         DoesNotWait().put(server.url + "a?b", b"hello", [("content-length", "5"), ("X-A", "b")])
     assert server.heard.lower().count(b"content-length: 5\r\n") == 1
@@ -301,7 +301,7 @@ def test_fields_of_the_same_name_take_the_place_of_the_clients_own():
 
 
 @pytest.mark.parametrize("url", ["https://localhost/", "/files", "localhost:80"])
-def test_another_url_is_refused(url):
+def test_a_url_that_does_not_begin_with_http_is_an_error(url):
     with pytest.raises(ValueError, match="has to begin with http://"):
         Waits().put(url)
 
@@ -316,7 +316,7 @@ def test_a_server_that_does_not_start_shows_its_log():
         GunicornServer("apps.router:app", policy="none:policy").__enter__()
 
 
-def test_a_server_has_the_worker_and_the_settings_that_it_is_given():
+def test_a_server_uses_the_worker_and_the_settings_that_it_is_given():
     env = {"GUNICORN_EXPECT_BODY_TIMEOUT": "0.1", "SWITCHBOARD": ""}
     worker = "gunicorn_expect.Sync"
     with GunicornServer("apps.router:app", worker=worker, env=env) as server:
@@ -333,7 +333,7 @@ def test_a_server_can_import_what_the_test_can(tmp_path, monkeypatch):
         assert Waits().put(server.url, b"x").status == 413
 
 
-def test_a_server_is_gone_when_it_is_stopped():
+def test_a_server_no_longer_listens_after_it_was_stopped():
     with GunicornServer("apps.router:app") as server:
         pass
     with pytest.raises(ConnectionError):
@@ -362,7 +362,7 @@ REFUSING = """
 
 
 def test_the_fixture_starts_servers_for_a_test_and_stops_them_after_it(tmp_path):
-    said = run_tests(
+    output = run_tests(
         tmp_path,
         refusing=REFUSING,
         test_it="""
@@ -390,11 +390,11 @@ def test_the_fixture_starts_servers_for_a_test_and_stops_them_after_it(tmp_path)
                 gunicorn_server("refusing:nothing")
         """,
     )
-    assert "2 passed" in said
-    assert "1 failed" in said
-    assert "Failed to find attribute 'nothing' in 'refusing'" in said
+    assert "2 passed" in output
+    assert "1 failed" in output
+    assert "Failed to find attribute 'nothing' in 'refusing'" in output
 
 
 def test_without_the_plugin_there_is_no_fixture(tmp_path):
-    said = run_tests(tmp_path, conftest="", test_it="def test_it(gunicorn_server): pass")
-    assert "fixture 'gunicorn_server' not found" in said
+    output = run_tests(tmp_path, conftest="", test_it="def test_it(gunicorn_server): pass")
+    assert "fixture 'gunicorn_server' not found" in output

@@ -49,7 +49,7 @@ def run(proxy, capsys):
 def test_a_refusal_shows_which_proxies_send_100_themselves(proxy, run, manner, monkeypatch):
     if not proxy.proxy.asks_application:
         # On a busy machine the refusal may come after the probe has stopped looking for it.
-        monkeypatch.setattr(exchange, "LOOKING_ON", 5.0)
+        monkeypatch.setattr(exchange, "KEEP_WATCHING", 5.0)
     status, verdict, timeline = run("--refusal", "401", *manner)
     if proxy.proxy.asks_application:
         assert (status, verdict["name"]) == (0, "refused-first")
