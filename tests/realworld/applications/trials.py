@@ -105,7 +105,7 @@ TusClient(sys.argv[1]).uploader(sys.argv[2], chunk_size=6_000_000).upload()
         assert "413" in said, said
         [stored] = [path for path in uploads.iterdir() if path.suffix != ".info"]
         fields = ("Tus-Resumable: 1.0.0", "Upload-Length: 20000000")
-        # It is complete: what is appended is refused, or not.
+        # The upload is complete: see what the application answers to a further append.
         wrong = curl(
             *("--request", "PATCH", "--upload-file", file, "--header", "Tus-Resumable: 0.9"),
             f"{files}/{stored.name}",
