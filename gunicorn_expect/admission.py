@@ -106,14 +106,14 @@ def admission(
         counts, usual = _Rate(_Shared(storage), limit, name, retry_after), 429
     elif not _is_number(limit):
         raise ValueError(
-            f"admission takes a number of uploads, 1 or more, or a rate as '100/minute', "
+            f"admission takes a number of uploads, 1 or more, or a rate such as '100/minute', "
             f"not {shown(limit)}"
         )
     elif isinstance(storage, str) and storage.startswith("memory:"):
-        counts, usual = _Here(limit, retry_after or RETRY_AFTER), 503
+        counts, usual = _InMemory(limit, retry_after or RETRY_AFTER), 503
     else:
-        places = _Places(_Shared(storage), limit, name, lease, retry_after or RETRY_AFTER)
-        counts, usual = places, 503
+        slots = _Slots(_Shared(storage), limit, name, lease, retry_after or RETRY_AFTER)
+        counts, usual = slots, 503
     line = str(Refuse(usual if status is None else status).status)
 
     def policy(environ: WSGIEnvironment) -> Decision:
@@ -129,34 +129,34 @@ class _Counts(Protocol):
         """Count an upload until the exits run; if it is refused, return its Retry-After."""
 
 
-class _Here:
-    """Uploads under way in this process. The count ends with the process.
+class _InMemory:
+    """Running uploads in this process.
 
-    Not in the memory storage of `limits`: of two threads that call its ``incr`` at once sometimes
-    both get 1, and sometimes neither does (5.8).
+    The memory storage of `limits` can't count them: if two threads call its ``incr`` at once,
+    sometimes both get 1, and sometimes neither does (5.8).
     """
 
     def __init__(self, limit: int, retry_after: int) -> None:
         self._limit = limit
         self._retry_after = retry_after
-        # It may be made before gevent replaces locks: nothing that waits is done under it.
+        # It may be created before gevent replaces locks, so nothing that waits may happen under it.
         self._lock = threading.Lock()
-        self._under_way: dict[str, int] = {}
+        self._running: dict[str, int] = {}
 
     def enter(self, group: str, exits: contextlib.ExitStack) -> int | None:
         with self._lock:
-            count = self._under_way.get(group, 0)
+            count = self._running.get(group, 0)
             if count >= self._limit:
                 return self._retry_after
-            self._under_way[group] = count + 1
+            self._running[group] = count + 1
         exits.callback(self._leave, group)
         return None
 
     def _leave(self, group: str) -> None:
         with self._lock:
-            self._under_way[group] -= 1
-            if not self._under_way[group]:
-                del self._under_way[group]
+            self._running[group] -= 1
+            if not self._running[group]:
+                del self._running[group]
 
 
 class _Shared:
@@ -188,7 +188,7 @@ class _Shared:
             scheme = url.partition("://")[0] if "://" in url else ""
             message = str(error).replace(url, f"{scheme}://...")
             raise ValueError(f"storage: {message}") from None
-        except ValueError:  # with what stands in the place of the port, a part of the password
+        except ValueError:  # its message quotes the port, which may be a part of the password
             raise ValueError(
                 "storage: the URL can't be parsed; is its password percent-encoded?"
             ) from None
@@ -199,14 +199,14 @@ class _Shared:
         self._paused_until = -math.inf
 
     def ask(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | None:
-        """Call the storage; return None if it fails, or has failed just before."""
+        """Call the storage; return None if it fails, or if it failed within `PAUSE` seconds."""
         if time.monotonic() < self._paused_until:
             return None
         try:
             return call(*arguments, **named)
         except self.limits.errors.StorageError as error:
             now = time.monotonic()
-            if now >= self._paused_until:  # else another thread has said it
+            if now >= self._paused_until:  # otherwise another thread has logged it
                 self._paused_until = now + PAUSE
                 _log.warning(
                     "Uploads are admitted uncounted for %d s: the storage failed. %r",
@@ -216,11 +216,11 @@ class _Shared:
             return None
 
 
-class _Places:
-    """Uploads under way in all processes: a key for each place, which expires.
+class _Slots:
+    """Running uploads in all processes: each slot is a key in the storage, which expires.
 
-    ``incr`` is atomic: it returns 1 to the process that made the key, which then has the place. One
-    counter for all would need no tries, but would keep the uploads of a killed worker for ever.
+    ``incr`` is atomic: it returns 1 to the process that created the key, which then has the slot. A
+    single counter would need only one call, but would count the uploads of a killed worker forever.
     """
 
     def __init__(
@@ -232,8 +232,8 @@ class _Places:
         self._lease = lease
         self._retry_after = retry_after
         self._full_until: dict[str, float] = {}
-        # Places whose uploads are over, and the ends of their leases: not yet freed.
-        self._over: collections.deque[tuple[str, float]] = collections.deque()
+        # The slots of uploads that have ended, and when their leases expire: not yet freed.
+        self._ended: collections.deque[tuple[str, float]] = collections.deque()
 
     def enter(self, group: str, exits: contextlib.ExitStack) -> int | None:
         self._free()
@@ -243,50 +243,50 @@ class _Places:
             if now < full_until:
                 return self._retry_after
             self._full_until[group] = now + FULL_FOR  # one thread tries; the others need not
-        # In random order, unlike that of others: with half of them free, two tries will do.
+        # In random order, so that processes try different slots: if half of them are free, it takes
+        # two tries on average.
         for number in random.sample(range(self._limit), self._limit):
-            place = f"{self._prefix}/{group}/{number}"
-            count = self._shared.ask(self._shared.storage.incr, place, self._lease)
+            slot = f"{self._prefix}/{group}/{number}"
+            count = self._shared.ask(self._shared.storage.incr, slot, self._lease)
             if count is None:
                 return None
             if count == 1:
                 self._full_until.pop(group, None)
-                exits.callback(self._leave, group, place, now + self._lease)
+                exits.callback(self._leave, group, slot, now + self._lease)
                 return None
         if len(self._full_until) >= FULL_GROUPS:
             self._full_until.clear()
         self._full_until[group] = time.monotonic() + FULL_FOR
         return self._retry_after
 
-    def _leave(self, group: str, place: str, until: float) -> None:
-        self._over.append((place, until))
+    def _leave(self, group: str, slot: str, until: float) -> None:
+        self._ended.append((slot, until))
         self._full_until.pop(group, None)
         self._free()
 
     def _free(self) -> None:
-        """Free the places of uploads that are over; if the storage fails, later."""
+        """Free the slots of uploads that have ended; if the storage fails, a later call does it."""
         with contextlib.suppress(IndexError):  # there is none, or another thread frees it
             while True:
-                place, until = self._over.popleft()
-                # After its lease the place may belong to another upload, and must not be freed: so
-                # there is one upload too many at the worst, not one more for each late one.
-                if time.monotonic() < until and not self._shared.ask(self._clear, place):
-                    self._over.append((place, until))
+                slot, until = self._ended.popleft()
+                # After its lease the slot may belong to another upload, and must not be freed.
+                if time.monotonic() < until and not self._shared.ask(self._clear, slot):
+                    self._ended.append((slot, until))
                     return
 
-    def _clear(self, place: str) -> bool:
-        self._shared.storage.clear(place)
+    def _clear(self, slot: str) -> bool:
+        self._shared.storage.clear(slot)
         return True
 
 
 class _Rate:
-    """Uploads in a time, counted in a moving window, so that Retry-After is exact."""
+    """A rate of uploads, counted in a moving window, so that Retry-After is exact."""
 
     def __init__(self, shared: _Shared, limit: str, name: str, retry_after: int | None) -> None:
         try:
             [self._item] = shared.limits.parse_many(limit)
         except ValueError as error:
-            raise ValueError(f"{limit!r} is no rate, as '100/minute' is: {error}") from error
+            raise ValueError(f"{limit!r} is not a rate such as '100/minute': {error}") from error
         if not self._item.amount:
             raise ValueError(f"{limit!r} admits nobody")
         try:

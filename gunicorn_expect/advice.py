@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 #: Status codes that the application can choose before it reads the body.
 LATE: Final = frozenset({"401", "403", "413", "415"})
 
-#: The most warnings of uploads that were read for nothing, in each worker. More of them tell nobody
-#: anything new, and an application that makes code at run time would have new places without end.
+#: The most warnings of uploads that were read for nothing, in each worker. More of them would tell
+#: nobody anything new, and an application that generates code could cause any number of them.
 MOST_WARNINGS: Final = 100
 
 #: Seconds after which an inline policy is slow. Looking at request headers takes a thousandth of
@@ -46,14 +46,14 @@ class Advice:
         self._log = log
         self._application = application
         self._wanted = wanted
-        self._given: set[object] = set()  # the keys of the readings that were warned about
-        self._told_of_a_lost_body = False
-        self._told_of_a_slow_policy = False
+        self._warned: set[object] = set()  # the keys of the readings that it has warned of
+        self._warned_of_a_lost_body = False
+        self._warned_of_a_slow_policy = False
 
     def slow_policy(self, policy: Policy | None, seconds: float) -> None:
         """Warn, once, if an inline policy took too long (loop)."""
-        if seconds > SLOW and not self._told_of_a_slow_policy:
-            self._told_of_a_slow_policy = True
+        if seconds > SLOW and not self._warned_of_a_slow_policy:
+            self._warned_of_a_slow_policy = True
             self._log.warning(
                 "The inline policy %s took %.0f ms, and all connections waited for it. Without "
                 "@gunicorn_expect.inline it runs on a thread",
@@ -65,7 +65,7 @@ class Advice:
         """Warn of an upload that was read for nothing.
 
         Args:
-            request: its body has noted what read it first.
+            request: its body has recorded which code read it first.
             status: one of `LATE`; nothing of the response has been sent yet.
             length: the ``Content-Length``, or None.
 
@@ -77,9 +77,9 @@ class Advice:
         if length is not None and int(length) <= DRAIN_SIZE:
             return  # perhaps a form; so much is drained anyway, to keep the connection
         reading = self._reading(request)
-        if reading.key in self._given or len(self._given) >= MOST_WARNINGS:
+        if reading.key in self._warned or len(self._warned) >= MOST_WARNINGS:
             return
-        self._given.add(reading.key)
+        self._warned.add(reading.key)
         self._log.warning(
             "%s %r was answered with %r after its body had been read: the client sent it for "
             "nothing. It was first read %s. %s; expect_warn = False turns this warning off",
@@ -101,8 +101,8 @@ class Advice:
         lost = exchange.state is State.DECLINED or (
             int(length) > DRAIN_SIZE if length else exchange.received > 0
         )
-        if lost and self._wanted and not self._told_of_a_lost_body:
-            self._told_of_a_lost_body = True
+        if lost and self._wanted and not self._warned_of_a_lost_body:
+            self._warned_of_a_lost_body = True
             self._log.warning(
                 "The application answered %s %r with %r and did not read the body, which is lost. "
                 "Django, for example, takes a chunked body for an empty one: add "
@@ -125,5 +125,5 @@ class Advice:
             )
 
     def _reading(self, request: Any) -> Reading:
-        """Return what has read the body of a request first."""
+        """Return which code has read the body of a request first."""
         return Reading(request.body.first_reader, self._application)

@@ -422,7 +422,7 @@ class Answer:
         response, environ = self._response, self._environ
         self._response, self._environ = None, {}  # they would be a cycle of references
         if self._exchange is not None:
-            if self._service.counters.heard:
+            if self._service.counters.enabled:
                 self._service.counters.received(self._exchange.received)
             status = str(response and response.status)
             if status.startswith("2") and self._request.body.first_reader is None:

@@ -1,6 +1,6 @@
 """The command ``gunicorn-expect check``: print a line for every problem of a configuration.
 
-It takes gunicorn's arguments. ``gunicorn --check-config`` does not ask the worker class.
+It takes gunicorn's arguments. ``gunicorn --check-config`` alone does not check our settings.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def run(argv: Sequence[str]) -> int:
 
     """
     sys.argv = ["gunicorn-expect check", *argv]  # gunicorn reads only these
-    noise = io.StringIO()
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(noise):
+        with contextlib.redirect_stderr(errors):
             configuration = _Configuration("%(prog)s [OPTIONS] [APP_MODULE]")
     except SystemExit:
-        sys.stderr.write(noise.getvalue())
+        sys.stderr.write(errors.getvalue())
         raise
     found = [*dict.fromkeys(_problems(configuration))]
     for problem in found:
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 class _Configuration(WSGIApplication):
-    """gunicorn's configuration, loaded as gunicorn does it, and the error of that, if any."""
+    """gunicorn's configuration, and the error that loading it raised, if any."""
 
     cfg: Config
     app_uri: str | None
@@ -60,14 +60,14 @@ class _Configuration(WSGIApplication):
         """Load it and keep the first error, at which gunicorn itself would exit."""
         try:
             super().do_load_config()
-        except SystemExit as left:
-            if left.code != 1:  # of argparse: help, or wrong arguments
+        except SystemExit as exited:
+            if exited.code != 1:  # argparse has printed its help, or found wrong arguments
                 raise
-            self.error = left.__context__
+            self.error = exited.__context__
 
     def load_config(self) -> None:
-        """Load it; what gunicorn does next is to check the settings against each other."""
-        Application.load_config(self)  # WSGIApplication's wants an application
+        """Load it. After this, gunicorn checks whether the settings fit together."""
+        Application.load_config(self)  # WSGIApplication's method requires an application
         self.app_uri = self.app_uri or self.cfg.wsgi_app
         self.loaded = True
 
@@ -97,9 +97,9 @@ def _problems(configuration: _Configuration) -> Iterator[str]:
     for folder in (cfg.pythonpath or "").split(","):
         if folder:
             sys.path.insert(0, str(Path(folder).resolve()))
-    yield from _of_the_worker(cfg)
+    yield from _worker_problems(cfg)
     try:
-        cfg.logger_class  # noqa: B018  it is loaded when it is asked for
+        cfg.logger_class  # noqa: B018  reading it imports the class
     except Exception as error:  # noqa: BLE001  whatever its module raises
         yield _line(error)
     if configuration.app_uri:
@@ -109,13 +109,13 @@ def _problems(configuration: _Configuration) -> Iterator[str]:
             yield f"the application {configuration.app_uri!r} can't be loaded: {_line(error)}"
 
 
-def _of_the_worker(cfg: Config) -> Iterator[str]:
+def _worker_problems(cfg: Config) -> Iterator[str]:
     try:
         worker = cfg.worker_class
     except Exception as error:  # noqa: BLE001  whatever its module raises
         yield _line(error)
         return
-    if isinstance(worker, str):  # gunicorn's way to say that a module has no such name
+    if isinstance(worker, str):  # so gunicorn reports that a module has no such name
         yield f"worker_class is {worker!r}, and there is no such worker"
     elif not issubclass(worker, BaseWorker):
         yield (
@@ -124,14 +124,14 @@ def _of_the_worker(cfg: Config) -> Iterator[str]:
         )
     else:
         yield from worker.problems(cfg)
-        yield from settings.problems(cfg)  # the same, and those of a policy that is imported
+        yield from settings.problems(cfg)  # also those of the policy, which is imported now
 
 
 def _line(error: BaseException) -> str:
     """Return an error in one line."""
     lines = [line.strip(" ]") for line in str(error).splitlines()]
     lines = [line for line in lines if line]
-    if any("Traceback" in line for line in lines):  # gunicorn puts one into its message
+    if any("Traceback" in line for line in lines):  # gunicorn puts a traceback into its message
         lines = [lines[0], lines[-1]]
     text = " ".join(lines)
     return text if isinstance(error, RuntimeError) else f"{type(error).__name__}: {text}"

@@ -243,7 +243,7 @@ class Connection:
             request.body = request.body or io.BytesIO()
             return
         counters = self.service.counters
-        told = counters.of(request) if counters.heard else {}
+        told = counters.of(request) if counters.enabled else {}
         self.exchange = Exchange(self, waits=waits, **told)
         request.body = Body(self.exchange, self.service.settings.expect_warn)
         if waits and self._behind:
@@ -284,7 +284,7 @@ class Connection:
             outcome = "closed"
         finally:
             self.transport.close()
-            if self.service.counters.heard:
+            if self.service.counters.enabled:
                 self.service.counters.lingered(outcome)
 
     def _wait_for_close(self, ends: float) -> str:

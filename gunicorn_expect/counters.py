@@ -10,7 +10,7 @@ only the line. The metrics, after ``statsd_prefix``:
 * ``gunicorn.expect.bytes_received``: of the bodies that were read
 * ``gunicorn.expect.refused_by_policy``: requests, whether their client waited or not
 * ``gunicorn.expect.body_timeout``, ``.disconnected``, ``.malformed`` and ``.too_large``: bodies
-  that the application read and did not get whole
+  that the application read and did not get completely
 * ``gunicorn.expect.head_timeout``: request heads that did not come in time
 * ``gunicorn.expect.linger.closed``, ``.timed_out`` and ``.dropped``: connections closed in order
 * ``gunicorn.expect.connections.open``, ``.waiting`` and ``.lingering``, gauges, once a second: all
@@ -45,8 +45,8 @@ class Counters:
     def __init__(self, log: Log | None = None) -> None:
         """Report to this log; without one, report nothing."""
         self._log = log
-        #: Whether anything is reported.
-        self.heard = log is not None
+        #: Whether there is a log to report to.
+        self.enabled = log is not None
 
     def of(self, request: Any) -> dict[str, Any]:
         """Return the callbacks of an exchange, by the names of its arguments."""

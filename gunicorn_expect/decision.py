@@ -1,4 +1,4 @@
-"""What a policy decides of a request with a body, before the application: values, no I/O."""
+"""What a policy returns for a request with a body: `Proceed`, `Refuse` or None. No I/O."""
 
 from __future__ import annotations
 
@@ -85,21 +85,22 @@ class Policy(Protocol):
         """
 
 
-#: The function itself, on one that makes policies or checks: a wrapper may have copied it.
+#: An attribute of each function that makes policies or checks. Its value is the function itself, so
+#: that a wrapper that has copied the attribute doesn't count.
 _FACTORY: Final = "gunicorn_expect_factory"
 
 
 def factory(make: P) -> P:
-    """Mark a function that makes policies or checks, as a decorator.
+    """Mark a function that makes policies or checks (a decorator).
 
-    Whoever forgets to call it hands over the function itself: it gets an environ or a token.
+    So `forgotten_call` recognizes the function if somebody passes it without calling it.
     """
     setattr(make, _FACTORY, make)
     return make
 
 
 def forgotten_call(value: object) -> str | None:
-    """Return what to write instead of this, if it makes policies or checks; else None."""
+    """Return what to write instead, if this is a function that makes policies or checks."""
     if value is Proceed or value is Refuse:
         return f"lambda environ: {value.__name__}(...)"
     if value is not None and getattr(value, _FACTORY, None) is value:
@@ -107,7 +108,7 @@ def forgotten_call(value: object) -> str | None:
     return None
 
 
-#: The part of a policy that does not wait, on the policy.
+#: An attribute of a policy: the part of it that never waits.
 _PART: Final = "gunicorn_expect_inline"
 
 
@@ -164,12 +165,12 @@ def not_a_decision(policy: object, returned: object) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Return how a message speaks of a value that it must not show: an environ, or a token."""
+    """Return how a message describes a value that may be secret, such as an environ or a token."""
     return name_of(value) if callable(value) else f"an object of type {type(value).__name__}"
 
 
 def shown(value: object) -> str:
-    """Return how a message shows a setting: as it is, unless it is an object with contents."""
+    """Return how a message shows a value: numbers and strings as they are, others by type."""
     if value is None or isinstance(value, int | float | str):
         return repr(value)
     return kind_of(value)
@@ -195,7 +196,7 @@ def _with_reason(status: str) -> str:
         raise ValueError(f"{_named(code)} refuses nothing: the status is 3xx, 4xx or 5xx")
     reason = reason or _named(code)[4:]
     if not reason:
-        raise ValueError(f"{code} has no known reason phrase: give it, as in '{code} Why'")
+        raise ValueError(f"{code} has no known reason phrase: add one, as in '{code} Why'")
     checked([("Reason", reason)], "a refusal")
     return f"{code} {reason}"
 

@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
     from gunicorn_expect.decision import Policy
 
-#: What the worker sets for every request: whether ``forwarded_allow_ips`` names the peer of a
-#: socket. ``REMOTE_ADDR`` can't tell: by the PROXY protocol it is an address that the peer named.
+#: The worker sets this in every request: a function that returns whether ``forwarded_allow_ips``
+#: names the peer of a socket. ``REMOTE_ADDR`` can't tell: a peer that speaks the PROXY protocol
+#: chooses it.
 TRUSTS_KEY: Final = "gunicorn_expect.trusts"
 
 #: Caddy and Traefik send these by themselves.
 _METHOD_KEY: Final = "HTTP_X_FORWARDED_METHOD"
 _URI_KEY: Final = "HTTP_X_FORWARDED_URI"
 _HOST_KEY: Final = "HTTP_X_FORWARDED_HOST"
-#: The client comes last: in front of it may be what the client itself has sent.
+#: The last address is that of the client. Those before it may come from the client itself.
 _CLIENT_KEY: Final = "HTTP_X_FORWARDED_FOR"
 #: The proxy's request has no body, so these can't have their own names.
 _LENGTH_KEY: Final = "HTTP_X_FORWARDED_CONTENT_LENGTH"
@@ -47,7 +48,7 @@ _LENGTH: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 #: Methods whose requests have no body, unless a field says that they do. "Although request message
 #: framing is independent of the method used, content received in a GET request has no generally
-#: defined semantics" (RFC 9110 section 9.3.1), and so for the others.
+#: defined semantics" (RFC 9110 section 9.3.1). The same goes for the others.
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 _TEXT: Final = (("Content-Type", "text/plain"),)
@@ -75,14 +76,14 @@ def endpoint(policy: Policy) -> WSGIApplication:
 
     """
     if not callable(policy):
-        raise TypeError(f"{kind_of(policy)} is no policy: it can't be called")
+        raise TypeError(f"{kind_of(policy)} is not a policy: it can't be called")
     if (call := forgotten_call(policy)) is not None:
         raise TypeError(f"{name_of(policy)} is not a policy itself: write {call}")
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         refusal = _refusal(policy, environ)
         if refusal is None:
-            # Not 204: to Envoy all but 200 is a refusal, and it would answer the upload with that.
+            # Not 204: Envoy takes every status but 200 for a refusal, and sends it to the client.
             start_response("200 OK", [("Content-Length", "0")])
             return []
         length = str(len(refusal.body))
@@ -128,7 +129,7 @@ def _upload(environ: WSGIEnvironment) -> WSGIEnvironment | None:
     method, uri = environ.get(_METHOD_KEY), environ.get(_URI_KEY, "")
     if not method or uri[:1] not in ("/", "*"):
         raise ValueError(
-            "the proxy's question needs X-Forwarded-Method, and X-Forwarded-Uri with a path: see "
+            "the proxy's request needs X-Forwarded-Method, and X-Forwarded-Uri with a path: see "
             "docs/deploy.md"
         )
     length, coding = environ.get(_LENGTH_KEY, ""), environ.get(_CODING_KEY)
@@ -167,4 +168,4 @@ class _BodyAtTheProxy:
     """``wsgi.input`` of an upload whose body the proxy has not read yet."""
 
     def limit(self, size: int) -> None:
-        """Do nothing: ``expect_policy`` limits the body when it comes."""
+        """Do nothing: ``expect_policy`` limits the body when it is uploaded."""

@@ -46,7 +46,7 @@ def checked(headers: Headers, message: str) -> tuple[tuple[str, str], ...]:
             case (str(name), str(value)):
                 fields.append((name, value))
             case _:
-                raise ValueError(f"header field {number} of {message} is no pair of str")
+                raise ValueError(f"header field {number} of {message} is not a pair of str")
         if not _TOKEN.fullmatch(name):
             # Don't show the name: the value may be in it.
             raise ValueError(

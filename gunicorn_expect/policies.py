@@ -78,7 +78,7 @@ _MEDIA_RANGE: Final = re.compile(rf"\*/\*|{_NAME}/(?:\*|{_NAME})")
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]+")
 #: RFC 6750 section 2.1: "b64token"
 _BEARER_TOKEN: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-#: What a quoted-string holds as it is (RFC 9110 section 5.6.4), of ASCII.
+#: ASCII characters that a quoted-string may have without a backslash (RFC 9110 section 5.6.4).
 _REALM: Final = re.compile(r"[ !#-\[\]-~]*")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -148,8 +148,8 @@ def content_types(*ranges: str) -> Policy:
     for media_range in ranges:
         if not isinstance(media_range, str) or not _MEDIA_RANGE.fullmatch(media_range):
             raise ValueError(
-                f"{shown(media_range)} is no range of media types: 'image/*', 'application/pdf' "
-                "and '*/*' are"
+                f"{shown(media_range)} is not a range of media types, such as 'image/*', "
+                "'application/pdf' or '*/*'"
             )
     allowed = frozenset(media_range.lower() for media_range in ranges)
     # "the Accept response header field can be used to indicate which media types would have been
@@ -187,7 +187,9 @@ def methods(*names: str) -> Policy:
     for name in names:
         # "The method token is case-sensitive"
         if not isinstance(name, str) or not _METHOD.fullmatch(name):
-            raise ValueError(f"{shown(name)} is no method: they are in capitals, as 'PUT'")
+            raise ValueError(
+                f"{shown(name)} is not a method: methods are in capitals, such as 'PUT'"
+            )
     allowed = frozenset(names)
     # "The origin server MUST generate an Allow header field in a 405 response containing a list of
     # the target resource's currently supported methods."
@@ -230,7 +232,7 @@ def bearer(check: Callable[[str], object], realm: str = "uploads") -> Policy:
         token = _credentials(environ, "bearer")
         if token is None:
             return lacking
-        identity = _asked(check, token) if _BEARER_TOKEN.fullmatch(token) else None
+        identity = _call_check(check, token) if _BEARER_TOKEN.fullmatch(token) else None
         if not identity:
             return invalid
         _identify(environ, "Bearer", identity)
@@ -264,7 +266,7 @@ def basic(check: Callable[[str, str], object], realm: str = "uploads") -> Policy
 
     def policy(environ: WSGIEnvironment) -> Decision:
         pair = _pair(_credentials(environ, "basic"))
-        identity = _asked(check, *pair) if pair else None
+        identity = _call_check(check, *pair) if pair else None
         if not pair or not identity:
             return refusal
         _identify(environ, "Basic", pair[0] if identity is True else identity)
@@ -289,8 +291,8 @@ def one_of(*secrets: str) -> Callable[[str], bool]:
     """
     _check_some("one_of", secrets, "secrets")
     if not all(isinstance(secret, str) and secret for secret in secrets):
-        raise ValueError("a secret is a str, and not empty")
-    # compare_digest may tell the length of what it compares; all of these have the same.
+        raise ValueError("a secret must be a str that is not empty")
+    # compare_digest may reveal the length of its arguments; all digests have the same.
     digests = [_digest(secret) for secret in secrets]
 
     @inline
@@ -320,10 +322,14 @@ def passwords(users: Mapping[str, str]) -> Callable[[str, str], bool]:
     for number, (user, password) in enumerate(users.items(), 1):
         # "a user-id containing a colon character is invalid" (RFC 7617 section 2)
         if not isinstance(user, str) or ":" in user or _CONTROLS.search(user):
-            # Not the name: with a ":" it may be name and password.
-            raise ValueError(f"user {number} has a name that is no str, or has ':' or controls")
+            # Don't show the name: with a ":" it may be a name and a password.
+            raise ValueError(
+                f"user {number} has a name that is not a str, or has ':' or a control character"
+            )
         if not isinstance(password, str) or not password or _CONTROLS.search(password):
-            raise ValueError(f"the password of {user!r} is a str, not empty and without controls")
+            raise ValueError(
+                f"the password of {user!r} must be a str, not empty and without control characters"
+            )
     check = one_of(*(f"{user}:{password}" for user, password in users.items()))
     return inline(lambda user, password: check(f"{user}:{password}"))
 
@@ -345,7 +351,7 @@ def first(*policies: Policy) -> Policy:
     _check_some("first", policies, "policies")
     for policy in policies:
         if not callable(policy):
-            raise TypeError(f"{kind_of(policy)} is no policy: it can't be called")
+            raise TypeError(f"{kind_of(policy)} is not a policy: it can't be called")
         if (call := forgotten_call(policy)) is not None:
             raise TypeError(f"{name_of(policy)} is not a policy itself: write {call}")
 
@@ -396,13 +402,13 @@ def route(pattern: str, *policies: Policy) -> Policy:
     matches = re.compile(fnmatch.translate(pattern.encode().decode("latin-1"))).match
     ask = first(*policies)
     part = inline_part(ask)
-    policy = _where(matches, ask)
+    policy = _for_paths(matches, ask)
     if part is ask:
         return inline(policy)
-    return having_inline(policy, part and _where(matches, part))
+    return having_inline(policy, part and _for_paths(matches, part))
 
 
-def _where(matches: Callable[[str], object], ask: Policy) -> Policy:
+def _for_paths(matches: Callable[[str], object], ask: Policy) -> Policy:
     def policy(environ: WSGIEnvironment) -> Decision:
         return ask(environ) if matches(environ.get("PATH_INFO", "")) else None
 
@@ -423,12 +429,12 @@ def _checked_realm(maker: str, check: object, realm: str) -> str:
     if inspect.iscoroutinefunction(check):
         raise TypeError(f"{name_of(check)} is an async function; {maker} takes a check that is not")
     if not isinstance(realm, str) or not _REALM.fullmatch(realm):
-        raise ValueError("a realm is ASCII without quotes, backslashes and controls")
+        raise ValueError("a realm must be ASCII without quotes, backslashes and control characters")
     return realm
 
 
-def _asked(check: Callable[..., object], *credentials: str) -> object:
-    """Call a check. TypeError: it returned a function or an awaitable, which would let all in."""
+def _call_check(check: Callable[..., object], *credentials: str) -> object:
+    """Call a check. TypeError: it returned a function or an awaitable, which are always true."""
     identity = check(*credentials)
     if inspect.isroutine(identity) or inspect.isawaitable(identity):
         raise TypeError(

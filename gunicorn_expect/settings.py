@@ -218,18 +218,18 @@ def _look_for(policy: str) -> Iterator[str]:
         yield f"expect_policy is {policy!r}, and there is no module {package!r}"
 
 
-def _callable(name: str, value: object, told: str) -> Policy:
+def _callable(name: str, value: object, described: str) -> Policy:
     if not callable(value):
-        raise BadSettingError(f"{name} is {told}, which is not callable")
+        raise BadSettingError(f"{name} is {described}, which is not callable")
     if (call := forgotten_call(value)) is not None:
-        raise BadSettingError(f"{name} is {told}, which is not a policy itself: write {call}")
+        raise BadSettingError(f"{name} is {described}, which is not a policy itself: write {call}")
     if inspect.iscoroutinefunction(value):
-        raise BadSettingError(f"{name} is {told}, an async function; it takes one that is not")
+        raise BadSettingError(f"{name} is {described}, an async function; it takes one that is not")
     try:
         inspect.signature(value).bind({})
     except TypeError as error:
         raise BadSettingError(
-            f"{name} is {told}, which does not accept an environ: {error}"
+            f"{name} is {described}, which does not accept an environ: {error}"
         ) from None
     except ValueError:
         pass  # it has no signature that can be inspected

@@ -120,7 +120,7 @@ class Stream:
             self._stream.body_complete and not self._stream.body_size
         ):
             service = self._conn.service
-            told = service.counters.of(request) if service.counters.heard else {}
+            told = service.counters.of(request) if service.counters.enabled else {}
             exchange = Exchange(self._frames, waits=waits, **told)
             if waits and self._frames.have_come:
                 exchange.look()

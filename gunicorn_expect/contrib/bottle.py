@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def plugin(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Answer an upload that does not arrive whole with 400, 408 or 413, and log one line.
+    """Answer an upload that does not arrive completely with 400, 408 or 413, and log one line.
 
     The view still sees the error first, and can clean up. If the application has an error page for
     the status, that one is the response. An error that is raised in a hook is not answered.

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class UploadMiddleware:
-    """Answer an upload that does not arrive whole, and let chunked bodies be read."""
+    """Answer an upload that does not arrive completely, and let chunked bodies be read."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         """Wrap the next middleware, or the view."""
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Make Django read a body without a Content-Length, which it would take for empty."""
+        """Make Django read a body without a Content-Length; otherwise it takes it for empty."""
         if request.META.get("wsgi.input_terminated") and not request.META.get("CONTENT_LENGTH"):
             # "Expects self._stream to be set to an appropriate source of bytes by a corresponding
             # request subclass" (django/http/request.py).

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def init_app(app: App[Any, Any]) -> None:
-    """Answer an upload that does not arrive whole with 400, 408 or 413, and log one line.
+    """Answer an upload that does not arrive completely with 400, 408 or 413, and log one line.
 
     The responder still sees the error first, and can clean up. The response is that of a
     `falcon.HTTPError`.

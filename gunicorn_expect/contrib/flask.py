@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def init_app(app: Flask) -> None:
-    """Answer an upload that does not arrive whole with 400, 408 or 413, and log one line.
+    """Answer an upload that does not arrive completely with 400, 408 or 413, and log one line.
 
     The view still sees the error first, and can clean up. If the application has an error handler
     for the status, that one makes the response.
@@ -26,7 +26,7 @@ def init_app(app: Flask) -> None:
 
     """
     app.register_error_handler(BodyError, _answer)
-    app.register_error_handler(ClientDisconnected, _answer_werkzeugs)
+    app.register_error_handler(ClientDisconnected, _answer_client_disconnected)
 
 
 def _answer(error: BodyError) -> HTTPException | ResponseReturnValue:
@@ -34,7 +34,7 @@ def _answer(error: BodyError) -> HTTPException | ResponseReturnValue:
     return current_app.handle_http_exception(default_exceptions[contrib.status_code(error)]())
 
 
-def _answer_werkzeugs(error: ClientDisconnected) -> HTTPException | ResponseReturnValue:
-    """Answer what Werkzeug turns every read error into if MAX_CONTENT_LENGTH is set."""
+def _answer_client_disconnected(error: ClientDisconnected) -> HTTPException | ResponseReturnValue:
+    """Answer the error that Werkzeug raises for every read error if MAX_CONTENT_LENGTH is set."""
     cause = error.__context__
     return _answer(cause) if isinstance(cause, BodyError) else error

@@ -1,9 +1,9 @@
 """Prometheus: ``logger_class = "gunicorn_expect.contrib.prometheus.Logger"``.
 
-gunicorn hands its metrics to its logger (`gunicorn.instrument.statsd`), and so do we. This logger
-keeps ours for Prometheus; if ``statsd_host`` is set, it sends all metrics to statsd as well. The
-multiprocess mode of ``prometheus_client`` is used: each worker writes files, and the worker that
-answers with `metrics` reads the files of all.
+gunicorn passes its metrics to its logger (`gunicorn.instrument.statsd`), and so do we. This logger
+keeps ours for Prometheus. If ``statsd_host`` is set, it sends all metrics to statsd as well. It
+uses the multiprocess mode of ``prometheus_client``: each worker writes files, and the worker that
+answers with `metrics` reads the files of all workers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ except ImportError as error:
         f"gunicorn_expect.contrib.prometheus needs the extra gunicorn-expect[prometheus]: {error}"
     ) from error
 
-if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # prometheus_client looks once, when imported
+if (
+    "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+):  # prometheus_client reads it only when it is imported
     raise RuntimeError(
         "gunicorn_expect.contrib.prometheus needs PROMETHEUS_MULTIPROC_DIR in the environment: a "
         "folder that is empty when gunicorn starts, which the workers can write to"
@@ -45,7 +47,7 @@ _EXPECTATIONS = Counter(
 )
 _BROKEN = Counter(
     "gunicorn_expect_broken_bodies",
-    "Bodies that the application read and did not get whole",
+    "Bodies that the application read and did not get completely",
     ["reason"],
 )
 _CLOSED = Counter(
@@ -103,21 +105,21 @@ class Logger(Statsd):
     """gunicorn's logger, for Prometheus."""
 
     def increment(self, name: str, value: int, sampling_rate: float = 1.0) -> None:
-        """Count."""
+        """Increase a counter."""
         if (metric := _metric(name)) is not None:
             metric.inc(value)
         if self.sock is not None:
             super().increment(name, value, sampling_rate)
 
     def gauge(self, name: str, value: float) -> None:
-        """Note how many there are now."""
+        """Set a gauge."""
         if (metric := _metric(name)) is not None:
             metric.set(value)
         if self.sock is not None:
             super().gauge(name, value)
 
     def timer(self, name: str, value: float) -> None:
-        """Note how many milliseconds something took."""
+        """Record how many milliseconds something took."""
         if (metric := _metric(name)) is not None:
             metric.observe(value / 1000)
         if self.sock is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def includeme(config: Configurator) -> None:
-    """Answer an upload that does not arrive whole with 400, 408 or 413, and log one line.
+    """Answer an upload that does not arrive completely with 400, 408 or 413, and log one line.
 
     The view still sees the error first, and can clean up.
 

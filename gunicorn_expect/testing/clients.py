@@ -44,11 +44,11 @@ class Outcome:
     closed: bool
     """Whether the server closed the connection after the response."""
     next: Outcome | None = None
-    """What a client that sent another request got for that; None: nothing."""
+    """The outcome of the second request of `SkipsTheBody`; None: it had no response."""
 
     @property
     def continued(self) -> bool:
-        """Whether a ``100 Continue`` came."""
+        """Whether the client received a ``100 Continue``."""
         return any(interim.status == 100 for interim in self.interim)
 
 
@@ -59,7 +59,7 @@ class Client:
     timeout: float = 30.0
     """Seconds without a byte after which it gives up."""
 
-    asks: ClassVar[bool] = True
+    sends_expect: ClassVar[bool] = True
     """Whether it sends ``Expect: 100-continue``."""
     patience: ClassVar[float | None] = None
     """Seconds that it waits for a response before it sends the body; None: its timeout."""
@@ -103,7 +103,7 @@ class Client:
             raise ValueError(f"{url!r} has to begin with http:// and a host")
         own = {
             "Content-Length": str(len(body)),
-            **({"Expect": "100-continue"} if self.asks else {}),
+            **({"Expect": "100-continue"} if self.sends_expect else {}),
         }
         given = list(headers.items() if isinstance(headers, Mapping) else headers)
         names = {name.lower() for name, _ in given}
@@ -112,7 +112,7 @@ class Client:
         with _Connection(parts.hostname, parts.port or 80, self.timeout) as connection:
             sent = self._send(connection, connection.head(method, target, fields), body)
             outcome = connection.receive(method, sent)
-            return self._without_body(connection, outcome) if body and not sent else outcome
+            return self._after_skipped_body(connection, outcome) if body and not sent else outcome
 
     def _send(self, connection: _Connection, head: bytes, body: bytes) -> int:
         """Send the head and the body, as this client does; return the bytes of the body sent."""
@@ -124,7 +124,7 @@ class Client:
         # "A user agent MAY ignore unexpected 1xx responses" (RFC 9110 section 15.2): clients that
         # wait for a 100 wait no longer because of them.
         ends = math.inf if self.patience is None else time.monotonic() + self.patience
-        while connection.is_heard_in(min(self.timeout, ends - time.monotonic())):
+        while connection.is_readable_within(min(self.timeout, ends - time.monotonic())):
             interim = connection.receive_interim()
             if interim is None:
                 return False
@@ -138,8 +138,8 @@ class Client:
         """Send the body; return how many bytes were sent."""
         return connection.send([body])
 
-    def _without_body(self, connection: _Connection, outcome: Outcome) -> Outcome:  # noqa: ARG002
-        """Do what this client does after it has left the body out."""
+    def _after_skipped_body(self, connection: _Connection, outcome: Outcome) -> Outcome:  # noqa: ARG002
+        """Do what this client does after it was refused and has not sent the body."""
         return outcome
 
 
@@ -159,7 +159,7 @@ class DoesNotWait(Client):
     It sends no Expect, unless with ``headers={"Expect": "100-continue"}``; nor does it wait then.
     """
 
-    asks = False
+    sends_expect = False
 
     def _send(self, connection: _Connection, head: bytes, body: bytes) -> int:
         # By one call, so that a server that has the head has bytes of the body.
@@ -168,17 +168,17 @@ class DoesNotWait(Client):
 
 @dataclasses.dataclass(frozen=True)
 class SkipsTheBody(Client):
-    """Waits; when it is refused, leaves the body out and sends another request.
+    """Waits; if it is refused, skips the body and sends another request.
 
     A client may do so if the connection is kept. This one does it after a ``Connection: close``,
-    too, like a client whose next request is on its way already: a server that announced the close
-    must not answer that, and one that keeps the connection must not take it for the body.
+    too, like a client that has already sent its next request. A server that has announced the close
+    must not answer that request, and one that keeps the connection must not take it for the body.
     """
 
     then: str = "/"
     """The target of the other request, a GET."""
 
-    def _without_body(self, connection: _Connection, outcome: Outcome) -> Outcome:
+    def _after_skipped_body(self, connection: _Connection, outcome: Outcome) -> Outcome:
         following = None
         with contextlib.suppress(ConnectionError):
             connection.send([connection.head("GET", self.then, [])])
@@ -210,7 +210,7 @@ class _Writer(http.client.HTTPConnection):
 
 
 class _Incoming(io.BufferedReader):
-    """The bytes that a connection receives; one line of them can be put back."""
+    """The bytes that a connection receives; a line can be put back."""
 
     _line = b""
 
@@ -261,7 +261,7 @@ class _Connection:
         sent = 0
         with contextlib.suppress(ConnectionError):
             for piece in pieces:
-                if interval and sent and self._is_answered_in(interval):
+                if interval and sent and self._is_answered_within(interval):
                     break
                 view = memoryview(piece)
                 while view:
@@ -270,8 +270,8 @@ class _Connection:
                     sent += size
         return sent
 
-    def is_heard_in(self, seconds: float) -> bool:
-        """Wait up to ``seconds``; return whether bytes, or the end, have come."""
+    def is_readable_within(self, seconds: float) -> bool:
+        """Wait up to ``seconds``; return whether bytes, or the end, have arrived."""
         timeout = self._socket.gettimeout()
         self._socket.settimeout(0)
         try:
@@ -283,10 +283,10 @@ class _Connection:
             self._socket.settimeout(timeout)
         return bool(select.select([self._socket], [], [], max(0.0, seconds))[0])
 
-    def _is_answered_in(self, seconds: float) -> bool:
-        """Wait up to ``seconds``; return whether the final response has come."""
+    def _is_answered_within(self, seconds: float) -> bool:
+        """Wait up to ``seconds``; return whether the final response has begun to arrive."""
         ends = time.monotonic() + seconds
-        while self.is_heard_in(ends - time.monotonic()):
+        while self.is_readable_within(ends - time.monotonic()):
             if self.receive_interim() is None:
                 return True
         return False

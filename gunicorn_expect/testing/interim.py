@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-#: The beginning of an interim response; after a 101 there is another protocol.
+#: The beginning of an interim response. Not of a 101: after it another protocol is spoken.
 INTERIM: Final = re.compile(rb"HTTP/1\.[01] (1(?!01)[0-9]{2})\b")
 
 

@@ -39,19 +39,19 @@ if TYPE_CHECKING:
     from gunicorn_expect.exchange import Exchange, Responses
     from gunicorn_expect.response import Response
 
-#: Where the environ of a request has its `Manners`, and gets its `Upload`.
+#: Environ keys: the test sets the `Manners` of the client, and the server sets the `Upload`.
 MANNERS_KEY: Final = "gunicorn_expect.testing.manners"
 UPLOAD_KEY: Final = "gunicorn_expect.testing.upload"
 
 #: Bytes of a chunk: as http.client sends a file.
 CHUNK_SIZE: Final = 8192
 
-#: What the worker puts into an environ, whatever a test has there.
+#: Environ keys that the worker sets; values of a test are ignored.
 _OF_THE_WORKER: Final = frozenset(
     {"wsgi.input", "wsgi.input_terminated", "wsgi.early_hints", "wsgi.file_wrapper"}
 )
 
-#: The fields that are gunicorn's in every response: it drops those of an application.
+#: The header fields that gunicorn adds to every response instead of those of the application.
 _OF_GUNICORN: Final = frozenset({"Server", "Date"})
 
 
@@ -76,12 +76,12 @@ _DECIDED: Final = {
 
 @dataclasses.dataclass(frozen=True)
 class Manners:
-    """How a client sends its body, once it does."""
+    """How a client sends its body."""
 
     leaves_after: int | None = None
-    """Bytes of the body after which it leaves."""
+    """Bytes of the body after which the client leaves."""
     stalls_after: int | None = None
-    """Bytes of the body after which it sends nothing, and stays."""
+    """Bytes of the body after which the client sends nothing more, and stays."""
 
     def __post_init__(self) -> None:
         """Check it. ValueError: it both leaves and stalls, or a number is negative."""
@@ -102,13 +102,13 @@ class Server:
         self._service = Service(
             worker=worker,
             cfg=worker.cfg,
-            # No limit of the total: nobody is slow in memory.
+            # No minimum rate: nobody is slow in memory.
             settings=Settings(expect_min_rate=0, expect_warn=False),
             counters=Counters(),
             head_limits=host.head_limits(worker.cfg),
             application=self._call,
             policy=policy,
-            catches=(),  # an error is for the test
+            catches=(),  # the test gets every error
         )
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -154,7 +154,7 @@ class Client(Transport):
     """A client that sends its whole body at once when it may, and leaves when it is refused."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
-        """Send the request of an environ, whose input is read, and put back."""
+        """Send the request of an environ."""
         super().__init__(cast("Any", _NoSocket()))
         content = environ["wsgi.input"].read()
         environ["wsgi.input"] = io.BytesIO(content)  # the test may look at it, or send it again
@@ -163,13 +163,13 @@ class Client(Transport):
         self._body = _body(content, manners, chunked=_is_chunked(environ))
         self._waits = _waits(environ)
         self._stalls = manners.stalls_after is not None
-        # What is on its way to the server, and how much of it is received.
+        # The bytes that the client has sent so far, and how many of them the server has received.
         self._sent = _head(environ) + (b"" if self._waits else self._body)
         self._received = 0
         self._response: list[bytes] = []
         self.interim: list[Interim] = []
 
-    # What the server asks of its transport.
+    # The methods of a transport.
 
     def fileno(self) -> int:
         """Return -1: it has no file number."""
@@ -191,12 +191,12 @@ class Client(Transport):
         return 0 if is_silent else events
 
     def send(self, data: bytes | memoryview) -> int:
-        """Receive this: a whole interim response, or a piece of the final one."""
+        """Receive an interim response, or a piece of the final one."""
         match = None if self._response else INTERIM.match(data)
         if match is None:
             self._response.append(bytes(data))
             if self._waits:
-                self._waits = self._stalls = False  # refused: it leaves
+                self._waits = self._stalls = False  # it was refused: it leaves
             return len(data)
         fields = http.client.parse_headers(io.BytesIO(bytes(data).partition(b"\r\n")[2]))
         self.interim.append(Interim(int(match[1]), fields.items()))
@@ -249,7 +249,7 @@ class _Connection(Connection):
         return False
 
     def create(self, request: Any, responses: Responses) -> tuple[Response, dict[str, Any]]:
-        """Return the response of a request, and its environ: what a test has put there wins."""
+        """Return the response of a request, and its environ: values of the test take precedence."""
         if self.exchange is not None:
             request.body = self._upload.body = CountedBody(self.exchange)
             self._upload.exchange = self.exchange
@@ -257,7 +257,7 @@ class _Connection(Connection):
         environ = {
             name: value
             for name, value in self._environ.items()
-            # What WebOb has noted of the input is not true of ours.
+            # WebOb's notes about its own input are not true for ours.
             if name not in _OF_THE_WORKER and not name.startswith("webob.")
         }
         if _is_chunked(environ):
@@ -266,7 +266,7 @@ class _Connection(Connection):
 
 
 class _Answer(Answer):
-    """The worker's answer, whose errors are for the test."""
+    """The worker's answer; its errors are raised in the test."""
 
     __slots__ = ()
 
@@ -304,13 +304,13 @@ class _Worker(base.Worker):
     def __init__(self) -> None:
         self.cfg = Config()
         self.cfg.set("sendfile", False)
-        self.log = cast("Any", _Silence("gunicorn_expect.testing", logging.CRITICAL + 1))
+        self.log = cast("Any", _NoLog("gunicorn_expect.testing", logging.CRITICAL + 1))
         self.nr = self.max_requests = 0
         self.alive = True
 
 
-class _Silence(logging.Logger):
-    """A log that keeps nothing: what matters to a test reaches it as a response or an error."""
+class _NoLog(logging.Logger):
+    """A log that drops everything: a test sees responses and errors."""
 
     def access(self, *args: Any) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""WebTest's TestApp, whose application is served as by the worker."""
+"""WebTest's TestApp, which serves the application as the worker does."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TestResponse(webtest.TestResponse):  # type: ignore[misc]
 
     @property
     def refused_unread(self) -> bool:
-        """Whether a body was refused, by a 3xx, 4xx or 5xx, and nobody had asked for it."""
+        """Whether a body was refused with a 3xx, 4xx or 5xx, and was neither read nor asked for."""
         had_a_body = self._upload.body is not None
         asked = self.continued or self.body_bytes_read > 0
         return had_a_body and not asked and self.status_int >= 300
@@ -71,7 +71,7 @@ class TestResponse(webtest.TestResponse):  # type: ignore[misc]
 
 
 class TestRequest(webtest.TestRequest):  # type: ignore[misc]
-    """WebTest's request, by HTTP/1.1: an expectation in HTTP/1.0 is ignored."""
+    """WebTest's request, but with HTTP/1.1: in HTTP/1.0 an expectation is ignored."""
 
     ResponseClass = TestResponse
 

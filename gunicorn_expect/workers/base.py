@@ -151,7 +151,7 @@ class BaseWorker(base.Worker):
     def notify(self) -> None:
         """Notify the master, and send the gauges of connections (main thread)."""
         super().notify()
-        if self.service.counters.heard:
+        if self.service.counters.enabled:
             self.service.counters.connections(**self.connections())
 
     def connections(self) -> dict[str, int]:

@@ -461,7 +461,7 @@ class Loop:
                 waiting.pop(conn, None)
             self._connections.pop(conn.fd, None)
         conn.transport.close()
-        if self._service.counters.heard:
+        if self._service.counters.enabled:
             self._service.counters.lingered(outcome)
         if not self._accepting:
             self.wake()

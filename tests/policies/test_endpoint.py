@@ -126,7 +126,7 @@ def test_a_policy_that_returns_no_decision_or_reads_the_body_is_an_error():
 
 
 def test_endpoint_takes_only_a_policy():
-    with pytest.raises(TypeError, match="is no policy"):
+    with pytest.raises(TypeError, match="is not a policy"):
         policies.endpoint(413)
     with pytest.raises(TypeError, match=r"write max_length\("):
         policies.endpoint(policies.max_length)

@@ -115,7 +115,7 @@ def test_the_refusal_of_another_method_lists_the_allowed_ones():
 
 @pytest.mark.parametrize("name", ["put", "PUT,POST", "", "P T", None])
 def test_an_invalid_method_is_an_error(name):
-    with pytest.raises(ValueError, match="is no method"):
+    with pytest.raises(ValueError, match="is not a method"):
         policies.methods("PUT", name)
 
 
@@ -349,7 +349,7 @@ def test_an_invalid_path_pattern_is_an_error(pattern):
 
 @pytest.mark.parametrize("make", [policies.first, lambda *x: policies.route("/*", *x)])
 def test_a_policy_that_can_not_be_called_is_an_error(make):
-    with pytest.raises(TypeError, match=r"^an object of type str is no policy"):
+    with pytest.raises(TypeError, match=r"^an object of type str is not a policy"):
         make(refused(403), "apps.deciding:policy_by_path")
 
 

@@ -28,7 +28,7 @@ class Outcomes(Counters):
 
     def __init__(self):
         super().__init__()
-        self.heard = True
+        self.enabled = True
         self.lingered_as = []
 
     def lingered(self, outcome):

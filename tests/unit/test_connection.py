@@ -126,7 +126,7 @@ class Failures(Counters):
 
     def __init__(self):
         super().__init__()
-        self.heard = True
+        self.enabled = True
         self.kinds = []
 
     def failed(self, error):

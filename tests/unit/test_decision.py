@@ -101,9 +101,9 @@ def test_a_reason_phrase_has_no_line_end():
         (("X-A", "s3cret\r\nX-B: 2"), "the value of X-A can't be sent"),
         (("X-A: s3cret", "1"), "header field 2 of .* has a name"),
         (("", "s3cret"), "header field 2 of .* has a name"),
-        (("X-A", b"s3cret"), "header field 2 of .* is no pair of str"),
-        (("X-A", "s3cret", "1"), "header field 2 of .* is no pair of str"),
-        ("X-A: s3cret", "header field 2 of .* is no pair of str"),
+        (("X-A", b"s3cret"), "header field 2 of .* is not a pair of str"),
+        (("X-A", "s3cret", "1"), "header field 2 of .* is not a pair of str"),
+        ("X-A: s3cret", "header field 2 of .* is not a pair of str"),
         (("Content-Length", "3"), "can't be given Content-Length"),
     ],
 )

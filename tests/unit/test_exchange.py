@@ -276,7 +276,7 @@ def test_proceed_sends_its_fields_once():
     "headers", [{"X-Node": "7"}, ["X-Node"], [("X-Node",)], [(b"X-Node", b"7")], [("X-Node", 7)]]
 )
 def test_proceed_names_the_header_field_that_can_not_be_sent(headers):
-    with pytest.raises(ValueError, match="header field 1 of a 100 Continue is no pair of str"):
+    with pytest.raises(ValueError, match="header field 1 of a 100 Continue is not a pair of str"):
         Expectation().proceed(headers)
 
 
