@@ -1,4 +1,4 @@
-"""docs/ is true: the site builds, the pictures are new, what is named exists, and its code runs."""
+"""docs/: the site builds, the pictures are up to date, what is named exists, and the code runs."""
 
 import html
 import importlib.util
@@ -48,7 +48,7 @@ def matches(pattern):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The pages as a site, built without a warning: one folder of HTML."""
+    """A folder with the pages as HTML, built without a warning."""
     for module in ("sphinx", "myst_parser", "furo"):
         if importlib.util.find_spec(module) is None:
             missing(module)
@@ -80,8 +80,8 @@ def test_the_site_has_every_page_and_every_public_name(site):
     assert sorted(described) == sorted(set(described)), "a name is described twice"
 
 
-def test_every_link_of_the_site_leads_to_a_page_of_it_and_to_a_place_on_that_page(site):
-    """Nothing is downloaded, nothing lies outside the site, and every anchor exists."""
+def test_every_link_of_the_site_leads_to_a_page_and_an_anchor_that_exist(site):
+    """Links to other sites are not followed."""
     pages = {
         path.resolve(): path.read_text("utf-8")
         for path in site.rglob("*.html")
@@ -132,7 +132,7 @@ def draw():
 
 
 @pytest.mark.parametrize("name", ["states", "endings"])
-def test_the_pictures_are_those_of_the_code(draw, name):
+def test_the_pictures_are_drawn_from_the_code(draw, name):
     assert DOCS.joinpath(f"{name}.svg").read_text("utf-8") == draw[name](), "run docs/draw.py"
 
 
@@ -141,7 +141,7 @@ def test_every_ending_is_drawn(draw):
 
 
 @pytest.mark.parametrize("name", ["states", "endings"])
-def test_every_text_of_a_picture_is_in_it(name):
+def test_every_text_of_a_picture_lies_within_it(name):
     picture = xml.etree.ElementTree.parse(DOCS / f"{name}.svg").getroot()
     _, _, width, height = map(float, picture.get("viewBox").split())
     places = [
@@ -152,13 +152,13 @@ def test_every_text_of_a_picture_is_in_it(name):
     assert all(0 < x < width and 0 < y < height for x, y in places)
 
 
-# What is named.
+# Names of tests, and numbers.
 
 
 NAMED = matches(r"`(\w+/test_\w+\.py)::(test_\w+)`")
 
 
-def test_every_test_that_is_named_exists():
+def test_every_test_that_a_page_names_exists():
     assert NAMED
     for page, (file, name) in NAMED:
         assert f"\ndef {name}(" in TESTS.joinpath(file).read_text("utf-8"), (
@@ -169,7 +169,7 @@ def test_every_test_that_is_named_exists():
 def test_every_requirement_has_a_test():
     _, *requirements = re.split(r"(?m)^(?:>.*\n)+", PAGES["rfc.md"])
     assert len(requirements) == PAGES["rfc.md"].count("\n\n> ")
-    assert [what for what in requirements if "::test_" not in what] == []
+    assert [text for text in requirements if "::test_" not in text] == []
 
 
 def receiver_allows(*sizes):
@@ -183,7 +183,7 @@ def receiver_allows(*sizes):
     return allowed
 
 
-#: What a page says in numbers, and whether it is so.
+#: A sentence of a page with a number, and whether the code has the same number.
 NUMBERS = {
     ("security.md", "only if that is at most 64 KiB, and for at most 5 s"): (
         (framing.DRAIN_SIZE, exchange.DRAIN_TIMEOUT) == (64 * 1024, 5)
@@ -213,7 +213,7 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize(("page", "words"), NUMBERS)
-def test_numbers_are_those_of_the_code(page, words):
+def test_numbers_on_the_pages_are_those_of_the_code(page, words):
     assert words in " ".join(PAGES[page].split())
     assert NUMBERS[page, words]
 
@@ -253,7 +253,7 @@ def test_gunicorns_settings_have_the_defaults_that_are_shown():
     assert rows == [(name, str(Config().settings[name].default)) for name, _ in rows]
 
 
-# The reference: each name is documented on one page, once.
+# The reference: each name has one row in one table.
 
 
 def rows_of(page):
@@ -279,14 +279,14 @@ def test_every_environ_key_has_one_row():
 def test_every_counter_has_one_row():
     errors = {each.counter for each in gunicorn_expect.BodyError.__subclasses__()}
     states = {state.name.lower() for state in State} - {"none", "pending"}
-    told = {*re.findall(r'\b_(?:count\(|measure\("\w+", )"(\w+)"', SOURCES)}
+    counted = {*re.findall(r'\b_(?:count\(|measure\("\w+", )"(\w+)"', SOURCES)}
     documented = [
         name.removeprefix("gunicorn.expect.")
         for name in rows_of("metrics.md")
         if name.startswith("gunicorn.expect.") and not name.startswith("gunicorn.expect.linger.")
     ]
     connections = [name for name in documented if name.startswith("connections.")]
-    assert sorted(set(documented) - set(connections)) == sorted(errors | states | told)
+    assert sorted(set(documented) - set(connections)) == sorted(errors | states | counted)
     assert len(documented) == len(set(documented))
 
 
@@ -295,7 +295,7 @@ def test_every_error_has_one_row():
     assert sorted(name for name in rows_of("errors.md") if name in errors) == sorted(errors)
 
 
-#: Pages of one kind, and the headings that each of them has in this order.
+#: Pages of the same kind, and the headings that they have, in this order.
 ALIKE = {
     ("flask.md", "django.md", "falcon.md", "bottle.md", "pyramid.md"): [
         *("Refuse by user", "What reads the body", "Broken uploads")
@@ -325,7 +325,7 @@ def test_a_page_has_one_title_and_its_headings_differ(page):
 # The code.
 
 
-#: Pages with a test of their own that runs all of their blocks.
+#: Pages whose blocks are all run by another test module.
 ELSEWHERE = {
     "frameworks.md": "frameworks/test_broken_uploads.py",
     # and frameworks/test_broken_uploads.py
@@ -342,12 +342,12 @@ ELSEWHERE = {
 
 
 def blocks():
-    """Yield each block of code: its page, its language, its first line and itself."""
+    """Yield each block of code: its page, its first line and its text."""
     for page, text in PAGES.items():
         found = re.findall(r"^```(\S+)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         assert 2 * len(found) == text.count("```"), f"{page} has a block without a language"
         for language, block in found:
-            # What is in braces is the site's, and is built with it.
+            # A language in braces is a directive of Sphinx, which the site runs.
             if page not in ELSEWHERE and not language.startswith("{"):
                 yield page, block.split("\n", 1)[0], block
 
@@ -356,7 +356,7 @@ BLOCKS = {(page, line): block for page, line, block in blocks()}
 
 
 def serves(block, folder):
-    """Start gunicorn by this command, and see the rule."""
+    """Start gunicorn with this command, and check that it refuses an upload."""
     [command] = re.findall(r"^\$ (.*)\n\Z", block)
     with Server.typed(command, folder) as server, Client(server) as client:
         client.send(waiting("PUT /", "Content-Length: 5"))
@@ -366,7 +366,7 @@ def serves(block, folder):
 
 
 def configures(block, folder):
-    """Start gunicorn with this configuration, and see its policy."""
+    """Start gunicorn with this configuration, and check that its policy refuses an upload."""
     folder.joinpath("gunicorn.conf.py").write_text(block, "utf-8")
     with Server.typed("gunicorn app:app", folder) as server, Client(server) as client:
         client.send(waiting("PUT /", "Content-Length: 5000000001"))
@@ -374,10 +374,10 @@ def configures(block, folder):
 
 
 def logs(block, folder):
-    """Start gunicorn with this configuration, and see its access log."""
+    """Start gunicorn with this configuration, and check a line of its access log."""
     folder.joinpath("gunicorn.conf.py").write_text(block, "utf-8")
     line = runpy.run_path(str(folder / "gunicorn.conf.py"))["access_log_format"]
-    # The environment of the tests has another one, and the command line wins.
+    # The tests set another format in the environment; the command line takes precedence.
     command = f"gunicorn --access-logformat {shlex.quote(line)} app:app"
     with Server.typed(command, folder) as server:
         with Client(server) as client:
@@ -387,7 +387,7 @@ def logs(block, folder):
 
 
 def warns(block, folder):
-    """Upload to the application that is shown, and see the warning that is shown."""
+    """Upload to the application of the page, and check that the log has the warning of the page."""
     shown = BLOCKS["settings.md", "# refuses_late.py"]
     folder.joinpath("refuses_late.py").write_text(shown, "utf-8")
     command = "gunicorn -k gunicorn_expect.Worker refuses_late:app"
@@ -405,7 +405,7 @@ def warns(block, folder):
 
 
 def stops(block, folder):
-    """Run these commands: gunicorn says what is shown, and stops."""
+    """Run these commands, and check that gunicorn prints what the page shows, and stops."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     transcript = re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", block, re.MULTILINE)
     assert transcript
@@ -429,7 +429,7 @@ def stops(block, folder):
 
 
 def prints(block, folder):
-    """Run this command: what it prints begins with what is shown."""
+    """Run this command, and check that its output begins with what the page shows."""
     command, output = block.removeprefix("$ gunicorn-expect ").split("\n", 1)
     printed = subprocess.run(
         [sys.executable, "-m", "gunicorn_expect", *shlex.split(command)],
@@ -443,7 +443,7 @@ def prints(block, folder):
     assert printed.startswith(output)
 
 
-#: How each block is run, or why it can't be.
+#: The function that runs each block, or why it can't be run here.
 RUN = {
     ("command-line.md", "$ gunicorn-expect --help"): prints,
     ("index.md", "$ gunicorn -k gunicorn_expect.Worker --threads 8 app:app"): serves,
@@ -505,7 +505,7 @@ RUN = {
 }
 
 
-def test_it_is_said_of_every_block_how_it_is_run():
+def test_every_block_of_code_is_run_or_has_a_reason_why_not():
     assert set(BLOCKS) == set(RUN)
     assert len(BLOCKS) == len(list(blocks())), "two blocks of a page begin alike"
     for page, module in ELSEWHERE.items():

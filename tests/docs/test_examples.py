@@ -46,7 +46,7 @@ def url(server):
 
 
 def check_refused_unread(answer, sent, status):
-    """Check that curl, which waited, got this answer alone, and sent no byte but its head."""
+    """Check that curl sent only its headers, with Expect, and received only this refusal."""
     head, body = answer.split(b"\r\n\r\n", 1)
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert b"\r\nConnection: close\r\n" in head
@@ -62,7 +62,7 @@ def stored(server):
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_curl_without_a_token_sends_its_head_and_no_byte_more(example, big_file, chunked):
+def test_curl_without_a_token_sends_only_its_headers(example, big_file, chunked):
     transfer = ["-H", "Transfer-Encoding: chunked"] if chunked else []
     with Relay(example) as relay:
         answer = curl(*transfer, "-T", big_file, url(relay))
@@ -72,7 +72,7 @@ def test_curl_without_a_token_sends_its_head_and_no_byte_more(example, big_file,
     assert stored(example) == []
 
 
-def test_curl_with_a_file_too_large_sends_its_head_and_no_byte_more(example, tmp_path):
+def test_curl_with_a_file_that_is_too_large_sends_only_its_headers(example, tmp_path):
     too_large = tmp_path / "big.iso"
     with too_large.open("wb") as file:
         file.truncate(6 * 1024**3)
@@ -84,7 +84,7 @@ def test_curl_with_a_file_too_large_sends_its_head_and_no_byte_more(example, tmp
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_curl_with_a_token_is_told_to_go_on_and_uploads_all(example, big_file, chunked):
+def test_curl_with_a_token_gets_a_100_and_uploads_everything(example, big_file, chunked):
     transfer = ["-H", "Transfer-Encoding: chunked"] if chunked else []
     with Relay(example) as relay:
         answer = curl(*transfer, "-H", TOKEN, "-T", big_file, url(relay))
@@ -102,7 +102,7 @@ def test_curl_with_a_token_is_told_to_go_on_and_uploads_all(example, big_file, c
         uploaded.unlink()
 
 
-def test_curl_that_waits_for_ever_is_refused_all_the_same(example, big_file):
+def test_curl_that_waits_a_minute_is_refused_at_once(example, big_file):
     answer = curl("--expect100-timeout", "60", "-T", big_file, url(example))
     assert answer.startswith(b"HTTP/1.1 401 ")
 
@@ -120,7 +120,7 @@ def test_an_upload_that_is_cut_off_is_not_stored(example, framing):
 
 @pytest.mark.parametrize("application", APPLICATIONS)
 def test_a_chunked_upload_that_grows_too_large_is_not_stored(tmp_path, application):
-    """The plain example has its limit in its text."""
+    """The limit of the plain example is a constant, which is replaced in its text."""
     text = CHECKOUT.joinpath("examples/plain_wsgi.py").read_text("utf-8")
     folder = tmp_path / "uploads"
     tmp_path.joinpath("plain_wsgi.py").write_text(text.replace("5 * 1024**3", "10"))
@@ -154,7 +154,7 @@ def test_an_upload_that_stalls_is_not_stored(tmp_path, application):
 
 @pytest.mark.parametrize("example", FRAMEWORKS, indirect=True)
 @pytest.mark.parametrize("name", ["..", ".", "%2e%2e", "..%2fx", ".hidden", "a%00b", "a%0a"])
-def test_a_name_that_leads_elsewhere_is_not_stored(example, name):
+def test_a_file_name_that_leads_out_of_the_folder_is_not_stored(example, name):
     with Client(example) as client:
         client.send(waiting(f"PUT /files/{name}", TOKEN, "Content-Length: 5"))
         head = client.receive_head()
@@ -163,7 +163,7 @@ def test_a_name_that_leads_elsewhere_is_not_stored(example, name):
 
 
 @pytest.mark.parametrize("application", FRAMEWORKS)
-def test_the_answer_is_json_and_the_file_is_there(tmp_path, application):
+def test_the_response_is_json_and_the_file_is_stored(tmp_path, application):
     with (
         Server(app=application, env={"UPLOAD_FOLDER": str(tmp_path)}) as server,
         Client(server) as client,
@@ -180,7 +180,7 @@ def test_the_answer_is_json_and_the_file_is_there(tmp_path, application):
     assert (tmp_path / "a.txt").read_bytes() == b"hello"
 
 
-def test_make_serve_serves_on_a_port_of_ones_choice_and_its_page_says_what_to_try(tmp_path):
+def test_make_serve_takes_a_port_and_its_page_says_what_to_try(tmp_path):
     env = {
         "UPLOAD_FOLDER": str(tmp_path),
         "MAKEFLAGS": "",
@@ -188,7 +188,7 @@ def test_make_serve_serves_on_a_port_of_ones_choice_and_its_page_says_what_to_tr
     }
     with Server.of(["make", "serve", "PORT=0"], env=env, cwd=CHECKOUT) as server:
         assert server.address[1] != 8000
-        # By the Host that the client sent.
+        # The page takes its address from the Host field, which is "test" here.
         assert b"curl -i -T big.iso http://test/files/big.iso\n" in server.get("/")
         with Client(server) as client:
             client.send(request("PUT /files/a.txt", TOKEN, "Content-Length: 5"), b"hello")

@@ -1,4 +1,4 @@
-"""docs/policies.md and the pages of the frameworks are true: code is served, claims are seen."""
+"""What docs/policies.md and the pages of the frameworks say: their code runs, their claims hold."""
 
 import contextlib
 import hashlib
@@ -49,7 +49,7 @@ IN_CHUNKS = b"6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n"
 
 
 def check_refused_unread(client, status):
-    """Check that all that comes is an answer that keeps a client from sending its body."""
+    """Check that the client receives only this refusal, with ``Connection: close``; return it."""
     head = client.receive_head()
     assert re.match(f"HTTP/1.1 {status} ".encode(), head)
     assert b"\r\nconnection: close\r\n" in head.lower()
@@ -91,7 +91,7 @@ def recipe_alone(request, folder):
 
 
 def recipe_of(server):
-    """Return the framework that this server serves."""
+    """Return the name of the framework that this server runs."""
     return next(name for name, app in RECIPES.items() if server.process.args[-1] == app)
 
 
@@ -116,7 +116,7 @@ def test_the_policy_refuses_a_client_without_a_token(recipe, framing):
 
 
 @pytest.mark.parametrize("framing", [SIZED, CHUNKED], ids=["length", "chunked"])
-def test_the_application_refuses_by_what_the_policy_found_out(recipe, framing):
+def test_the_application_refuses_by_the_user_that_the_policy_found(recipe, framing):
     with Client(recipe) as client:
         client.send(waiting("PUT /files/bob/a.txt", TOKEN, framing))
         head = check_refused_unread(client, 403)
@@ -133,7 +133,7 @@ def test_without_the_policy_nobody_may_write(recipe_alone, owner):
 @pytest.mark.parametrize(
     ("framing", "body"), [(SIZED, SENT), (CHUNKED, IN_CHUNKS)], ids=["length", "chunked"]
 )
-def test_what_is_accepted_gets_its_100_and_arrives_whole(recipe, framing, body):
+def test_an_accepted_upload_gets_its_100_and_arrives_completely(recipe, framing, body):
     with Client(recipe) as client:
         client.send(waiting("PUT /files/ada/a.txt", TOKEN, framing))
         if framing == CHUNKED and recipe_of(recipe) == "Django":
@@ -141,13 +141,13 @@ def test_what_is_accepted_gets_its_100_and_arrives_whole(recipe, framing, body):
             return
         assert client.receive(len(CONTINUE)) == CONTINUE
         client.send(body)
-        head, said = client.receive_response()
+        head, answer = client.receive_response()
     assert head.startswith(b"HTTP/1.1 201 ")
-    assert json.loads(said) == {"sha256": hashlib.sha256(SENT).hexdigest()}
+    assert json.loads(answer) == {"sha256": hashlib.sha256(SENT).hexdigest()}
 
 
 @pytest.mark.parametrize("authorized", [False, True], ids=["policy", "application"])
-def test_curl_sends_no_byte_of_what_is_refused(recipe, big_file, authorized):
+def test_curl_sends_no_byte_of_a_refused_upload(recipe, big_file, authorized):
     with Relay(recipe) as relay:
         url = "http://{}:{}/files/bob/big.iso".format(*relay.address)
         answer = curl(*(["-H", TOKEN] if authorized else []), "-T", big_file, url)
@@ -158,14 +158,14 @@ def test_curl_sends_no_byte_of_what_is_refused(recipe, big_file, authorized):
     assert sent.partition(b"\r\n\r\n")[2] == b""
 
 
-def test_curl_uploads_what_is_accepted_whole(recipe, big_file):
+def test_curl_uploads_an_accepted_file_completely(recipe, big_file):
     with Relay(recipe) as relay:
         url = "http://{}:{}/files/ada/big.iso".format(*relay.address)
         answer = curl("-H", TOKEN, "-T", big_file, url)
-    interim, final, said = answer.split(b"\r\n\r\n")
+    interim, final, content = answer.split(b"\r\n\r\n")
     assert interim == b"HTTP/1.1 100 Continue"
     assert final.startswith(b"HTTP/1.1 201 ")
-    assert json.loads(said) == {"sha256": hashlib.sha256(big_file.read_bytes()).hexdigest()}
+    assert json.loads(content) == {"sha256": hashlib.sha256(big_file.read_bytes()).hexdigest()}
 
 
 @pytest.fixture(scope="module", params=RECIPES.values(), ids=RECIPES)
@@ -175,13 +175,13 @@ def small(request, folder):
         yield server
 
 
-def test_the_policy_refuses_what_announces_more_than_the_limit(small):
+def test_the_policy_refuses_an_upload_that_announces_more_than_the_limit(small):
     with Client(small) as client:
         client.send(waiting("PUT /files/ada/a.txt", TOKEN, SIZED))
         check_refused_unread(client, 413)
 
 
-def test_the_application_answers_413_to_what_grows_too_large(small):
+def test_a_chunked_upload_over_the_limit_gets_413(small):
     with Client(small) as client:
         client.send(waiting("PUT /files/ada/a.txt", TOKEN, CHUNKED))
         if recipe_of(small) == "Django":
@@ -203,7 +203,7 @@ def storage():
 
 @pytest.fixture(scope="module")
 def storing(folder, storage):
-    """An application that takes what the policy does not send to the storage."""
+    """An application for the uploads that the policy does not redirect to the storage."""
     with Server(
         *("-c", str(folder / "object_storage.py")), app="realworld.uploads:app", env=storage.account
     ) as server:
@@ -220,7 +220,7 @@ def test_curl_uploads_to_the_storage_and_sends_no_byte_here(storing, storage, bi
     assert storage.stored("accept/big.iso") == whole(ASKED_SIZE)
 
 
-def test_the_storage_takes_this_length_method_and_path_and_no_other(storing, storage):
+def test_the_presigned_url_allows_only_this_length_method_and_path(storing, storage):
     with Client(storing) as client:
         client.send(waiting("PUT /accept/a.txt", TOKEN, SIZED))
         head = check_refused_unread(client, 307)
@@ -278,7 +278,7 @@ def django(folder):
 
 
 def form(owner, body):
-    """Return the head of a POST of a browser that has the cookie."""
+    """Return the head of a POST with the CSRF cookie, as a browser sends it."""
     fields = (TOKEN, f"Cookie: csrftoken={CSRF}", f"Content-Length: {len(body)}")
     return waiting(
         f"POST /files/{owner}", *fields, "Content-Type: multipart/form-data; boundary=limit"
@@ -298,10 +298,10 @@ def test_django_checks_the_csrf_token_of_a_form_that_it_accepts(django, csrf, st
         client.send(form("ada", body))
         assert client.receive(len(CONTINUE)) == CONTINUE
         client.send(body)
-        head, said = client.receive_response()
+        head, answer = client.receive_response()
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     if status == 201:
-        assert json.loads(said) == {"sha256": hashlib.sha256(SENT).hexdigest()}
+        assert json.loads(answer) == {"sha256": hashlib.sha256(SENT).hexdigest()}
 
 
 # What reads the body too early.
@@ -389,7 +389,7 @@ def look(client, method, path, content_type, size, fields):
 
 
 @pytest.mark.parametrize(("method", "path", "content", "fields"), cases(READS))
-def test_what_the_page_says_reads_the_body_does(looking, method, path, content, fields):
+def test_what_reads_the_body_according_to_the_page_does(looking, method, path, content, fields):
     content_type, body = content
     with Client(looking) as client:
         look(client, method, path, content_type, len(body), fields)
@@ -397,7 +397,7 @@ def test_what_the_page_says_reads_the_body_does(looking, method, path, content, 
         client.send(body)
         status = int(client.receive_head().split()[1])
     assert (status == 500) == ("error" in path)
-    assert status >= 300  # and so it was read for nothing
+    assert status >= 300  # refused, so the body was read for nothing
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,9 @@ def test_what_the_page_says_reads_the_body_does(looking, method, path, content, 
         *cases([("Django/POST", URLENCODED), ("Django/CSRF", MULTIPART, COOKIE)], "PUT"),
     ],
 )
-def test_what_the_page_says_does_not_read_the_body_does_not(looking, method, path, content, fields):
+def test_what_does_not_read_the_body_according_to_the_page_does_not(
+    looking, method, path, content, fields
+):
     content_type, body = content
     with Client(looking) as client:
         look(client, method, path, content_type, len(body), fields)
@@ -428,7 +430,7 @@ def test_what_the_page_says_does_not_read_the_body_does_not(looking, method, pat
         ("Django/files-handler", 400, ("-H", f"Content-Type: {MULTIPART[0]}")),
     ],
 )
-def test_curl_sends_no_byte_of_what_a_framework_refuses_by_a_setting_of_its_own(
+def test_curl_sends_no_byte_of_an_upload_that_a_setting_of_the_framework_refuses(
     looking, big_file, path, status, fields
 ):
     with Relay(looking) as relay:
@@ -450,21 +452,21 @@ def test_curl_sends_no_byte_of_what_a_framework_refuses_by_a_setting_of_its_own(
         ("file_of_any_size-FILE_UPLOAD", 403, ()),
     ],
 )
-def test_django_reads_a_multipart_form_whatever_its_limits_say(looking, path, status, fields):
-    """No limit counts files; the view answers 403 when it has read one."""
+def test_django_reads_a_multipart_form_despite_its_limits(looking, path, status, fields):
+    """No limit counts the bytes of files; the view answers 403 after it has read a file."""
     content_type, body = MULTIPART
-    if path == "file_of_any_size-DATA_UPLOAD":  # a file, and no other field
+    if path == "file_of_any_size-DATA_UPLOAD":  # only the file, without the other field
         body = b"--limit\r\n" + body.split(b"--limit\r\n")[2]
     with Client(looking) as client:
         look(client, "POST", f"Django/{path}", content_type, len(body), fields)
         assert client.receive(len(CONTINUE)) == CONTINUE
         client.send(body)
-        head, said = client.receive_response()
+        head, answer = client.receive_response()
     assert int(head.split()[1]) == status
-    assert (said == SENT) == (status == 403)
+    assert (answer == SENT) == (status == 403)
 
 
-def test_bottle_does_not_take_chunks_that_were_unpacked(looking):
+def test_bottles_body_fails_on_chunks_that_are_already_decoded(looking):
     with Client(looking) as client:
         client.send(waiting("POST /Bottle/body", CHUNKED))
         assert client.receive(len(CONTINUE)) == CONTINUE
@@ -473,7 +475,7 @@ def test_bottle_does_not_take_chunks_that_were_unpacked(looking):
 
 
 @pytest.mark.parametrize(
-    ("way", "status", "said"),
+    ("way", "status", "expected"),
     [
         ("read()", 200, b"a=h"),
         ("data", 200, b"a=h"),
@@ -481,8 +483,8 @@ def test_bottle_does_not_take_chunks_that_were_unpacked(looking):
         ("pieces", 413, None),
     ],
 )
-def test_flask_cuts_chunks_off_at_its_limit_unless_they_are_read_in_pieces(
-    looking, way, status, said
+def test_flask_truncates_a_chunked_body_at_its_limit_unless_it_is_read_in_pieces(
+    looking, way, status, expected
 ):
     content_type, body = URLENCODED
     with Client(looking) as client:
@@ -494,12 +496,12 @@ def test_flask_cuts_chunks_off_at_its_limit_unless_they_are_read_in_pieces(
         client.send(head, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
         head, answer = client.receive_response()
     assert int(head.split()[1]) == status
-    assert said in (None, answer)
+    assert expected in (None, answer)
 
 
 @pytest.fixture(scope="module")
 def limiting(tmp_path_factory):
-    """The same behind a policy that allows two bytes."""
+    """The same applications behind a policy that allows two bytes."""
     folder = tmp_path_factory.mktemp("limiting")
     folder.joinpath("two_bytes.py").write_text(
         "def expect_policy(environ):\n    environ['wsgi.input'].limit(2)\n"
@@ -516,17 +518,15 @@ def limiting(tmp_path_factory):
         ("Falcon/stream", 500),
     ],
 )
-def test_frameworks_have_errors_of_their_own_for_chunks_beyond_a_policys_limit(
-    limiting, path, status
-):
-    """The recipes make it 413."""
+def test_frameworks_turn_the_error_of_a_policys_limit_into_400_or_500(limiting, path, status):
+    """In the recipes the client gets 413."""
     with Client(limiting) as client:
         client.send(request(f"POST /{path}", CHUNKED), IN_CHUNKS)
         assert int(client.receive_head().split()[1]) == status
 
 
 @pytest.mark.parametrize("framework", ["Flask", "Falcon", "Bottle", "Pyramid"])
-def test_the_page_names_every_way_that_was_tried(framework):
+def test_the_page_names_every_way_to_read_that_was_tried(framework):
     section = GUIDES[framework].split("\n## What reads the body\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\|(.*)\|(.*)\|$", section, re.MULTILINE)
     reads, reads_not = ("".join(cells) for cells in zip(*rows, strict=True))
@@ -540,7 +540,7 @@ def test_the_page_names_every_way_that_was_tried(framework):
     assert missing(READS_NOT, reads + reads_not) == set()
 
 
-# The statuses.
+# The status codes.
 
 
 @pytest.fixture(scope="module")
@@ -561,7 +561,7 @@ def expect_policy(environ):
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_curl_sends_no_byte_of_what_is_refused_with_a_status_of_the_page(
+def test_curl_sends_no_byte_of_an_upload_refused_with_a_status_of_the_page(
     refusing, big_file, status
 ):
     with Relay(refusing) as relay:
@@ -573,7 +573,7 @@ def test_curl_sends_no_byte_of_what_is_refused_with_a_status_of_the_page(
     assert sent.partition(b"\r\n\r\n")[2] == b""
 
 
-def test_curl_sends_its_upload_once_where_a_307_leads(refusing, big_file):
+def test_curl_follows_a_307_and_sends_its_upload_once(refusing, big_file):
     with Relay(refusing) as relay:
         answer = curl("-L", "-T", big_file, "http://{}:{}/307".format(*relay.address))
         first, second = relay.sent_by_clients()
@@ -583,12 +583,12 @@ def test_curl_sends_its_upload_once_where_a_307_leads(refusing, big_file):
     assert answer.count(b"HTTP/1.1 100 Continue\r\n") == 1
 
 
-def test_a_status_without_a_known_reason_phrase_must_bring_its_own():
+def test_a_status_without_a_known_reason_phrase_is_an_error():
     with pytest.raises(ValueError, match="reason phrase"):
         Refuse(499)
 
 
-# A policy of one's own.
+# Writing a policy.
 
 
 @pytest.mark.parametrize("framing", [SIZED, CHUNKED], ids=["length", "chunked"])
@@ -599,21 +599,21 @@ def test_the_policy_is_called_for_a_body_even_if_the_client_does_not_wait(recipe
 
 
 @pytest.mark.parametrize("fields", [(), ("Content-Length: 0",)])
-def test_a_request_without_a_body_is_not_asked_about(recipe, fields):
-    """It reaches the application, which takes nothing for granted."""
+def test_the_policy_is_not_called_for_a_request_without_a_body(recipe, fields):
+    """The request reaches the application, which has to check it itself."""
     with Client(recipe) as client:
         client.send(request("PUT /files/ada/a.txt", *fields))
         assert client.receive_head().startswith(b"HTTP/1.1 403 ")
 
 
 @pytest.mark.parametrize("header", ["REMOTE_USER", "Remote-User", "Remote_User"])
-def test_a_client_can_not_say_who_it_is(recipe_alone, header):
+def test_a_client_can_not_set_remote_user(recipe_alone, header):
     with Client(recipe_alone) as client:
         client.send(waiting("PUT /files/ada/a.txt", f"{header}: ada", SIZED))
         check_refused_unread(client, "40[03]")
 
 
-def test_a_policy_that_says_proceed_sends_its_100_before_the_application_refuses(tmp_path):
+def test_a_policy_that_returns_proceed_sends_a_100_before_the_application_refuses(tmp_path):
     tmp_path.joinpath("proceeding.py").write_text(
         "from gunicorn_expect import Proceed\n\n"
         "def expect_policy(environ):\n    return Proceed([('Upload-Id', '7')])\n"
@@ -629,15 +629,15 @@ def test_a_policy_that_says_proceed_sends_its_100_before_the_application_refuses
 
 
 @pytest.mark.parametrize("end", ["raise ZeroDivisionError", "return True"])
-def test_a_policy_that_fails_lets_nothing_in(tmp_path, end):
+def test_a_policy_that_fails_admits_no_upload(tmp_path, end):
     tmp_path.joinpath("failing.py").write_text(f"def expect_policy(environ):\n    {end}\n")
     with serve(tmp_path, "failing.py", "apps.router:app") as server, Client(server) as client:
         client.send(waiting("PUT /read", SIZED))
         check_refused_unread(client, 500)
 
 
-def test_a_place_is_free_again_when_the_upload_is_over(folder):
-    """However it ends."""
+def test_a_slot_is_free_again_when_the_upload_has_ended(folder):
+    """Whether the upload is complete or cut off."""
     text = FILES["uploads_at_once.py"].replace("(8)", "(1)")
     folder.joinpath("one_upload.py").write_text(text)
     upload = waiting("PUT /read", SIZED, "Connection: close")
@@ -655,16 +655,16 @@ def test_a_place_is_free_again_when_the_upload_is_over(folder):
                 assert first.receive_all().startswith(b"HTTP/1.1 %b " % status)
 
 
-@pytest.mark.parametrize("place", ["file", "environment"])
-def test_the_setting_can_name_where_the_policy_is(folder, place):
+@pytest.mark.parametrize("where", ["file", "environment"])
+def test_the_setting_can_be_the_import_path_of_a_policy(folder, where):
     [setting] = re.findall(r'`(expect_policy = "uploads.policy:decide")`', PAGE)
     [variable] = re.findall(r"`(GUNICORN_EXPECT_POLICY=uploads.policy:decide)`", PAGE)
     folder.joinpath("uploads").mkdir(exist_ok=True)
     text = FILES["gunicorn.conf.py"].replace("def expect_policy(", "def decide(")
     folder.joinpath("uploads", "policy.py").write_text(text)
-    folder.joinpath("place.py").write_text(setting if place == "file" else "")
-    env = dict([variable.split("=")]) if place == "environment" else {}
-    arguments = ("--pythonpath", str(folder), "-c", str(folder / "place.py"))
+    folder.joinpath("import_path.py").write_text(setting if where == "file" else "")
+    env = dict([variable.split("=")]) if where == "environment" else {}
+    arguments = ("--pythonpath", str(folder), "-c", str(folder / "import_path.py"))
     with Server(*arguments, app="apps.router:app", env=env) as server, Client(server) as client:
         client.send(waiting("PUT /read", SIZED))
         check_refused_unread(client, 401)

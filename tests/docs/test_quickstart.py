@@ -1,4 +1,4 @@
-"""docs/quickstart.md and docs/install.md are true: what a newcomer types works, and shows that."""
+"""docs/quickstart.md and docs/install.md: the commands work, and print what the pages show."""
 
 import configparser
 import re
@@ -28,10 +28,10 @@ LOG = "".join(text for kind, text in BLOCKS if kind == "text").splitlines()
 
 
 def check_the_uploads(server, folder):
-    """Run the page's commands against this server: they print what the page shows."""
+    """Run the page's commands against this server, and check that they print what it shows."""
     for command, output in TRIED:
         here = command.replace("127.0.0.1:8000", "{}:{}".format(*server.address))
-        # A server that has just started on a busy machine takes more than curl's second.
+        # On a busy machine a new server may need more than the second that curl waits.
         here = here.replace("curl ", "curl --expect100-timeout 60 ")
         printed = subprocess.run(
             shlex.split(here), cwd=folder, check=True, capture_output=True, text=True, timeout=60
@@ -55,10 +55,10 @@ def test_the_flask_application_refuses_and_accepts_as_the_page_shows(tmp_path):
         check_the_uploads(server, tmp_path)
 
 
-def test_the_log_shows_what_the_page_shows(tmp_path):
+def test_the_log_has_the_lines_that_the_page_shows(tmp_path):
     for name in ("app.py", "gunicorn.conf.py"):
         tmp_path.joinpath(name).write_text(FILES[name], "utf-8")
-    # The environment of the tests has a format of its own, and the command line wins.
+    # The tests set another format in the environment; the command line takes precedence.
     [line] = re.findall(r"^access_log_format = '(.*)'$", FILES["gunicorn.conf.py"], re.MULTILINE)
     command = f"gunicorn --access-logformat {shlex.quote(line)} app:app"
     with Server.typed(command, tmp_path) as server:
@@ -81,13 +81,13 @@ def test_the_django_project_refuses_and_accepts_as_the_page_shows(tmp_path):
 
 @pytest.fixture(scope="module")
 def extras():
-    """The extras of the package that are for its users."""
+    """The extras of the package that are meant for users."""
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg")
     return set(setup["options.extras_require"]) - {"examples", "dev", "bench"}
 
 
-def test_every_extra_is_on_the_page_of_the_installation(extras):
+def test_the_installation_page_lists_every_extra(extras):
     install = CHECKOUT.joinpath("docs/install.md").read_text("utf-8")
     rows = re.findall(r"^\| `(\w+)` \|", install, re.MULTILINE)
     assert sorted(rows) == sorted(extras)

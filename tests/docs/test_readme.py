@@ -1,4 +1,4 @@
-"""The README is true: its commands are run, its code is an example, its links lead somewhere."""
+"""The README: its commands are run, its code is that of an example, and its links lead to files."""
 
 import os
 import re
@@ -29,13 +29,13 @@ COMMANDS = dict(commands())
 TRANSCRIPT = [command for command in COMMANDS if command.startswith(("truncate", "curl"))]
 GUNICORN = [command for command in COMMANDS if command.startswith("gunicorn")]
 FLASK, CODE, CONFIGURATION = (block for language, block in BLOCKS if language == "python")
-#: What the table of faults gives to try: a broken upload, a client that doesn't ask, one that does,
+#: The commands in the table of faults: a broken upload, a client without Expect, one with Expect,
 #: the request after a refusal, a large upload, stalled uploads.
 TRIED = re.findall(r"\| `((?:curl|python3|truncate|for) .*)` \|$", README, re.MULTILINE)
 
 
 def test_every_command_is_run_by_a_test():
-    installs = {"python -m pip install ."}  # by package/test_package.py
+    installs = {"python -m pip install ."}  # package/test_package.py installs it
     assert set(COMMANDS) == {"make serve", *installs, *TRANSCRIPT, *GUNICORN}
     assert len(TRANSCRIPT) == 3
     assert len(GUNICORN) == 2
@@ -46,7 +46,7 @@ def masked(text):
     return re.sub(r"(?m)^Date: .*$", "Date: -", text.replace("\r\n", "\n")).rstrip("\n")
 
 
-def test_the_transcript_is_what_make_serve_answers(tmp_path):
+def test_the_transcript_is_what_curl_prints_with_make_serve(tmp_path):
     env = {"UPLOAD_FOLDER": str(tmp_path / "uploads"), "MAKEFLAGS": ""}
     with Server.of(["make", "serve"], env=env, cwd=CHECKOUT) as server:
         for command in TRANSCRIPT:
@@ -58,7 +58,7 @@ def test_the_transcript_is_what_make_serve_answers(tmp_path):
 
 
 @pytest.mark.parametrize("command", GUNICORN)
-def test_gunicorn_starts_by_the_command_that_is_shown(tmp_path, command):
+def test_the_commands_that_are_shown_start_gunicorn(tmp_path, command):
     tmp_path.joinpath("app.py").write_text(CHECKOUT.joinpath("examples/plain_wsgi.py").read_text())
     program, *arguments = shlex.split(command)
     with Server.of([CHECKOUT / ".venv/bin" / program, *arguments], cwd=tmp_path) as server:
@@ -74,7 +74,7 @@ def test_the_code_that_is_shown_is_an_example():
 
 
 def tried(command, server, folder):
-    """Run what the table gives to try; return what it prints."""
+    """Run a command of the table; return what it prints."""
     here = command.replace("127.0.0.1:8000", "{}:{}".format(*server.address))
     here = here.replace("'127.0.0.1', 8000", "'{}', {}".format(*server.address))
     return subprocess.run(
@@ -91,7 +91,7 @@ def test_an_upload_that_is_cut_off_ends_as_the_table_says(tmp_path, worker, stat
         assert server.wait_for_log(r"PUT / HTTP/1.1 -> (\d+)")[1] == status
 
 
-def test_a_refusal_is_heard_as_the_table_says(tmp_path):
+def test_a_refusal_arrives_as_the_table_says(tmp_path):
     with tmp_path.joinpath("big.iso").open("wb") as file:
         file.truncate(300_000_000)
     with Server(app="examples.plain_wsgi:app") as server:
@@ -111,7 +111,7 @@ def test_a_large_upload_is_timed_as_the_table_says(tmp_path):
         assert server.wait_for_log(r"PUT /1g.iso HTTP/1.1 -> (\d+)")[1] == "201"
 
 
-def test_a_request_beside_stalled_uploads_is_answered_as_the_table_says(tmp_path):
+def test_a_request_during_stalled_uploads_is_answered_as_the_table_says(tmp_path):
     with Server(app="examples.plain_wsgi:app") as server:
         assert tried(TRIED[5], server, tmp_path).startswith("HTTP/1.1 401 ")
 

@@ -42,7 +42,7 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def site(served):
-    """The folder of the server, empty at the beginning."""
+    """The site of the server `served`, with no files at the beginning of the test."""
     for path in served.site.folder.rglob("*"):
         if path.is_file():
             path.unlink()
@@ -54,13 +54,13 @@ def digest_field(name, data):
 
 
 @pytest.mark.parametrize("line", ["POST /uploads", "PUT /files/big.iso"])
-def test_a_creation_is_told_its_address_and_limits_before_its_body_is_read(served, site, line):
+def test_a_creation_gets_its_address_and_limits_before_its_body_is_read(served, site, line):
     with Client(served) as client:
         client.send(waiting(line, WHOLE, NAMED, f"Content-Length: {len(DATA)}"))
         status, fields = parsed(client.receive_head())
         assert status == 104
         assert fields["upload-limit"] == f"max-size={LIMIT}, max-append-size={LIMIT}, max-age=86400"
-        # The draft, section 5: a 104 does not stand for the 100.
+        # The draft, section 5: a 104 does not replace the 100.
         assert client.receive_head() == CONTINUE
         client.send(DATA)
         answer = receive_answer(client)
@@ -70,7 +70,7 @@ def test_a_creation_is_told_its_address_and_limits_before_its_body_is_read(serve
     assert (after.is_complete, after.offset) == (True, len(DATA))
 
 
-def test_an_upload_that_broke_off_continues_where_it_did(served, site):
+def test_an_upload_that_broke_off_continues_where_it_stopped(served, site):
     with Client(served) as client:
         path = begin(client, "POST /uploads", WHOLE, NAMED, size=len(DATA))
         client.send(DATA[:300_000])
@@ -85,7 +85,7 @@ def test_an_upload_that_broke_off_continues_where_it_did(served, site):
     assert site.has("big.iso", DATA)
 
 
-def test_the_commands_of_the_page_send_the_rest(served, site, tmp_path):
+def test_the_commands_of_the_page_send_the_rest_of_an_upload(served, site, tmp_path):
     page = CHECKOUT.joinpath("docs/resumable.md").read_text("utf-8")
     [block] = re.findall(r"```console\n(\$ UPLOAD=.*?)```", page, re.DOTALL)
     path = create(served, PART, NAMED, f"Upload-Length: {len(DATA)}", body=DATA[:300_000])
@@ -96,7 +96,7 @@ def test_the_commands_of_the_page_send_the_rest(served, site, tmp_path):
     assert site.has("big.iso", DATA)
 
 
-def test_an_upload_may_come_in_parts_of_an_unknown_whole(served, site):
+def test_an_upload_may_come_in_parts_without_a_known_length(served, site):
     path = create(served, PART, NAMED, body=DATA[:1000])
     answer = append(served, path, 1000, DATA[1000:5000], PART)
     assert (answer.status, answer.is_complete, answer.offset) == (204, False, 5000)
@@ -105,14 +105,14 @@ def test_an_upload_may_come_in_parts_of_an_unknown_whole(served, site):
     assert site.has("big.iso", DATA)
 
 
-def test_an_upload_may_be_completed_by_an_append_of_nothing(served, site):
+def test_an_upload_may_be_completed_by_an_empty_append(served, site):
     path = create(served, PART, NAMED, body=DATA)
     assert not state(served, path).is_complete
     assert append(served, path, len(DATA), b"").is_complete
     assert site.has("big.iso", DATA)
 
 
-def test_an_append_elsewhere_than_at_the_end_is_told_where_that_is(served, site):
+def test_an_append_at_a_wrong_offset_gets_the_right_one(served, site):
     path = create(served, PART, NAMED, body=DATA[:1000])
     for offset in (0, 999, 1001, len(DATA)):
         answer = append(served, path, offset, DATA[offset:])
@@ -140,7 +140,7 @@ def test_an_append_with_a_missing_or_invalid_field_stores_nothing(served, site, 
 
 
 def append_in_chunks(server, path, data, complete):
-    """Append to an empty upload, without a length, when the server says 100."""
+    """Append to an empty upload in chunks, after the 100."""
     fields = (APPEND, complete, "Upload-Offset: 0", "Transfer-Encoding: chunked")
     with Client(server) as client:
         client.send(waiting(f"PATCH {path}", *fields))
@@ -149,7 +149,7 @@ def append_in_chunks(server, path, data, complete):
         return receive_answer(client)
 
 
-def test_an_upload_that_is_longer_than_it_was_announced_is_gone(served, site):
+def test_an_upload_that_is_longer_than_announced_is_deleted(served, site):
     path = create(served, PART, "Upload-Length: 1000")
     assert append_in_chunks(served, path, DATA[:1001], WHOLE).status == 400
     assert state(served, path).status == 404
@@ -157,7 +157,7 @@ def test_an_upload_that_is_longer_than_it_was_announced_is_gone(served, site):
 
 
 @pytest.mark.parametrize("field", [f"Content-Length: {LIMIT + 1}", f"Upload-Length: {LIMIT + 1}"])
-def test_what_is_too_large_is_refused_before_its_first_byte(served, site, field):
+def test_an_upload_that_is_too_large_is_refused_before_its_first_byte(served, site, field):
     fields = (field,) if "Content" in field else (field, "Content-Length: 10")
     with Client(served) as client:
         client.send(waiting("POST /uploads", WHOLE, *fields))
@@ -168,7 +168,7 @@ def test_what_is_too_large_is_refused_before_its_first_byte(served, site, field)
 
 
 @pytest.mark.parametrize("field", [f"{LIMIT + 1};a=1", f"{LIMIT + 1}; a"])
-def test_a_parameter_does_not_hide_how_long_an_upload_is(served, site, field):
+def test_the_length_of_an_upload_is_read_despite_parameters(served, site, field):
     assert ask(served, "POST /uploads", PART, f"Upload-Length: {field}").status == 413
     path = create(served, PART)
     length = f"Upload-Length: {field}"
@@ -176,7 +176,7 @@ def test_a_parameter_does_not_hide_how_long_an_upload_is(served, site, field):
     assert "upload-length" not in state(served, path).fields
 
 
-def test_a_file_whose_digest_is_another_is_not_stored(served, site):
+def test_a_file_with_a_wrong_digest_is_not_stored(served, site):
     path = create(served, PART, NAMED, digest_field("Repr-Digest", DATA))
     answer = append(served, path, 0, DATA[::-1])
     assert (answer.status, answer.is_complete) == (400, True)
@@ -186,7 +186,7 @@ def test_a_file_whose_digest_is_another_is_not_stored(served, site):
     assert site.has("big.iso", DATA)
 
 
-def test_an_append_whose_digest_is_another_is_as_if_it_had_not_been(served, site):
+def test_an_append_with_a_wrong_digest_changes_nothing(served, site):
     path = create(served, PART, NAMED, body=DATA[:1000])
     field = digest_field("Content-Digest", DATA[1000:])
     assert append(served, path, 1000, DATA[1000:][::-1], WHOLE, field).status == 400
@@ -195,7 +195,7 @@ def test_an_append_whose_digest_is_another_is_as_if_it_had_not_been(served, site
     assert site.has("big.iso", DATA)
 
 
-def test_an_upload_that_is_deleted_is_gone(served, site):
+def test_a_deleted_upload_is_gone(served, site):
     path = create(served, PART, NAMED, body=DATA)
     assert ask(served, f"DELETE {path}").status == 204
     assert site.unfinished() == []
@@ -203,7 +203,7 @@ def test_an_upload_that_is_deleted_is_gone(served, site):
         assert ask(served, f"{method} {path}").status == 404
 
 
-def test_an_upload_to_which_nothing_is_sent_expires(served, site):
+def test_an_upload_that_is_abandoned_expires(served, site):
     path = create(served, PART, body=DATA)
     [part] = site.folder.glob(".uploads/*.part")
     os.utime(part, (0, 0))
@@ -211,7 +211,7 @@ def test_an_upload_to_which_nothing_is_sent_expires(served, site):
     assert site.unfinished() == []
 
 
-def test_a_file_that_has_the_name_of_a_folder_gets_another_and_disturbs_nobody(served, site):
+def test_a_file_with_the_name_of_a_folder_gets_another_name(served, site):
     site.folder.joinpath("films").mkdir()
     name = "Content-Disposition: inline; filename=films"
     path = create(served, WHOLE, name, body=DATA)
@@ -223,7 +223,7 @@ def test_a_file_that_has_the_name_of_a_folder_gets_another_and_disturbs_nobody(s
 
 
 @pytest.mark.parametrize("state", ["", "{", "[]", '{"id": "x"}'])
-def test_an_upload_whose_state_is_lost_is_gone_and_disturbs_nobody(served, site, state):
+def test_an_upload_whose_state_file_is_broken_is_deleted(served, site, state):
     path = create(served, PART, NAMED, body=DATA)
     [file] = site.folder.glob(".uploads/*.json")
     file.write_text(state, "ascii")
@@ -232,7 +232,7 @@ def test_an_upload_whose_state_is_lost_is_gone_and_disturbs_nobody(served, site,
     assert not file.exists()
 
 
-def test_uploads_that_come_and_go_at_once_do_not_disturb_each_other(served, site):
+def test_uploads_can_be_created_and_deleted_concurrently(served, site):
     def come_and_go():
         for _ in range(10):
             path = create(served, PART)
@@ -254,7 +254,7 @@ def test_a_client_may_ask_what_is_supported(served, line):
 
 @pytest.mark.parametrize("version", ["5", "6"])
 def test_in_older_drafts_the_length_completes_an_upload(served, site, version):
-    """tus-js-client says ?0 with the last bytes of some sources."""
+    """tus-js-client sends ?0 even with the last bytes of some sources."""
     fields = (f"Upload-Draft-Interop-Version: {version}", PART)
     path = create(served, *fields, NAMED, f"Upload-Length: {len(DATA)}")
     answer = append(served, path, 0, DATA, *fields)
@@ -277,7 +277,7 @@ def test_a_client_of_tus_uploads_and_resumes(served, site):
     assert site.has("big.iso", DATA)
 
 
-def test_of_an_upload_that_can_not_be_resumed_nothing_is_left(served, site):
+def test_nothing_is_left_of_an_upload_that_can_not_be_resumed(served, site):
     with Client(served) as client:
         client.send(waiting("PUT /files/big.iso", "Content-Length: 1000"))
         assert client.receive_head() == CONTINUE
@@ -288,13 +288,13 @@ def test_of_an_upload_that_can_not_be_resumed_nothing_is_left(served, site):
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", ".uploads", "..", "%2e%2e%2fx", "a/b\\c"])
-def test_a_file_stays_in_its_folder_whatever_its_name_says(served, site, name):
+def test_a_file_is_stored_in_the_folder_whatever_its_name(served, site, name):
     create(served, WHOLE, f'Content-Disposition: inline; filename="{name}"', body=DATA)
     [stored] = site.stored()
     assert site.has(stored, DATA)
 
 
-def test_a_chunked_body_has_the_limit_of_one_request(tmp_path):
+def test_a_chunked_body_is_limited_by_the_limit_of_one_request(tmp_path):
     site = Site(tmp_path, processes=1, UPLOAD_APPEND_LIMIT="1000")
     with site.serve() as server:
         path = create(server, PART)
@@ -302,7 +302,7 @@ def test_a_chunked_body_has_the_limit_of_one_request(tmp_path):
         assert append(server, path, 0, DATA[:1000]).status == 200
 
 
-def test_a_token_is_asked_for_where_there_is_one(tmp_path):
+def test_a_token_is_required_if_one_is_set(tmp_path):
     site = Site(tmp_path, processes=1, UPLOAD_TOKEN="letmein")
     with site.serve() as server:
         assert ask(server, "POST /uploads", WHOLE, body=DATA).status == 401
@@ -312,7 +312,7 @@ def test_a_token_is_asked_for_where_there_is_one(tmp_path):
         assert ask(server, f"HEAD {path}", token).offset == len(DATA)
 
 
-def test_a_file_that_was_complete_when_the_server_was_killed_gets_its_name(tmp_path):
+def test_a_file_that_was_complete_when_the_server_was_killed_gets_its_final_name(tmp_path):
     site = Site(tmp_path, processes=1)
     with site.serve() as server:
         create(server, PART, NAMED, body=DATA)
@@ -320,5 +320,5 @@ def test_a_file_that_was_complete_when_the_server_was_killed_gets_its_name(tmp_p
     upload = json.loads(path.read_text("utf-8")) | {"complete": True, "length": len(DATA)}
     path.write_text(json.dumps(upload), "utf-8")
     with site.serve() as server:
-        assert ask(server, "OPTIONS /uploads").status == 204  # it has started
+        assert ask(server, "OPTIONS /uploads").status == 204  # so the server has started
         assert site.has("big.iso", DATA)

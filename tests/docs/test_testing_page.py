@@ -1,4 +1,4 @@
-"""docs/testing.md is true: its tests are run."""
+"""docs/testing.md: its tests are run."""
 
 import re
 
@@ -16,17 +16,17 @@ def write(folder, **replaced):
         folder.joinpath(name).write_text(text, "utf-8")
 
 
-def test_its_tests_pass(tmp_path):
+def test_the_tests_of_the_page_pass(tmp_path):
     assert {language for language, _ in BLOCKS} == {"python"}
     assert set(FILES) == {"uploads.py", "test_uploads.py", "conftest.py", "test_on_the_wire.py"}
     write(tmp_path)
-    said = run_pytest(tmp_path, "-rA")
+    output = run_pytest(tmp_path, "-rA")
     tests = re.findall(r"^def (test_\w+)", PAGE, re.MULTILINE)
-    assert set(re.findall(r"^PASSED \S+::(\w+)", said, re.MULTILINE)) == set(tests), said
-    assert "FAILED" not in said
+    assert set(re.findall(r"^PASSED \S+::(\w+)", output, re.MULTILINE)) == set(tests), output
+    assert "FAILED" not in output
 
 
-def test_a_view_that_reads_too_early_is_found(tmp_path):
+def test_the_tests_of_the_page_find_a_view_that_reads_too_early(tmp_path):
     early = FILES["uploads.py"].replace(
         "def app(environ, start_response):\n",
         "def app(environ, start_response):\n    environ['wsgi.input'].read(1)\n",
@@ -39,8 +39,8 @@ def test_a_view_that_reads_too_early_is_found(tmp_path):
     } <= failed
 
 
-def test_its_names_are_those_of_the_package():
+def test_the_page_has_the_names_of_the_package():
     table = re.findall(r"^\| `([A-Z_]+)` \|", PAGE, re.MULTILINE)
     assert table == [member.name for member in testing.DecidedBy]
-    outside = {"TestRequest", "TestResponse"}  # what TestApp makes
+    outside = {"TestRequest", "TestResponse"}  # TestApp creates these
     assert [name for name in testing.__all__ if name not in PAGE and name not in outside] == []

@@ -1,6 +1,7 @@
-"""The pages of the frameworks are true: a broken upload is 400, 408 or 413, one line, no alert."""
+"""What the pages of the frameworks say of broken uploads: 400, 408 or 413, one line, no alert.
 
-# docs/frameworks.md has what they have in common.
+docs/frameworks.md has what they have in common.
+"""
 
 import contextlib
 import functools
@@ -23,7 +24,7 @@ GUIDES = "".join(
 BLOCKS = re.findall(r"^```python\n# (with_\w+)\.py\n(.*?)^```$", GUIDES, re.MULTILINE | re.DOTALL)
 FRAMEWORKS = [name.removeprefix("with_") for name, _ in BLOCKS]
 
-#: The line that the page explains.
+#: The line of each page's application that the page explains.
 EXPLAINED = {
     "flask": "uploads.init_app(app)\n",
     "django": '    MIDDLEWARE=["gunicorn_expect.contrib.django.UploadMiddleware"],\n',
@@ -34,8 +35,8 @@ EXPLAINED = {
 
 LENGTH = "Content-Length: 11"
 CHUNKED = "Transfer-Encoding: chunked"
-#: How an upload breaks: its framing, what is sent of it, and the answer.
-FATES = {
+#: How an upload breaks: its framing, the bytes that are sent, the status and the error.
+FAILURES = {
     "cut off": (LENGTH, b"hello", 400, "ClientDisconnected"),
     "cut off in a chunk": (CHUNKED, b"5\r\nhe", 400, "ClientDisconnected"),
     "stalls": (LENGTH, b"hello", 408, "BodyTimeout"),
@@ -43,7 +44,7 @@ FATES = {
     "too large": (CHUNKED, b"15\r\n" + b"x" * 21 + b"\r\n0\r\n\r\n", 413, "ContentTooLarge"),
 }
 
-#: Of a policy, so that there is a chunked body that is too large.
+#: With a policy that limits chunked bodies, so that one can be too large.
 CONFIGURATION = """
 expect_body_timeout = 0.1
 
@@ -53,12 +54,12 @@ def expect_policy(environ):
 """
 
 
-#: What a server has of each framework.
+#: Which release of each framework a server uses.
 RELEASES = ["oldest", "newest"]
 
 
 def installed(release):
-    """Return the folders in which a server looks for these releases first."""
+    """Return the folders from which a server imports these releases."""
     if release == "newest":
         return []
     folder = INSTALLED / "frameworks" / "oldest"
@@ -69,7 +70,7 @@ def installed(release):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The page's applications; and without the line that it explains."""
+    """A folder with the applications of the pages, with and without the explained line."""
     folder = tmp_path_factory.mktemp("page")
     folder.joinpath("configuration.py").write_text(CONFIGURATION, "utf-8")
     folder.joinpath("no_policy.py").write_text("expect_body_timeout = 0.1", "utf-8")
@@ -83,14 +84,14 @@ def folder(tmp_path_factory):
 
 def serve(folder, release, app, watched="", configuration="configuration.py"):
     path = os.pathsep.join(map(str, [*installed(release), folder, TESTS, CHECKOUT]))
-    # What pyramid imports may be deprecated; the lines of the log are compared.
+    # Pyramid imports something deprecated, and that warning would be in the log.
     env = {"PYTHONPATH": path, "WATCHED": watched, "PYTHONWARNINGS": "ignore:::pyramid.path"}
     return Server("-c", str(folder / configuration), app=app, env=env)
 
 
 @pytest.fixture(scope="module")
 def servers(folder):
-    """Yield the server of these releases; ``with`` and ``without`` the line that is explained."""
+    """Yield a function that returns a server, with the explained line or without it."""
 
     @functools.cache
     def server_of(release, prefix="with"):
@@ -111,63 +112,63 @@ EACH = [
 
 
 def upload(server, path, framing, body, *fields, leaves=False):
-    """Upload; return the status, the body of the response, and what the log says of it."""
+    """Upload; return the status and the body of the response, and the lines in the log."""
     start = len(server.lines)
     with Client(server) as client:
         client.send(request(f"PUT {path}", framing, "Connection: close", *fields), body)
         if leaves:
             client.shut_down()
-        head, said = client.receive_response()
+        head, answer = client.receive_response()
         assert client.receive_all() == b""
     server.wait_for_log(r"PUT \S+ HTTP/1.1 -> ", start)
     lines = [line for line in server.lines[start:] if " HTTP/1.1 -> " not in line]
-    return int(head.split(b" ")[1]), said, lines
+    return int(head.split(b" ")[1]), answer, lines
 
 
-def breaks(server, path, fate, *fields):
-    framing, body, *_ = FATES[fate]
-    return upload(server, path, framing, body, *fields, leaves=fate.startswith("cut off"))
+def upload_broken(server, path, failure, *fields):
+    framing, body, *_ = FAILURES[failure]
+    return upload(server, path, framing, body, *fields, leaves=failure.startswith("cut off"))
 
 
-# The examples of the page.
+# The examples of the pages.
 
 
 @pytest.mark.parametrize("framing", [LENGTH, CHUNKED])
 @pytest.mark.parametrize(("framework", "release"), EACH)
-def test_what_comes_whole_is_read(servers, framework, release, framing):
+def test_a_complete_upload_is_read(servers, framework, release, framing):
     body = b"hello world" if framing == LENGTH else b"b\r\nhello world\r\n0\r\n\r\n"
     path = f"/files/a.txt?with_{framework}"
-    status, said, lines = upload(servers(release), path, framing, body)
-    assert (status, json.loads(said), lines) == (200, {"size": 11}, [])
+    status, answer, lines = upload(servers(release), path, framing, body)
+    assert (status, json.loads(answer), lines) == (200, {"size": 11}, [])
 
 
-@pytest.mark.parametrize("fate", FATES)
+@pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize(("framework", "release"), EACH)
-def test_a_broken_upload_has_its_own_status_and_one_line_and_no_alert(
-    servers, framework, release, fate
+def test_a_broken_upload_gets_its_status_and_one_log_line_and_no_alert(
+    servers, framework, release, failure
 ):
-    *_, expected, _ = FATES[fate]
-    status, _, lines = breaks(servers(release), f"/files/a.txt?with_{framework}", fate)
+    *_, expected, _ = FAILURES[failure]
+    status, _, lines = upload_broken(servers(release), f"/files/a.txt?with_{framework}", failure)
     assert status == expected
     if framework == "django":  # its own logging says nothing by default
         assert lines == []
     else:
         [line] = lines
-        words = f"PUT '/files/a.txt': the upload failed, answered with {expected}: ."
-        assert re.match(words, line)
+        message = f"PUT '/files/a.txt': the upload failed, answered with {expected}: ."
+        assert re.match(message, line)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_without_the_line_that_is_explained_sentry_sends_an_alert(servers, framework):
+def test_without_the_line_that_the_page_explains_sentry_sends_an_alert(servers, framework):
     server = servers("newest", "without")
-    status, _, lines = breaks(server, f"/files/a.txt?without_{framework}", "stalls")
-    # Pyramid lets the error pass to the server, which answers; and Sentry sees it pass.
+    status, _, lines = upload_broken(server, f"/files/a.txt?without_{framework}", "stalls")
+    # Pyramid raises the error to the server, which answers; Sentry sees the error on its way.
     assert status == (408 if framework == "pyramid" else 500)
     error = "UnreadablePostError" if framework == "django" else "BodyTimeout"
     assert f"ALERT: {error}" in lines
 
 
-# What else the page says.
+# What else the pages say.
 
 
 @pytest.fixture(scope="module", params=["oldest", "newest"])
@@ -178,15 +179,15 @@ def contrib(request, folder):
 
 
 @pytest.mark.parametrize("path", ["/flask/data", "/bottle"])
-def test_a_page_of_the_application_is_the_response(contrib, path):
-    status, said, _ = breaks(contrib, path, "stalls")
-    assert (status, said) == (408, b"a page of the application")
+def test_an_error_page_of_the_application_is_the_response(contrib, path):
+    status, answer, _ = upload_broken(contrib, path, "stalls")
+    assert (status, answer) == (408, b"a page of the application")
 
 
-def test_flasks_limit_hides_no_status(contrib):
-    """Werkzeug makes one error of its own of all of them, where MAX_CONTENT_LENGTH is set."""
-    assert breaks(contrib, "/flask/data", "cut off")[0] == 400
-    assert breaks(contrib, "/flask/data", "too large")[0] == 413
+def test_flasks_max_content_length_hides_no_status(contrib):
+    """With MAX_CONTENT_LENGTH, Werkzeug raises the same error of its own for all of ours."""
+    assert upload_broken(contrib, "/flask/data", "cut off")[0] == 400
+    assert upload_broken(contrib, "/flask/data", "too large")[0] == 413
 
 
 # The middleware for Django.
@@ -212,14 +213,14 @@ def django(request, folder):
         yield server
 
 
-@pytest.mark.parametrize("fate", ["cut off", "stalls", "malformed"])
+@pytest.mark.parametrize("failure", ["cut off", "stalls", "malformed"])
 @pytest.mark.parametrize("way", ["body", "read", "pieces", "lines", "json"])
-def test_whatever_way_a_django_view_reads_the_status_is_the_errors(django, way, fate):
-    assert breaks(django, f"/{way}", fate)[0] == FATES[fate][2]
+def test_the_status_is_that_of_the_error_however_a_django_view_reads(django, way, failure):
+    assert upload_broken(django, f"/{way}", failure)[0] == FAILURES[failure][2]
 
 
 @pytest.mark.parametrize("way", ["form", "file"])
-def test_so_it_is_of_a_form_that_breaks_off(django, way):
+def test_a_form_that_stalls_gets_408(django, way):
     content_type = MULTIPART if way == "file" else "application/x-www-form-urlencoded"
     with Client(django) as client:
         client.send(request(f"POST /{way}", LENGTH, f"Content-Type: {content_type}"), b"--l")
@@ -227,7 +228,7 @@ def test_so_it_is_of_a_form_that_breaks_off(django, way):
 
 
 @pytest.mark.parametrize(("sent", "status"), [(52, b"200"), (51, b"403")])
-def test_a_broken_form_that_djangos_csrf_check_reads_is_its_403_without_a_traceback(
+def test_a_broken_form_that_djangos_csrf_check_reads_gets_403_without_a_traceback(
     django, sent, status
 ):
     form = b"csrfmiddlewaretoken=" + b"a" * 32
@@ -242,20 +243,20 @@ def test_a_broken_form_that_djangos_csrf_check_reads_is_its_403_without_a_traceb
 
 
 def test_a_django_view_sees_the_error_and_can_clean_up(django):
-    status, _, lines = breaks(django, "/clean-up", "cut off")
+    status, _, lines = upload_broken(django, "/clean-up", "cut off")
     assert status == 400
     assert "THE VIEW SAW ClientDisconnected" in lines
 
 
 def post(server, way, content_type, *chunks, fields=(CHUNKED,)):
-    """Post in chunks; return the status, and what the view has read."""
+    """Post in chunks; return the status and what the view has read."""
     body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
     with Client(server) as client:
         fields = (*fields, f"Content-Type: {content_type}", "Connection: close")
         client.send(request(f"POST /{way}", *fields), body if CHUNKED in fields else b"")
-        head, said = client.receive_response()
+        head, answer = client.receive_response()
     status = int(head.split(b" ")[1])
-    return status, json.loads(said)["read"] if status == 200 else None
+    return status, json.loads(answer)["read"] if status == 200 else None
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ def test_django_keeps_the_file_of_a_chunked_form_on_disk(django):
 
 
 @pytest.mark.parametrize("way", ["body", "read"])
-def test_django_holds_no_more_of_a_chunked_body_in_memory_than_it_is_set_to(django, way):
+def test_djangos_data_upload_max_memory_size_applies_to_chunked_bodies(django, way):
     assert post(django, way, "text/plain", b"x" * 100) == (200, "x" * 100)
     assert post(django, way, "text/plain", b"x" * 100, b"x") == (400, None)
     assert post(django, "pieces", "text/plain", b"x" * 100, b"x") == (200, "x" * 101)
@@ -302,5 +303,5 @@ def test_django_reads_a_body_without_a_length_over_http_2():
     with Server(*arguments, app="apps.contrib_django:app") as server, connect(server) as client:
         stream = client.open("POST /read", ("content-type", "text/plain"))
         client.send(stream, b"hello")
-        status, said, *_ = client.answer(stream)
-        assert (status, json.loads(said)) == ("200", {"read": "hello"})
+        status, answer, *_ = client.answer(stream)
+        assert (status, json.loads(answer)) == ("200", {"read": "hello"})

@@ -1,6 +1,6 @@
-"""What Flask and Django make of an upload that is cut off, stalls or is malformed.
+"""What Flask and Django do with an upload that is cut off, stalls or is malformed.
 
-This is what they do, whatever we would have.
+This tests the frameworks without our helpers in `contrib`.
 """
 
 import contextlib
@@ -39,48 +39,51 @@ def servers():
         yield server_of
 
 
-def upload(server, way, fate):
-    """Upload to a view that reads this way; return the status and what the view says."""
+def upload(server, way, ending):
+    """Upload to a view that reads in this way; return the status and the body of the response.
+
+    The ending is "whole", or how the upload fails.
+    """
     content_type, body = TYPES.get(way.partition("?")[0], ("text/plain", b"hello world"))
     framing = f"Content-Length: {len(body)}"
-    if fate != "whole":
+    if ending != "whole":
         body = body[: len(body) // 2]
-    if fate in ("cut off in a chunk", "malformed"):
+    if ending in ("cut off in a chunk", "malformed"):
         framing = "Transfer-Encoding: chunked"
-        body = b"%x\r\n%b\r\n" % (len(body), body) + (b"zz\r\n" if fate == "malformed" else b"")
+        body = b"%x\r\n%b\r\n" % (len(body), body) + (b"zz\r\n" if ending == "malformed" else b"")
     with Client(server) as client:
         fields = ("Connection: close", f"Content-Type: {content_type}")
         client.send(request(f"POST /{way}", framing, *fields), body)
-        if fate.startswith("cut off"):
+        if ending.startswith("cut off"):
             client.shut_down()
-        head, said = client.receive_response()
+        head, answer = client.receive_response()
         assert client.receive_all() == b""
-    return int(head.split(b" ")[1]), said
+    return int(head.split(b" ")[1]), answer
 
 
-def outcome(server, way, fate):
-    """Return what reading raised, or read, and the status where the view lets that pass."""
-    said = json.loads(upload(server, f"{way}?caught", fate)[1])
-    return said.get("raised", said.get("read")), upload(server, way, fate)[0]
+def outcome(server, way, ending):
+    """Return what the read raised or returned, and the status if the view catches nothing."""
+    caught = json.loads(upload(server, f"{way}?caught", ending)[1])
+    return caught.get("raised", caught.get("read")), upload(server, way, ending)[0]
 
 
 @pytest.mark.parametrize("way", reading_frameworks.FLASK)
-def test_flask_reads_what_comes_whole(servers, way):
-    status, said = upload(servers("app"), way, "whole")
+def test_flask_reads_a_complete_body(servers, way):
+    status, answer = upload(servers("app"), way, "whole")
     assert status == 200
-    assert "hello" in json.loads(said)["read"]
+    assert "hello" in json.loads(answer)["read"]
 
 
 @pytest.mark.parametrize("way", reading_frameworks.DJANGO)
-def test_django_reads_what_comes_whole(servers, way):
-    status, said = upload(servers("django_app"), way, "whole")
+def test_django_reads_a_complete_body(servers, way):
+    status, answer = upload(servers("django_app"), way, "whole")
     assert status == 200
-    assert "hello" in json.loads(said)["read"]
+    assert "hello" in json.loads(answer)["read"]
 
 
 @pytest.mark.parametrize("way", reading_frameworks.FLASK)
 @pytest.mark.parametrize(
-    ("fate", "raised"),
+    ("ending", "raised"),
     [
         ("cut off", "ClientDisconnected"),
         ("cut off in a chunk", "ClientDisconnected"),
@@ -88,23 +91,25 @@ def test_django_reads_what_comes_whole(servers, way):
         ("malformed", "MalformedBody"),
     ],
 )
-def test_flask_lets_our_errors_pass_to_the_view_and_makes_them_500(servers, way, fate, raised):
-    assert outcome(servers("app"), way, fate) == (raised, 500)
+def test_a_flask_view_sees_our_errors_and_uncaught_ones_become_500(servers, way, ending, raised):
+    assert outcome(servers("app"), way, ending) == (raised, 500)
 
 
 @pytest.mark.parametrize("way", reading_frameworks.DJANGO)
-@pytest.mark.parametrize("fate", ["cut off", "stalls"])
-def test_django_raises_an_error_of_its_own_and_makes_it_500(servers, way, fate):
-    assert outcome(servers("django_app"), way, fate) == ("UnreadablePostError", 500)
+@pytest.mark.parametrize("ending", ["cut off", "stalls"])
+def test_a_django_view_sees_unreadable_post_error_and_an_uncaught_one_becomes_500(
+    servers, way, ending
+):
+    assert outcome(servers("django_app"), way, ending) == ("UnreadablePostError", 500)
 
 
-@pytest.mark.parametrize("fate", ["cut off in a chunk", "malformed"])
-def test_django_takes_a_body_in_chunks_for_an_empty_one(servers, fate):
-    """Whole or not: it reads as many bytes as a Content-Length says."""
+@pytest.mark.parametrize("ending", ["cut off in a chunk", "malformed"])
+def test_django_takes_a_chunked_body_for_an_empty_one(servers, ending):
+    """Django reads as many bytes as the Content-Length says, and a chunked body has none."""
     django = servers("django_app")
-    assert outcome(django, "body", fate) == ("b''", 200)
-    assert outcome(django, "read", fate) == ("b''", 200)
-    assert outcome(django, "lines", fate) == ("[]", 200)
-    assert outcome(django, "POST", fate) == ("{}", 200)
-    assert outcome(django, "FILES", fate) == ("MultiValueDictKeyError", 500)
-    assert outcome(django, "json", fate) == ("JSONDecodeError", 500)
+    assert outcome(django, "body", ending) == ("b''", 200)
+    assert outcome(django, "read", ending) == ("b''", 200)
+    assert outcome(django, "lines", ending) == ("[]", 200)
+    assert outcome(django, "POST", ending) == ("{}", 200)
+    assert outcome(django, "FILES", ending) == ("MultiValueDictKeyError", 500)
+    assert outcome(django, "json", ending) == ("JSONDecodeError", 500)

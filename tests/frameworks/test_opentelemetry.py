@@ -25,12 +25,12 @@ def traced(request, tmp_path_factory):
 
 
 def spans(server, head, body=b""):
-    """Send this; return the status of the answer, and the spans."""
+    """Send a request; return the status of the response, and the spans."""
     start = len(server.lines)
     with Client(server) as client:
         client.send(head, body)
         status = client.receive_head().split()[1].decode()
-        client.receive_all()  # it closes when all is done
+        client.receive_all()  # until the server closes
     server.get("/hello")
     server.wait_for_log("SPAN GET /hello", start)
     lines = [line for line in server.lines[start:] if line.startswith("SPAN")]
@@ -42,7 +42,7 @@ def test_a_refusal_of_the_application_has_a_span_with_its_status(traced):
     assert spans(traced, head) == ("401", ["SPAN PUT /refuse 401 UNSET"])
 
 
-def test_a_broken_upload_has_a_span_that_failed_though_the_client_gets_a_408(traced):
+def test_the_span_of_a_broken_upload_has_an_error_although_the_client_gets_408(traced):
     status, [span] = spans(traced, request("PUT /read", "Content-Length: 5"), b"hel")
     assert status == "408"
     assert span.endswith("ERROR")

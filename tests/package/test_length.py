@@ -1,4 +1,4 @@
-"""A function is short enough to be read at once."""
+"""No function is too long to be read on one screen."""
 
 import ast
 import io
@@ -13,26 +13,26 @@ PACKAGE = CHECKOUT / "gunicorn_expect"
 #: Lines of code that fit on a screen.
 MOST = 40
 
-#: What is on lines that are no code.
-NO_CODE = {
+#: Tokens on lines that don't count.
+NOT_CODE = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
     *(tokenize.ENCODING, tokenize.ENDMARKER),
 }
 
 
 def lengths(source):
-    """Yield each function's name, and how many lines it has that are code."""
+    """Yield each function's name and its number of lines of code."""
     code = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in NO_CODE:
+        if token.type not in NOT_CODE:
             code.update(range(token.start[0], token.end[0] + 1))
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = code.intersection(range(node.lineno, node.end_lineno + 1))
             if ast.get_docstring(node) is not None:
-                said = node.body[0]
-                lines -= {*range(said.lineno, said.end_lineno + 1)}
+                docstring = node.body[0]
+                lines -= {*range(docstring.lineno, docstring.end_lineno + 1)}
             yield node.name, len(lines)
 
 
@@ -44,7 +44,7 @@ def test_no_function_is_longer_than_a_screen(path):
     assert not long
 
 
-def test_comments_blank_lines_and_docstrings_are_no_code():
+def test_comments_blank_lines_and_docstrings_do_not_count():
     source = '''
 def long(a,
          b):

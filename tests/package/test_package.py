@@ -1,6 +1,7 @@
 """What a user gets by installing the package.
 
-With ``--built FOLDER`` the files that are there are tested, as ``make release-check`` has it.
+With ``--built FOLDER``, as in ``make release-check``, the sdist and the wheel in that folder are
+tested.
 """
 
 import email
@@ -37,7 +38,7 @@ def built(request, tmp_path_factory):
 
 
 def run(*command, **how):
-    """Run this, and give what it says; show that if it fails."""
+    """Run a command and return its output; if it fails, show the output."""
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         list(map(str, command)), env=env, capture_output=True, text=True, timeout=300, **how
@@ -57,7 +58,7 @@ def test_the_sdist_holds_every_file_of_the_project(built):
     with tarfile.open(built[0]) as sdist:
         names = {member.name.partition("/")[2] for member in sdist if member.isfile()}
     if not CHECKOUT.joinpath(".git").exists():
-        pytest.skip("no checkout, so nobody knows what belongs to the project")
+        pytest.skip("this is no checkout, so the files of the project are not known")
     git = shutil.which("git") or missing("git", "apt-get install git")
     tracked = run(git, "-C", CHECKOUT, "ls-files").splitlines()
     assert {name for name in tracked if not name.startswith(".")} <= names
@@ -66,9 +67,9 @@ def test_the_sdist_holds_every_file_of_the_project(built):
     assert {name for name in rest if not name.startswith("gunicorn_expect.egg-info/")} == set()
 
 
-def test_the_registry_would_take_both(built):
-    said = run(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *built)
-    assert said.count("PASSED") == 2
+def test_twine_accepts_the_sdist_and_the_wheel(built):
+    output = run(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *built)
+    assert output.count("PASSED") == 2
 
 
 def test_the_version_is_the_same_everywhere(built):
@@ -90,7 +91,7 @@ def test_the_classifiers_are_the_pythons_that_make_matrix_has_tried():
 
 @pytest.fixture(scope="module")
 def installed(built, tmp_path_factory):
-    """An environment that has the wheel and what it needs, and nothing else."""
+    """A virtual environment with the wheel and its dependencies, and nothing else."""
     folder = tmp_path_factory.mktemp("venv")
     run(sys.executable, "-m", "venv", folder)
     pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -113,7 +114,7 @@ def test_the_wheel_refuses_and_accepts_in_an_empty_environment(installed, tmp_pa
             assert client.receive_response()[0].startswith(b"HTTP/1.1 201 Created\r\n")
 
 
-#: As a user of the types writes it; the comments say what mypy must find.
+#: A module of a user, with what mypy must find in its comments.
 PROJECT = """
 from __future__ import annotations
 
@@ -145,7 +146,7 @@ reveal_type(Refuse(403).status)  # note: int | str
 """
 
 
-def test_the_types_are_seen_by_a_users_project(installed, tmp_path):
+def test_mypy_finds_the_types_in_a_users_project(installed, tmp_path):
     file = tmp_path / "project.py"
     file.write_text(PROJECT)
     mypy = [sys.executable, "-m", "mypy", "--strict", "--no-color-output"]

@@ -1,6 +1,6 @@
-"""How long the way of a request is, in calls and in files, and what a page says of it.
+"""The calls that a worker makes for a request: how many there are, and the table of them.
 
-With ``--write-tables`` the page's table is written, and not compared.
+The table is in docs/how-it-works.md. With ``--write-tables`` it is written instead of compared.
 """
 
 import sys
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from support import CHECKOUT
-from support.way import calls_of, counted, told
+from support.way import as_table, calls_of, counted
 
 WORKERS = {
     "thread": "gunicorn_expect.Worker",
@@ -16,8 +16,9 @@ WORKERS = {
     "sync": "gunicorn_expect.Sync",
 }
 
-#: At most so many, with a log at debug level. A longer way is slower and hard to follow. A
-#: few more calls than usual are allowed: something may be due meanwhile.
+#: The most calls, moves between files, calls between our code and gunicorn's, and files. More of
+#: them would be slower and harder to follow. A few more than usual are allowed, because a timer
+#: may expire meanwhile.
 LIMITS = {
     ("thread", "get"): {"calls": 90, "moves": 22, "crossings": 8, "files": 9},
     ("thread", "refuse"): {"calls": 100, "moves": 28, "crossings": 8, "files": 9},
@@ -35,14 +36,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(("worker", "kind"), LIMITS)
-def test_the_way_of_a_request_is_no_longer_than_it_was(worker, kind, tmp_path):
+def test_a_request_makes_no_more_calls_than_before(worker, kind, tmp_path):
     found = counted(calls_of(kind, WORKERS[worker], tmp_path))
     longer = {what: n for what, n in found.items() if n > LIMITS[worker, kind][what]}
     assert longer == {}, f"all: {dict(found)}"
 
 
-def test_the_page_tells_the_way_of_a_refusal(request, tmp_path):
-    table = told(calls_of("refuse", WORKERS["thread"], tmp_path))
+def test_the_page_has_the_calls_of_a_refusal(request, tmp_path):
+    table = as_table(calls_of("refuse", WORKERS["thread"], tmp_path))
     text = PAGE.read_text("utf-8")
     before, _, rest = text.partition(BEGIN)
     written, _, after = rest.partition(END)

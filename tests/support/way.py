@@ -1,4 +1,4 @@
-"""The way of one request: every Python call that a worker makes for it."""
+"""Records every Python call that a worker makes for one request."""
 
 import ast
 import collections
@@ -15,12 +15,13 @@ from support.server import Server
 
 PACKAGE = CHECKOUT / "gunicorn_expect"
 
-#: A configuration that writes the calls of ours and of gunicorn's into a file: the time, whether it
-#: is the main thread, who calls, who is called, and the name.
+#: A configuration that writes each call of our functions and of gunicorn's into a file: the time,
+#: whether it is in the main thread, the file of the caller, that of the called function, and its
+#: name.
 RECORDING = """
 import json, os, sys, threading, time
 events = []
-# What the loop does whenever it wakes, or once a second, for whatever connection.
+# What the loop calls whenever it wakes, or once a second, not for a certain connection.
 OF_EVERY_TURN = "tick", "notify", "_expire", "_watch_listeners", "wait"
 
 def post_worker_init(worker):
@@ -59,7 +60,7 @@ def worker_exit(server, worker):
         json.dump(events, file)
 """
 
-#: What goes on whether a request is served or not.
+#: Calls that happen whether a request is served or not.
 ALWAYS = ("Loop.run", "Loop.turn")
 
 HEADS = {
@@ -71,7 +72,7 @@ HEADS = {
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call of a file of ours, or of gunicorn's."""
+    """A call of a function of ours, or of gunicorn's."""
 
     is_main: bool
     caller: tuple
@@ -90,18 +91,18 @@ class Call:
 
 
 def calls_of(kind, worker, directory):
-    """Serve a request of this kind, after others like it; return the calls it took."""
+    """Serve some requests of this kind; return the calls of the last one."""
     configuration = directory / "recording.py"
     configuration.write_text(RECORDING, "utf-8")
     calls = directory / "calls.json"
-    of_this = Server(
+    recorded = Server(
         *("-c", configuration, "--keep-alive", "5", "--graceful-timeout", "2"),
         worker=worker,
         transport="unix",
         env={"CALLS": str(calls)},
     )
-    with of_this as server:
-        for _ in range(3):  # threads are started, and caches filled
+    with recorded as server:
+        for _ in range(3):  # so that threads are started and caches filled
             with connected(server) as client:
                 exchange(client, kind)
         settle()
@@ -135,16 +136,16 @@ def connected(server):
 
 def exchange(client, kind):
     client.sendall(HEADS[kind])
-    heard = client.recv(65536)
+    received = client.recv(65536)
     if kind == "upload":
-        assert heard.startswith(b"HTTP/1.1 100 ")
+        assert received.startswith(b"HTTP/1.1 100 ")
         client.sendall(bytes(1000))
-        heard = client.recv(65536)
-    assert heard.startswith(b"HTTP/1.1 ")
+        received = client.recv(65536)
+    assert received.startswith(b"HTTP/1.1 ")
 
 
 def counted(calls):
-    """Return how many calls, moves between files, crossings of gunicorn's border, and files."""
+    """Count the calls, moves between our files, crossings to gunicorn or back, and our files."""
     return collections.Counter(
         calls=len(calls),
         moves=sum(call.is_move for call in calls),
@@ -153,8 +154,8 @@ def counted(calls):
     )
 
 
-def told(calls):
-    """Return the way as the table of a page: each step into another file of ours."""
+def as_table(calls):
+    """Return the table of the page: each call from one file of ours into another."""
     lines = ["| by | step | what it does |", "|---|---|---|"]
     for call in calls:
         if call.is_move:

@@ -16,8 +16,8 @@ from support import CHECKOUT
 
 PACKAGE = CHECKOUT / "gunicorn_expect"
 
-#: From the leaves up: a room may import from the floors below its own.
-FLOORS = [
+#: The modules in layers, the lowest first. A module may import only from layers before its own.
+LAYERS = [
     {"callers", "errors", "fields", "states", "transport", "head", "version"},
     {"exchange", "receiver", "decision", "testing.interim"},
     {"framing", "body", "settings", "counters", "admission", "endpoint"} | {"testing.clients"},
@@ -30,24 +30,24 @@ FLOORS = [
     {"workers.thread", "workers.gevent", "workers.sync"},
     {"testing"},
     {""},
-    # Nobody but an application imports these.
+    # Only applications import these.
     {"contrib"},
     {f"contrib.{framework}" for framework in ("bottle", "django", "falcon", "flask", "pyramid")}
     | {"contrib.prometheus"},
-    # The probe stands apart: it is a client, and uses nothing of the server.
+    # The probe is a client and uses nothing of the server.
     {"probe", "probe.timeline", "probe.question"},
     {"probe.exchange", "probe.verdict"},
     {"probe.rendering"},
     {"probe.command", "check"},
     {"__main__"},
 ]
-#: A connection of HTTP/2 is served by its streams, and each of them answers on the connection.
-TOGETHER = {"connection", "streams"}
+#: These two import each other: a connection of HTTP/2 starts streams, and they answer on it.
+IMPORT_EACH_OTHER = {"connection", "streams"}
 
-#: What a room may know of gunicorn besides `host`, which may know all: what is documented for
-#: those who write a worker, and the types of what it hands over.
-OF_GUNICORN = {
-    # The ways of gunicorn to load a configuration and an application.
+#: What each module imports of gunicorn: what is documented for workers, and types. Only `host` may
+#: import more.
+GUNICORN_IMPORTS = {
+    # It loads a configuration and an application as gunicorn does.
     "check": {
         *("gunicorn.app.base.Application", "gunicorn.app.wsgiapp.WSGIApplication"),
         "gunicorn.config.Config",
@@ -64,12 +64,12 @@ OF_GUNICORN = {
 }
 
 
-def room(path):
+def module_name(path):
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
 
-ROOMS = {room(path): path for path in PACKAGE.rglob("*.py")}
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
 
 
 def imports(path):
@@ -81,43 +81,45 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def floor(name):
-    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
+def layer(name):
+    return next(number for number, names in enumerate(LAYERS) if name in names)
 
 
-def test_every_room_has_a_floor():
-    assert set(ROOMS) == set().union(*FLOORS)
+def test_every_module_is_in_a_layer():
+    assert set(MODULES) == set().union(*LAYERS)
 
 
-@pytest.mark.parametrize("name", sorted(ROOMS))
-def test_imports_go_down(name):
-    for imported in imports(ROOMS[name]):
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_imports_only_from_lower_layers(name):
+    for imported in imports(MODULES[name]):
         if not imported.startswith("gunicorn_expect."):
             continue
         inside = imported.removeprefix("gunicorn_expect.")
-        target = max((other for other in ROOMS if f"{inside}.".startswith(f"{other}.")), key=len)
-        assert floor(target) < floor(name) or {target, name} == TOGETHER, f"{name} imports {target}"
+        target = max((other for other in MODULES if f"{inside}.".startswith(f"{other}.")), key=len)
+        assert layer(target) < layer(name) or {target, name} == IMPORT_EACH_OTHER, (
+            f"{name} imports {target}"
+        )
 
 
-PROBE = {name for name in ROOMS if f"{name}.".startswith("probe.")}
+PROBE = {name for name in MODULES if f"{name}.".startswith("probe.")}
 
 
-def test_the_probe_and_the_server_do_not_know_each_other():
-    for name, path in ROOMS.items():
-        if name == "__main__":  # it has a command of each
+def test_the_probe_and_the_server_import_nothing_of_each_other():
+    for name, path in MODULES.items():
+        if name == "__main__":  # it has the commands of both
             continue
         ours = [x for x in imports(path) if f"{x}.".startswith("gunicorn_expect.")]
         of_the_probe = [x for x in ours if f"{x}.".startswith("gunicorn_expect.probe.")]
         assert of_the_probe == (ours if name in PROBE else []), name
 
 
-@pytest.mark.parametrize("name", sorted({*ROOMS} - {"host"}))
-def test_only_the_host_knows_more_of_gunicorn_than_is_documented(name):
-    of_gunicorn = {x for x in imports(ROOMS[name]) if re.match(r"gunicorn(\.|$)", x)}
-    assert of_gunicorn == OF_GUNICORN.get(name, set())
+@pytest.mark.parametrize("name", sorted({*MODULES} - {"host"}))
+def test_only_host_imports_more_of_gunicorn_than_is_listed(name):
+    of_gunicorn = {x for x in imports(MODULES[name]) if re.match(r"gunicorn(\.|$)", x)}
+    assert of_gunicorn == GUNICORN_IMPORTS.get(name, set())
 
 
-def test_only_the_host_touches_private_parts_of_anything():
+def test_only_host_uses_private_attributes_of_others():
     private = {
         name: {
             ast.unparse(node)
@@ -125,7 +127,7 @@ def test_only_the_host_touches_private_parts_of_anything():
             if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr)
             if ast.unparse(node.value) not in ("self", "cls", *class_names(path))
         }
-        for name, path in ROOMS.items()
+        for name, path in MODULES.items()
         if name != "host"
     }
     assert {name: found for name, found in private.items() if found} == {
@@ -135,7 +137,7 @@ def test_only_the_host_touches_private_parts_of_anything():
 
 
 def class_names(path):
-    """Return the names of the classes of a module: a class may use what is its own."""
+    """Return the classes of a module; `Class._name` in its own module is not private."""
     return {
         node.name
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
@@ -143,35 +145,35 @@ def class_names(path):
     }
 
 
-#: What our workers use of gunicorn's. How to write a worker is documented by `base.Worker` alone.
-OF_A_WORKER = {
+#: The attributes of gunicorn's `base.Worker` that our workers use. gunicorn documents no others.
+WORKER_ATTRIBUTES = {
     *("cfg", "log", "alive", "sockets", "notify", "nr", "max_requests", "ppid"),
     *("PIPE", "load_wsgi", "handle_exit", "handle_quit", "handle_abort"),
 }
 
 
 def is_a_worker(expression, *, own):
-    """Return whether this is a worker; in the modules of the workers, they themselves are."""
-    of_another = expression.rpartition(".")[2] in ("worker", "_worker")
-    return of_another or (own and expression in ("self", "cls", "super()"))
+    """Return whether this expression is a worker; ``own``: in a module of a worker."""
+    is_named_worker = expression.rpartition(".")[2] in ("worker", "_worker")
+    return is_named_worker or (own and expression in ("self", "cls", "super()"))
 
 
-def test_our_workers_use_little_of_gunicorns():
+def test_our_workers_use_only_the_listed_attributes_of_gunicorns_worker():
     worker = Worker(1, os.getpid(), [], None, 30, Config(), Logger(Config()))
     worker.tmp.close()
     theirs = {*dir(worker)} - {*dir(object)}
     used = {
         node.attr
-        for name, path in ROOMS.items()
+        for name, path in MODULES.items()
         if name in ("answer", "connection") or name.startswith("workers.")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Attribute)
         if is_a_worker(ast.unparse(node.value), own=name.startswith("workers."))
     }
-    assert used & theirs == OF_A_WORKER
+    assert used & theirs == WORKER_ATTRIBUTES
 
 
-def test_gevent_is_loaded_only_when_asked_for():
+def test_gevent_is_imported_only_for_its_worker():
     code = (
         "import sys, gunicorn_expect; assert 'gevent' not in sys.modules; "
         "gunicorn_expect.GeventWorker; assert 'gevent' in sys.modules"
@@ -179,6 +181,6 @@ def test_gevent_is_loaded_only_when_asked_for():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CHECKOUT, timeout=60)
 
 
-def test_no_room_is_named_after_nothing():
-    names = {pathlib.PurePath(path).stem for path in ROOMS.values()}
+def test_no_module_has_a_name_that_says_nothing():
+    names = {pathlib.PurePath(path).stem for path in MODULES.values()}
     assert not names & {"utils", "common", "helpers", "core", "mixins", "compat"}
