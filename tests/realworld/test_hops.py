@@ -120,33 +120,35 @@ def refused_while_it_sends(proxy):
         client.send(request("PUT /refuse", f"Content-Length: {SIZE}"))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sent = client.upload(SIZE)
-        _, status = answered(client)
+        _, status, _ = answered(client)
     return f"gets {status}", sent
 
 
 def answered(client):
-    """Return the interim responses, and the final status, or what happened instead."""
+    """Return the interim responses, the final status, or what happened instead, and its head."""
     client.socket.settimeout(15)  # longer than the probe waits
     try:
         interim, head, _ = interim_and_final(client)
     except TimeoutError:
-        return [], "nothing"
-    return interim, head.split()[1].decode() if head else "a closed connection"
+        return [], "nothing", b""
+    return interim, head.split()[1].decode() if head else "a closed connection", head
 
 
 def passed(proxy, status):
     """Return what the hop does with an interim response to a client without ``Expect``.
 
-    The next response has to come, too: a proxy may take the interim one for the response.
+    The next response has to come, too, unless the connection closes by agreement: a proxy may take
+    the interim one for the response.
     """
     with Client(proxy) as client:
         client.send(request(f"PUT /{status}", "Content-Length: 5"), b"hello")
-        interim, final = answered(client)
+        interim, final, head = answered(client)
         if final != "201":
             return f"**gives {final}**"
-        client.send(request("PUT /accept", "Content-Length: 1"), b"x")
-        if answered(client)[1] != "201":
-            return "**takes it for the response**"
+        if b"\r\nconnection: close\r\n" not in head.lower():
+            client.send(request("PUT /accept", "Content-Length: 1"), b"x")
+            if answered(client)[1] != "201":
+                return "**takes it for the response**"
     return "passes it on" if any(x.split()[1] == status.encode() for x in interim) else "drops it"
 
 
