@@ -81,7 +81,7 @@ def cells(gunicorn, hop, program, capsys, times):
     return [
         expectation(accepted, verdict, asked),
         outcomes(waits, "; sends"),
-        outcomes(sends, " after"),
+        outcomes(sends, " after sending"),
         " or ".join(sorted(early)),
         " or ".join(sorted(resumable)),
     ]
