@@ -208,7 +208,7 @@ NUMBERS = {
     ("how-it-works.md", "is at most 64 KiB"): framing.DRAIN_SIZE == 64 * 1024,
     ("how-it-works.md", "for the first 5 ms of a wait"): receiver.BRIEF == 0.005,
     ("how-it-works.md", "Once 256 KiB of its body"): receiver.LARGE == 256 * 1024,
-    ("how-it-works.md", "keeps arriving within 10 ms"): receiver.TICK == 0.01,
+    ("how-it-works.md", "next piece arrives within 10 ms"): receiver.TICK == 0.01,
 }
 
 
