@@ -17,7 +17,7 @@ from support.matrix import MATRICES, WORKERS
 from support.server import Server
 from support.socket_pairs import connected
 
-# A slow machine is no failure.
+# A test must not fail because the machine is slow.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
@@ -27,22 +27,24 @@ def pytest_addoption(parser):
         "--matrix", choices=MATRICES, default="wide" if "CI" in os.environ else "quick"
     )
     parser.addoption(
-        "--soak", type=float, default=20, metavar="SECONDS", help="so long for each worker"
+        "--soak", type=float, default=20, metavar="SECONDS", help="how long to load each worker"
     )
     parser.addoption(
         "--differential", type=int, default=50_000, metavar="N", help="streams to compare"
     )
     parser.addoption(
-        "--differential-from", type=int, default=0, metavar="SEED", help="seed of the first of them"
+        "--differential-from", type=int, default=0, metavar="SEED", help="seed of the first stream"
     )
     parser.addoption(
-        "--thorough", action="store_true", help="all that tests/faults may try, not a choice"
+        "--thorough", action="store_true", help="try all cases of tests/faults, not a selection"
     )
-    parser.addoption("--built", metavar="FOLDER", help="test the sdist and the wheel that are here")
+    parser.addoption(
+        "--built", metavar="FOLDER", help="test the sdist and the wheel in this folder"
+    )
     parser.addoption(
         "--write-tables",
         action="store_true",
-        help="write what was seen into the pages that have tables of it, and do not compare",
+        help="write the tables of the pages from what the tests observe, instead of comparing them",
     )
 
 
@@ -55,7 +57,7 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say what was skipped, once for each reason: most are those of many tests."""
+    """Print the reasons for which tests were skipped, each with the number of tests."""
     skipped = terminalreporter.getreports("skipped")
     reasons = collections.Counter(
         report.longrepr[2].removeprefix("Skipped: ") for report in skipped
@@ -78,7 +80,7 @@ def thorough(request):
 
 @pytest.fixture
 def kind():
-    """Return the kind of the pair; modules that try several have a fixture of their own."""
+    """Return the kind of `pair`; modules that try several kinds replace this fixture."""
     return "tcp"
 
 
@@ -90,23 +92,25 @@ def pair(kind, certificates):
 
 @pytest.fixture
 def ours(pair):
+    """The server's end of the pair."""
     return pair[0]
 
 
 @pytest.fixture
 def theirs(pair):
+    """The client's end of the pair."""
     return pair[1]
 
 
 @pytest.fixture(scope="module", params=WORKERS)
 def worker(request):
-    """Each kind of worker. A module that tests fewer has a fixture of its own."""
+    """Each kind of worker; modules that test fewer replace this fixture."""
     return request.param
 
 
 @pytest.fixture(scope="module", params=["tcp", "tls"])
 def transport(request):
-    """Both ways a connection is closed. A module that tests more has a fixture of its own."""
+    """TCP and TLS, which close connections differently; modules that test more replace this."""
     return request.param
 
 
@@ -133,7 +137,7 @@ def server(cell, certificates):
 
 @pytest.fixture(scope="session")
 def stock(cell, certificates):
-    """The same applications on gunicorn's own worker of that kind."""
+    """A server with the same applications on gunicorn's own worker of that kind."""
     with serve(cell, certificates, WORKERS[cell.worker][1]) as server:
         yield server
 
@@ -174,7 +178,7 @@ def _until_ready(lines):
 
 @pytest.fixture
 def shared(redis_server):
-    """The URL of a redis that holds nothing yet."""
+    """The URL of an empty redis."""
     import redis
 
     with redis.from_url(redis_server.removeprefix("redis+")) as client:
@@ -195,11 +199,11 @@ def browser(tmp_path_factory):
     options.accept_insecure_certs = True
     for argument in (
         "--headless",
-        "--no-sandbox",  # for root there is none
+        "--no-sandbox",  # the sandbox does not work for root
         "--disable-gpu",
         "--disable-quic",
         "--no-first-run",
-        # It must connect to no server but the test's.
+        # It must connect only to the test's server.
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",

@@ -1,4 +1,4 @@
-"""Answering requests, as applications do that know nothing of uploads."""
+"""Answering requests as applications do that do not care about uploads."""
 
 from apps.routes import KEY, answer, route
 
@@ -16,7 +16,7 @@ def start(environ, start_response):
 
 @route("/write-while-iterated")
 def write_while_iterated(environ, start_response):
-    """Do what PEP 3333 forbids and dulwich's git server does."""
+    """Call write() while the result is iterated. PEP 3333 forbids it; dulwich does it."""
     write = start_response("200 OK", [("Content-Type", "text/plain")])
     steps = {
         "w": write,

@@ -1,4 +1,4 @@
-"""Asynchronous views of Flask and of Django. They read on another thread than the worker's."""
+"""Asynchronous views of Flask and Django. They read in another thread than the worker's."""
 
 import django.conf
 import django.core.handlers.wsgi

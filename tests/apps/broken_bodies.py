@@ -1,4 +1,4 @@
-"""Reading a body that does not come whole."""
+"""Reading bodies that are cut off, stall or are malformed."""
 
 import collections
 
@@ -9,7 +9,7 @@ from apps.switchboard import tell
 
 @route("/read-broken")
 def read_broken(environ, start_response):
-    """Answer what reading raised."""
+    """Answer with the name of the error that the read raised."""
     try:
         environ["wsgi.input"].read()
     except Exception as error:  # noqa: BLE001
@@ -19,7 +19,7 @@ def read_broken(environ, start_response):
 
 @route("/swallow")
 def swallow(environ, start_response):
-    """Answer nothing when reading fails."""
+    """Catch the error of a read and don't call start_response."""
     how = environ["QUERY_STRING"].partition("&")[2]
     try:
         environ["wsgi.input"].read()
@@ -30,9 +30,9 @@ def swallow(environ, start_response):
 
 @route("/partial")
 def partial(environ, start_response):
-    """Answer the kind of error that reading by the named method ends with, and what it had taken.
+    """Read twice by the method in the query; answer with each error and its `partial`.
 
-    Twice: the second call fails at once.
+    At the end of the answer is what `readinto` has put into its buffer.
     """
     body = environ["wsgi.input"]
     buffer = bytearray(100)
@@ -56,7 +56,7 @@ def partial(environ, start_response):
 
 @route("/tell-broken")
 def tell_broken(environ, start_response):
-    """Tell the test, under the name that the query says, what reading gave."""
+    """Tell the test how the read ended, with an event that has the name in the query."""
     try:
         environ["wsgi.input"].read()
     except Exception as error:
@@ -68,7 +68,7 @@ def tell_broken(environ, start_response):
 
 @route("/read-for-a-moment")
 def read_for_a_moment(environ, start_response):
-    """Give up in the middle of a read, as an application does that has a time of its own."""
+    """Interrupt a read, as an application does that has a time limit of its own."""
     import gevent
 
     body = environ["wsgi.input"]

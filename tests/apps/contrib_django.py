@@ -1,4 +1,4 @@
-"""Django with our middleware and small limits: ``/<way>`` to read an upload."""
+"""Django with our middleware and small limits; ``/<way>`` reads an upload in this way."""
 
 import json
 
@@ -44,7 +44,7 @@ def view(request, way):
 
 @django.views.decorators.csrf.csrf_exempt
 def clean_up(request):
-    """Say what the view saw, as a view that cleans up sees it; then let it pass."""
+    """Print the error that the view sees, and raise it again, as a view that cleans up does."""
     try:
         request.read()
     except django.http.UnreadablePostError as error:

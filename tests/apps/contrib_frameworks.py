@@ -1,4 +1,4 @@
-"""Flask with a limit, ``/flask/data``, and Bottle, ``/bottle``, with pages of their own for 408."""
+"""Flask with a limit, ``/flask/data``, and Bottle, ``/bottle``, both with an error page for 408."""
 
 import wsgiref.util
 

@@ -1,16 +1,16 @@
-"""The applications and the policy of the wire tests; it is counted what they read."""
+"""The applications and the policy of the wire tests, with a count of the bytes that they read."""
 
 import json
 
 from apps import deciding, router
 from apps.routes import answer
 
-#: Bytes that were read of the body of a request, by its X-Case.
+#: How many bytes of its body were read for each request, by its field X-Case.
 COUNTED = {}
 
 
 class Input:
-    """Counts what its methods give, and hands everything else through."""
+    """A `wsgi.input` that counts the bytes that its methods return."""
 
     def __init__(self, body, case):
         self._body = body

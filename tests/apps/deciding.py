@@ -1,4 +1,4 @@
-"""The policy that the wire tests talk to: it does what the request says in X-Decide."""
+"""The policy of the wire tests: it does what the request's field X-Decide says."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import time
 from apps.switchboard import tell
 from gunicorn_expect import Proceed, Refuse, inline
 
-#: What it was asked.
+#: The methods and paths of the requests for which the policy was called.
 ASKED = []
 
 
@@ -47,14 +47,14 @@ def policy(environ):
 
 @inline
 def inline_policy(environ):
-    """Do what the request says in X-Decide, in the loop if it refuses."""
+    """Do what X-Decide says; the loop calls it first."""
     if "HTTP_X_SLOWLY" in environ:
         time.sleep(0.1)
     return policy(environ)
 
 
 def most(size):
-    """Make a policy, as those of another library: without our mark."""
+    """Return a policy, as a function of another library does, without our mark of a factory."""
 
     def limited(environ):
         return None
@@ -63,7 +63,7 @@ def most(size):
 
 
 def with_one_too_many(environ, start_response):
-    """Be no policy."""
+    """Take one argument more than a policy."""
 
 
 class Policies:
@@ -73,7 +73,7 @@ class Policies:
 
 
 def policy_by_path(environ):
-    """Be the policy of the tests of what is counted."""
+    """Refuse by the path, or limit by the query, for the tests of counters."""
     if environ["PATH_INFO"] == "/refused-by-policy":
         return Refuse(413)
     if environ["QUERY_STRING"].startswith("limit"):

@@ -1,4 +1,4 @@
-"""The project around the recipe for Django, with the middleware that reads forms."""
+"""A project for the recipe for Django, with the middleware that reads forms."""
 
 import django.conf
 import django.core.wsgi

@@ -1,4 +1,4 @@
-"""What an application sees of the expectation, and does with it."""
+"""Applications that use `gunicorn_expect.expectation`."""
 
 import socket
 

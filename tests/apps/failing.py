@@ -1,4 +1,4 @@
-"""Failing, at every moment of an answer."""
+"""Failing at different moments of a response."""
 
 from apps.routes import route
 
@@ -10,7 +10,7 @@ def fail(environ, start_response):
 
 @route("/fail-badly")
 def fail_badly(environ, start_response):
-    """Fail as gevent.Timeout and asyncio.CancelledError do, which are no Exception."""
+    """Fail with a BaseException, as gevent.Timeout and asyncio.CancelledError are."""
     raise BaseException("the application failed badly")
 
 

@@ -27,7 +27,7 @@ def echo_file(environ, start_response):
 
 @route("/echo-buffered")
 def echo_buffered(environ, start_response):
-    """Return what looks like a file, has no file number, and reads the input."""
+    """Return a file-like object without a file number, which reads the input."""
 
     class Raw(io.RawIOBase):
         def readable(self):

@@ -1,7 +1,7 @@
-"""Applications that hold what others want while they read their bodies.
+"""Applications that hold something, such as a lock, while they read; others wait for it.
 
-Each tells the test what it does by the name that the query gives it, and how many were under way
-when it began.
+Each tells the test when it wants it and when it has it, with events that have the name in the
+query. It answers how many others were running when it began.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from apps.routes import answer
 from apps.switchboard import tell
 
 LOCK = threading.Lock()
-#: Uploads that are under way.
+#: The names of the uploads that are running.
 INSIDE = []
 FOLDER = pathlib.Path(os.environ["HOLDING"])
-#: So many connections as the tests have threads.
+#: As many connections as the tests have threads.
 CONNECTIONS = queue.Queue()
 for number in range(2):
     CONNECTIONS.put(number)
@@ -35,7 +35,7 @@ def file_lock():
 
 @contextlib.contextmanager
 def connection():
-    """Take a connection of a pool; give it back in the end."""
+    """Take a connection from a pool, and put it back at the end."""
     number = CONNECTIONS.get(timeout=10)
     try:
         yield
@@ -45,7 +45,7 @@ def connection():
 
 @contextlib.contextmanager
 def transaction():
-    """Hold a write transaction, of which there is one at a time."""
+    """Hold a write transaction, of which there can be only one at a time."""
     with contextlib.closing(sqlite3.connect(FOLDER / "database", timeout=60)) as database:
         database.isolation_level = None
         database.execute("BEGIN IMMEDIATE")

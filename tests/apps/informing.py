@@ -1,4 +1,4 @@
-"""Interim responses that an application sends by itself."""
+"""Interim responses that an application sends with `inform`."""
 
 import hashlib
 import threading

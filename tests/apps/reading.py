@@ -1,4 +1,4 @@
-"""Reading the body, in every way there is and at every time."""
+"""Reading the body, by every method and at different moments."""
 
 import functools
 import threading
@@ -71,7 +71,7 @@ def barrier(parties):
 
 @route("/read-together")
 def read_together(environ, start_response):
-    """Read when as many clients as the query says are waiting."""
+    """Read once as many requests as the query says have got here."""
     barrier(int(environ["QUERY_STRING"])).wait(60)
     return answer(start_response, environ["wsgi.input"].read())
 

@@ -1,6 +1,6 @@
-"""Views of Flask and of Django that read an upload, each in one of the ways there are.
+"""Views of Flask and Django that read an upload, each in another way.
 
-``/<way>`` lets what that raises pass; ``/<way>?caught`` answers its name.
+``/<way>`` does not catch what that raises; ``/<way>?caught`` answers with its name.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Refusing without a read."""
+"""Refusing without reading."""
 
 from apps.routes import answer, query, route
 
@@ -35,7 +35,7 @@ def refuse_by_write(environ, start_response):
 
 @route("/refuse-twice")
 def refuse_twice(environ, start_response):
-    """Change one's mind before the first byte, as error handlers do."""
+    """Replace the response before its first byte, as error handlers do."""
     start_response("200 OK", [("X-Said", "first")])
     try:
         raise LookupError
@@ -50,7 +50,7 @@ def refuse_twice(environ, start_response):
 
 @route("/refuse-at-length")
 def refuse_at_length(environ, start_response):
-    """Refuse without reading, in as many bytes as the query says, as one item."""
+    """Refuse without reading, with a body of as many bytes as the query says, in one item."""
     return answer(start_response, bytes(int(environ["QUERY_STRING"])), "413 Content Too Large")
 
 

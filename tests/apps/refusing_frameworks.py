@@ -1,7 +1,7 @@
-"""Applications of five frameworks that look at an upload in some way, and then refuse it.
+"""Applications of five frameworks that use the request in some way, and then refuse the upload.
 
-``/<framework>/<way>``. `docs/test_policies_page.py` sees on the wire which of them have read it by
-then.
+Each is at ``/<framework>/<way>``. `docs/test_policies_page.py` checks on the wire which of them
+have read the body by then.
 """
 
 import warnings
@@ -72,7 +72,7 @@ def look_limited(way):
     return LIMITED[way](flask.request)
 
 
-# Django: after those middlewares of a new project that may read a body.
+# Django: with the middleware of a new project that may read a body.
 
 django.conf.settings.configure(
     ALLOWED_HOSTS=["*"],

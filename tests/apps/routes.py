@@ -1,4 +1,4 @@
-"""Paths and their applications, and what most of these need."""
+"""The applications by their paths, and what most of them need."""
 
 import functools
 import json

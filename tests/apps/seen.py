@@ -1,11 +1,11 @@
-"""What has reached an application, and what its policy was asked."""
+"""For which requests the applications and the policy were called."""
 
 import os
 
 from apps.deciding import ASKED
 from apps.routes import answer, route
 
-#: The request lines that reached an application.
+#: The methods and targets of the requests for which an application was called.
 SEEN = []
 
 
@@ -16,7 +16,7 @@ def seen(environ, start_response):
 
 @route("/asked")
 def asked(environ, start_response):
-    """Tell what the policy was asked, and what has reached an application."""
+    """Return for which requests the policy was called, and for which an application."""
     return answer(start_response, [ASKED, [line.partition("?")[0] for line in SEEN]])
 
 

@@ -1,4 +1,4 @@
-"""What OpenStack Swift does: a 100 before each part of a body."""
+"""What OpenStack Swift does: it sends a 100 before each of several bodies."""
 
 import json
 

@@ -1,11 +1,11 @@
-"""Events that applications and tests wait for; the tests' end is `support.switchboard`."""
+"""Events that applications and tests wait for; `support.switchboard` is the tests' side."""
 
 import os
 import socket
 
 
 def tell(what):
-    """Tell the test that something happened, or wait until the test says that it did."""
+    """Set an event of the test, ``tell("set NAME")``, or wait for one, ``tell("wait NAME")``."""
     host, port = os.environ["SWITCHBOARD"].split(":")
     with socket.create_connection((host, int(port))) as board:
         board.sendall(what.encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Reading on other threads while the answer goes out."""
+"""Reading in other threads while the response is sent."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from apps.routes import answer, route
 
 @route("/thread-reads-late")
 def thread_reads_late(environ, start_response):
-    """Answer, and read from another thread while the answer goes out."""
+    """Answer, and read in another thread while the response is sent."""
     start_response("200 OK", [("Content-Length", "1000")])
     reader = threading.Thread(target=environ["wsgi.input"].read, daemon=True)
     for number in range(100):
@@ -19,7 +19,7 @@ def thread_reads_late(environ, start_response):
 
 @route("/threads-race")
 def threads_race(environ, start_response):
-    """Read from four threads at once while the answer begins."""
+    """Read in four threads at once while the response starts."""
     barrier = threading.Barrier(5)
 
     def read():

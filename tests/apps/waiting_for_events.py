@@ -35,7 +35,7 @@ def answer_after_event(environ, start_response):
 
 
 class Closing:
-    """An iterable that wants to be closed (PEP 3333)."""
+    """An iterable with a close method (PEP 3333), which tells the test that it was called."""
 
     def __init__(self, name):
         self.name = name

@@ -1,6 +1,6 @@
-"""Applications with Sentry's SDK in them: the alerts are printed, and sent nowhere.
+"""Applications with Sentry's SDK, whose alerts are printed and not sent.
 
-``WATCHED`` names their modules; the query names the one that answers.
+``WATCHED`` in the environment lists their modules; the query names the one that answers.
 """
 
 import os

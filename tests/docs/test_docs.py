@@ -358,7 +358,7 @@ BLOCKS = {(page, line): block for page, line, block in blocks()}
 def serves(block, folder):
     """Start gunicorn with this command, and check that it refuses an upload."""
     [command] = re.findall(r"^\$ (.*)\n\Z", block)
-    with Server.typed(command, folder) as server, Client(server) as client:
+    with Server.by_command_line(command, folder) as server, Client(server) as client:
         client.send(waiting("PUT /", "Content-Length: 5"))
         answer = client.receive_all()
     assert answer.startswith(b"HTTP/1.1 401 ")
@@ -368,7 +368,7 @@ def serves(block, folder):
 def configures(block, folder):
     """Start gunicorn with this configuration, and check that its policy refuses an upload."""
     folder.joinpath("gunicorn.conf.py").write_text(block, "utf-8")
-    with Server.typed("gunicorn app:app", folder) as server, Client(server) as client:
+    with Server.by_command_line("gunicorn app:app", folder) as server, Client(server) as client:
         client.send(waiting("PUT /", "Content-Length: 5000000001"))
         assert client.receive_all().startswith(b"HTTP/1.1 413 ")
 
@@ -379,7 +379,7 @@ def logs(block, folder):
     line = runpy.run_path(str(folder / "gunicorn.conf.py"))["access_log_format"]
     # The tests set another format in the environment; the command line takes precedence.
     command = f"gunicorn --access-logformat {shlex.quote(line)} app:app"
-    with Server.typed(command, folder) as server:
+    with Server.by_command_line(command, folder) as server:
         with Client(server) as client:
             client.send(waiting("PUT /", "Content-Length: 5"))
             client.receive_all()
@@ -391,7 +391,7 @@ def warns(block, folder):
     shown = BLOCKS["settings.md", "# refuses_late.py"]
     folder.joinpath("refuses_late.py").write_text(shown, "utf-8")
     command = "gunicorn -k gunicorn_expect.Worker refuses_late:app"
-    with Server.typed(command, folder) as server, Client(server) as client:
+    with Server.by_command_line(command, folder) as server, Client(server) as client:
         client.send(request("PUT /files/big.iso", "Content-Length: 65537"), bytes(65537))
         assert client.receive_head().startswith(b"HTTP/1.1 401 ")
         line = server.wait_for_log(r"\[WARNING\] .*$")[0]

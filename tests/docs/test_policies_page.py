@@ -11,7 +11,7 @@ import pytest
 from gunicorn_expect import Refuse
 from realworld.clients import whole
 from realworld.storage import Storage
-from support import ASKED_SIZE, CHECKOUT
+from support import CHECKOUT, SIZE_WITH_EXPECT
 from support.client import CONTINUE, Client, request, waiting
 from support.curl import curl
 from support.relay import Relay
@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def big_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("big") / "big.iso"
-    path.write_bytes(b"0123456789abcdef" * (ASKED_SIZE // 16))
+    path.write_bytes(b"0123456789abcdef" * (SIZE_WITH_EXPECT // 16))
     return path
 
 
@@ -217,7 +217,7 @@ def test_curl_uploads_to_the_storage_and_sends_no_byte_here(storing, storage, bi
         [sent] = relay.sent_by_clients()
     assert re.findall(rb"(?m)^HTTP/1.1 (\d+)", answer) == [b"307", b"100", b"200"]
     assert sent.partition(b"\r\n\r\n")[2] == b""
-    assert storage.stored("accept/big.iso") == whole(ASKED_SIZE)
+    assert storage.stored("accept/big.iso") == whole(SIZE_WITH_EXPECT)
 
 
 def test_the_presigned_url_allows_only_this_length_method_and_path(storing, storage):

@@ -51,7 +51,7 @@ def test_every_block_is_run_or_compared():
 
 def test_the_flask_application_refuses_and_accepts_as_the_page_shows(tmp_path):
     tmp_path.joinpath("app.py").write_text(FILES["app.py"], "utf-8")
-    with Server.typed(GUNICORN[0], tmp_path) as server:
+    with Server.by_command_line(GUNICORN[0], tmp_path) as server:
         check_the_uploads(server, tmp_path)
 
 
@@ -61,7 +61,7 @@ def test_the_log_has_the_lines_that_the_page_shows(tmp_path):
     # The tests set another format in the environment; the command line takes precedence.
     [line] = re.findall(r"^access_log_format = '(.*)'$", FILES["gunicorn.conf.py"], re.MULTILINE)
     command = f"gunicorn --access-logformat {shlex.quote(line)} app:app"
-    with Server.typed(command, tmp_path) as server:
+    with Server.by_command_line(command, tmp_path) as server:
         check_the_uploads(server, tmp_path)
         for expected in LOG:
             server.wait_for_log(re.escape(expected) + "$")
@@ -75,7 +75,7 @@ def test_the_django_project_refuses_and_accepts_as_the_page_shows(tmp_path):
             mode = "a" if name == "mysite/settings.py" else "w"
             with tmp_path.joinpath(name).open(mode, encoding="utf-8") as file:
                 file.write(FILES[name])
-    with Server.typed(GUNICORN[1], tmp_path) as server:
+    with Server.by_command_line(GUNICORN[1], tmp_path) as server:
         check_the_uploads(server, tmp_path)
 
 

@@ -22,7 +22,7 @@ from support import CHECKOUT, PATIENCE
 from support.client import CONTINUE
 from support.probe_page import BLOCKS, PAGE, blocks, masked
 from support.relay import Relay
-from support.scripted_server import Scripted
+from support.scripted_server import ScriptedServer
 from support.server import Server
 
 PATH = "/files/big.iso"
@@ -212,7 +212,7 @@ ENDS = "end"
 STAYS = "stay"
 
 
-class AnswersOneHead(Scripted):
+class AnswersOneHead(ScriptedServer):
     """Receives a request head, sends these pieces, and then does the last step."""
 
     def __init__(self, *pieces, last):
@@ -221,9 +221,9 @@ class AnswersOneHead(Scripted):
         self._last = last
 
     def converse(self, client):
-        self.hear(client, b"\r\n\r\n")
+        self.receive_until(client, b"\r\n\r\n")
         for piece in self._pieces:
-            client.sendall(self.heard if piece is ECHO else piece)
+            client.sendall(self.received if piece is ECHO else piece)
         if self._last == RESETS:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return
@@ -363,7 +363,7 @@ def test_the_request_head_is_made_of_the_options():
     with AnswersOneHead(NO, last=ENDS) as server:
         arguments = ["--method", "POST", "-H", "X-A: b", "-H", "Host: c", "--length", "7"]
         main(["probe", *arguments, f"{server.url}d?e=f"])
-    assert server.heard == (
+    assert server.received == (
         b"POST /d?e=f HTTP/1.1\r\nHost: c\r\nX-A: b\r\n"
         b"Expect: 100-continue\r\nContent-Length: 7\r\n\r\n"
     )
@@ -595,7 +595,7 @@ def test_nothing_secret_is_printed(capsys, script, form):
     fields = [part for name in names for part in ("-H", f"{name}: Bearer {SECRET}")]
     with AnswersOneHead(*pieces, last=last) as server:
         main(["probe", *arguments, *form, *SHORT, *fields, f"{server.url}?token={SECRET}"])
-    assert server.heard.count(SECRET.encode()) == 5
+    assert server.received.count(SECRET.encode()) == 5
     output = capsys.readouterr()
     assert SECRET not in output.out + output.err
     assert "X-Api-Key" in output.out

@@ -18,7 +18,7 @@ from gunicorn_expect.testing import (
 )
 from support import PATIENCE
 from support.client import CONTINUE
-from support.scripted_server import Scripted
+from support.scripted_server import ScriptedServer
 from support.user_tests import run_pytest
 
 WITH_EXPECT = [Waits(), WaitsOneSecond(), SkipsTheBody(), Trickles(size=2, interval=0.001)]
@@ -36,7 +36,7 @@ def server():
         yield server
 
 
-class FollowsAScript(Scripted):
+class FollowsAScript(ScriptedServer):
     """Sends the second part of each step once it has received the first; then half-closes."""
 
     def __init__(self, *script):
@@ -45,11 +45,11 @@ class FollowsAScript(Scripted):
 
     def converse(self, client):
         for mark, data in self._script:
-            self.hear(client, mark)
+            self.receive_until(client, mark)
             client.sendall(data)
         client.shutdown(socket.SHUT_WR)
         while data := client.recv(65536):
-            self.heard += data
+            self.received += data
 
 
 # Accepted and refused.
@@ -131,7 +131,7 @@ def test_the_response_to_a_head_request_has_no_body(server):
     assert (outcome.headers["Content-Length"], outcome.body) == ("5", b"")
 
 
-# Scripted servers.
+# ScriptedServer servers.
 
 
 def answer(*fields, status="200 OK"):
@@ -144,8 +144,8 @@ def test_a_client_that_waits_times_out_without_sending_its_body():
         pytest.raises(TimeoutError, match="no response came"),
     ):
         Waits(timeout=0.1).put(server.url, b"hello")
-    assert b"\r\nExpect: 100-continue\r\n" in server.heard
-    assert server.heard.endswith(b"\r\n\r\n")
+    assert b"\r\nExpect: 100-continue\r\n" in server.received
+    assert server.received.endswith(b"\r\n\r\n")
 
 
 def test_a_client_that_waits_a_second_then_sends_the_body():
@@ -154,16 +154,16 @@ def test_a_client_that_waits_a_second_then_sends_the_body():
     assert (outcome.status, outcome.body_bytes_sent, outcome.interim) == (200, 5, [])
 
 
-class KeepsHinting(Scripted):
+class KeepsHinting(ScriptedServer):
     """Sends interim responses until it has received the body, and then a final one."""
 
     def converse(self, client):
-        self.hear(client, b"\r\n\r\n")
+        self.receive_until(client, b"\r\n\r\n")
         client.settimeout(0.05)
         for _ in range(20 * PATIENCE):
             client.sendall(HINTS)
             try:
-                self.hear(client, b"hello")
+                self.receive_until(client, b"hello")
             except TimeoutError:
                 continue
             client.sendall(answer())
@@ -180,7 +180,7 @@ def test_a_client_that_waits_a_second_then_sends_the_body_even_if_it_receives_ea
 def test_a_client_that_does_not_wait_sends_no_expect():
     with FollowsAScript((b"hello", answer())) as server:
         DoesNotWait().put(server.url, b"hello")
-    assert b"Expect" not in server.heard
+    assert b"Expect" not in server.received
 
 
 def test_a_100_after_another_interim_response_is_received():
@@ -195,7 +195,7 @@ def test_another_interim_response_does_not_end_the_wait():
     with FollowsAScript((b"\r\n\r\n", HINTS + answer(status="403 Forbidden"))) as server:
         outcome = Waits().put(server.url, b"hello")
     assert (outcome.status, outcome.body_bytes_sent) == (403, 0)
-    assert server.heard.endswith(b"\r\n\r\n")
+    assert server.received.endswith(b"\r\n\r\n")
 
 
 def test_a_client_that_skips_the_body_sends_its_next_request_on_a_kept_connection():
@@ -205,7 +205,7 @@ def test_a_client_that_skips_the_body_sends_its_next_request_on_a_kept_connectio
     assert outcome.status == 403
     assert not outcome.closed
     assert outcome.next.status == 200
-    assert b"hello" not in server.heard
+    assert b"hello" not in server.received
 
 
 def test_a_client_that_skips_the_body_sends_its_next_request_even_after_connection_close():
@@ -215,7 +215,7 @@ def test_a_client_that_skips_the_body_sends_its_next_request_even_after_connecti
         outcome = SkipsTheBody(then="/next").put(server.url, b"hello")
     assert outcome.closed
     assert outcome.next is None
-    assert b"GET /next HTTP/1.1\r\n" in server.heard
+    assert b"GET /next HTTP/1.1\r\n" in server.received
 
 
 def test_a_100_without_a_final_response_is_an_error():
@@ -236,17 +236,17 @@ def test_a_trickling_client_stops_at_a_response():
     assert (outcome.status, outcome.body_bytes_sent) == (200, 1)
 
 
-class HintsAfterTheFirstByte(Scripted):
+class HintsAfterTheFirstByte(ScriptedServer):
     """Sends an interim response after the first byte of a body, and then reads for a while."""
 
     def converse(self, client):
-        self.hear(client, b"\r\n\r\n")
+        self.receive_until(client, b"\r\n\r\n")
         client.sendall(CONTINUE)
-        self.hear(client, b"\r\n\r\nh")
+        self.receive_until(client, b"\r\n\r\nh")
         client.sendall(HINTS)
         client.settimeout(0.2)
         with contextlib.suppress(TimeoutError):
-            self.hear(client, b"\r\n\r\nhe")
+            self.receive_until(client, b"\r\n\r\nhe")
         client.sendall(answer())
 
 
@@ -295,9 +295,9 @@ def test_a_101_is_a_final_response():
 def test_header_fields_of_the_caller_replace_the_clients_own_of_the_same_name():
     with FollowsAScript((b"hello", answer())) as server:
         DoesNotWait().put(server.url + "a?b", b"hello", [("content-length", "5"), ("X-A", "b")])
-    assert server.heard.lower().count(b"content-length: 5\r\n") == 1
-    assert b"\r\nX-A: b\r\n" in server.heard
-    assert server.heard.startswith(b"PUT /a?b HTTP/1.1\r\n")
+    assert server.received.lower().count(b"content-length: 5\r\n") == 1
+    assert b"\r\nX-A: b\r\n" in server.received
+    assert server.received.startswith(b"PUT /a?b HTTP/1.1\r\n")
 
 
 @pytest.mark.parametrize("url", ["https://localhost/", "/files", "localhost:80"])

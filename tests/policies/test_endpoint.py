@@ -154,7 +154,7 @@ TRUSTED = [
 def test_only_a_trusted_peer_of_the_socket_is_served(transport, trusted, is_served):
     with (
         Server(
-            "--forwarded-allow-ips", trusted, app="apps.asked:app", transport=transport
+            "--forwarded-allow-ips", trusted, app="apps.policy_endpoint:app", transport=transport
         ) as server,
         Client(server) as client,
     ):
@@ -169,7 +169,7 @@ def test_only_a_trusted_peer_of_the_socket_is_served(transport, trusted, is_serv
 
 @pytest.mark.parametrize("worker", ["gunicorn_expect.GeventWorker", "gunicorn_expect.Sync", "sync"])
 def test_an_endpoint_works_on_each_of_our_workers_and_on_no_other(worker):
-    with Server(app="apps.asked:app", worker=worker) as server, Client(server) as client:
+    with Server(app="apps.policy_endpoint:app", worker=worker) as server, Client(server) as client:
         client.send(PROXYS_REQUEST)
         head, _ = client.receive_response()
         if worker == "sync":

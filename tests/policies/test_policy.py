@@ -11,7 +11,7 @@ import pytest
 
 from support import CHECKOUT, TESTS
 from support.client import CONTINUE, Client, request, waiting
-from support.http2_client import WAITS, Http2Client, new_connection
+from support.http2_client import EXPECT, Http2Client, new_connection
 from support.matrix import WORKERS
 from support.server import Server
 
@@ -281,14 +281,14 @@ def http2(http2_server, certificates):
 
 
 def test_a_stream_is_refused_and_the_connection_stays_open(http2):
-    stream = http2.open("PUT /read", WAITS, ("x-decide", "refuse 413"))
+    stream = http2.open("PUT /read", EXPECT, ("x-decide", "refuse 413"))
     assert http2.answer(stream)[0] == "413"
     assert http2.fields[stream][0]["x-said"] == "no"
     assert http2.get("/hello")[:2] == ["200", b"hello"]
 
 
 def test_a_stream_gets_its_100_with_header_fields(http2):
-    stream = http2.open("PUT /read", WAITS, ("x-decide", "proceed"))
+    stream = http2.open("PUT /read", EXPECT, ("x-decide", "proceed"))
     assert http2.first(stream) == ["100"]
     assert http2.fields[stream][0] == {":status": "100", "x-said": "go on"}
     http2.send(stream, b"hello")
@@ -299,7 +299,7 @@ def test_a_stream_gets_its_100_with_header_fields(http2):
 def test_a_stream_gets_500_if_the_policy_returns_no_decision(http2_server, http2, decision):
     start = len(http2_server.lines)
     secret = ("authorization", "Bearer s3cret")
-    stream = http2.open("PUT /read", WAITS, secret, ("x-decide", decision))
+    stream = http2.open("PUT /read", EXPECT, secret, ("x-decide", decision))
     assert http2.answer(stream)[0] == "500"
     http2_server.wait_for_log("not Proceed, Refuse or None", start)
     assert http2.get("/hello")[:2] == ["200", b"hello"]
@@ -309,7 +309,7 @@ def test_a_stream_gets_500_if_the_policy_returns_no_decision(http2_server, http2
 
 
 def test_a_stream_of_unknown_length_over_the_policys_limit_gets_413(http2):
-    stream = http2.open("PUT /read", WAITS, ("x-decide", "limit 8"))
+    stream = http2.open("PUT /read", EXPECT, ("x-decide", "limit 8"))
     assert http2.first(stream) == ["100"]
     http2.send(stream, b"hello you")
     assert http2.answer(stream)[:2] == ["100", "413"]

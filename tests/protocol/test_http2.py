@@ -20,7 +20,14 @@ from apps.reading import WAYS_TO_READ
 from support import PATIENCE
 from support.characters import ALLOWED_CHARACTERS, EVERY_CHARACTER
 from support.client import CONTINUE, request, waiting
-from support.http2_client import NO_MORE, WAITS, Http2Client, connect, head_of, new_connection
+from support.http2_client import (
+    EXPECT,
+    RESET_NO_ERROR,
+    Http2Client,
+    connect,
+    head_of,
+    new_connection,
+)
 from support.installed import gunicorn_at, oldest_gunicorn
 from support.matrix import WORKERS
 from support.server import Server
@@ -85,7 +92,7 @@ def http2(request, servers, certificates):
 
 def test_no_100_is_sent_to_a_client_that_does_not_wait(http2):
     assert http2.get("/ordinary-read") == ["200", b'["", "none"]', "end"]
-    stream = http2.open("POST /ordinary-read", WAITS, end=True)
+    stream = http2.open("POST /ordinary-read", EXPECT, end=True)
     assert http2.answer(stream) == ["200", b'["", "none"]', "end"]
     stream = http2.open("POST /ordinary-read")
     http2.send(stream, b"hello")
@@ -93,7 +100,7 @@ def test_no_100_is_sent_to_a_client_that_does_not_wait(http2):
 
 
 def test_reading_sends_a_100(http2):
-    stream = http2.open("PUT /state", WAITS)
+    stream = http2.open("PUT /state", EXPECT)
     assert http2.first(stream) == ["100"]
     http2.send(stream, b"hello")
     states = b'["pending", true, "continued", "CONTINUED"]'
@@ -103,7 +110,7 @@ def test_reading_sends_a_100(http2):
 
 @pytest.mark.parametrize("way", WAYS_TO_READ)
 def test_every_way_to_read_sends_one_100(http2, way):
-    stream = http2.open(f"PUT /read-by?{way}", WAITS)
+    stream = http2.open(f"PUT /read-by?{way}", EXPECT)
     assert http2.first(stream) == ["100"]
     http2.send(stream, b"one\ntwo\nlast")
     body = b"one\ntwo\nlast"
@@ -111,7 +118,7 @@ def test_every_way_to_read_sends_one_100(http2, way):
 
 
 def test_proceed_sends_header_fields_once(http2):
-    stream = http2.open("PUT /proceed", WAITS)
+    stream = http2.open("PUT /proceed", EXPECT)
     assert http2.first(stream) == ["100"]
     http2.send(stream, b"hello")
     assert http2.answer(stream) == ["100", "200", b"hello", "end"]
@@ -122,14 +129,14 @@ def test_proceed_sends_header_fields_once(http2):
 @pytest.mark.parametrize("name", ["Content-Length", "TE"])
 def test_a_field_that_proceed_can_not_send_does_not_break_the_connection(http2, name):
     assert http2.get("/hello") == ["200", b"hello", "end"]
-    stream = http2.open(f"PUT /proceed-badly?name={name}&value=5", WAITS)
+    stream = http2.open(f"PUT /proceed-badly?name={name}&value=5", EXPECT)
     status, _, *rest = http2.answer(stream)
     assert http2.get("/hello") == ["200", b"hello", "end"]
-    assert [status, *rest] == ["400", "end", NO_MORE]
+    assert [status, *rest] == ["400", "end", RESET_NO_ERROR]
 
 
 def test_early_hints_are_sent_only_after_the_100(http2):
-    stream = http2.open("PUT /hints", WAITS)
+    stream = http2.open("PUT /hints", EXPECT)
     assert http2.first(stream) == ["100"]
     http2.send(stream, b"hello")
     assert http2.answer(stream) == ["100", "103", "200", b"hello", "end"]
@@ -155,9 +162,9 @@ def test_interim_responses_come_before_and_after_the_body(http2):
     ],
 )
 def test_a_client_that_waits_gets_a_104_before_its_100_if_it_understands(http2, path, field, first):
-    stream = http2.open(f"PUT {path}", WAITS, field)
+    stream = http2.open(f"PUT {path}", EXPECT, field)
     assert http2.first(stream) == [first]
-    while "100" not in http2.heard[stream] and http2.receive():
+    while "100" not in http2.received[stream] and http2.receive():
         pass
     http2.send(stream, b"hello")
     sent = [first == "104", True]
@@ -169,7 +176,7 @@ def test_one_thread_sends_interim_responses_while_another_one_reads(http2):
     stream, body = http2.open("PUT /inform-often"), bytes(16384) * 64
     for number in range(64):
         http2.send(stream, bytes(16384), end=number == 63)
-        while len(http2.heard[stream]) <= number and http2.receive():
+        while len(http2.received[stream]) <= number and http2.receive():
             pass
     digest = hashlib.sha256(body).hexdigest().encode()
     assert http2.answer(stream) == [*["104"] * 64, "200", digest, "end"]
@@ -208,36 +215,36 @@ def test_no_interim_response_is_sent_after_the_response_has_started(http2, metho
     ],
 )
 def test_a_refused_stream_gets_no_100_and_the_connection_stays_open(http2, path, answer):
-    assert http2.answer(http2.open(f"PUT {path}", WAITS)) == [*answer, "end", NO_MORE]
+    assert http2.answer(http2.open(f"PUT {path}", EXPECT)) == [*answer, "end", RESET_NO_ERROR]
     assert http2.get("/hello") == ["200", b"hello", "end"]
     http2.server.wait_for_log(rf"PUT {path.split('?')[0]}.* -> {answer[0]} declined")
 
 
 def test_data_that_arrives_after_a_refusal_does_not_break_the_connection(http2):
-    stream = http2.open("PUT /refuse", WAITS)
-    assert http2.answer(stream) == ["401", "end", NO_MORE]
+    stream = http2.open("PUT /refuse", EXPECT)
+    assert http2.answer(stream) == ["401", "end", RESET_NO_ERROR]
     # Together they are more than the window of the connection, unless the server opens it again.
     http2.socket.sendall(DataFrame(stream, b"late" * 4096).serialize() * 8)
-    stream = http2.open("PUT /read", WAITS)
+    stream = http2.open("PUT /read", EXPECT)
     assert http2.first(stream) == ["100"]
     http2.send(stream, b"hello")
     assert http2.answer(stream) == ["100", "200", b"hello", "end"]
 
 
 def test_streams_do_not_disturb_each_other(http2):
-    before = http2.open("PUT /read", WAITS)
+    before = http2.open("PUT /read", EXPECT)
     assert http2.first(before) == ["100"]
-    refused = http2.open("PUT /refuse-with-body", WAITS)
+    refused = http2.open("PUT /refuse-with-body", EXPECT)
     http2.send(before, b"one ", end=False)
     small = http2.open("GET /hello", end=True)
     unknown = http2.open("PUT /hello", ("expect", "x"))
-    after = http2.open("PUT /read", WAITS)
+    after = http2.open("PUT /read", EXPECT)
     http2.send(before, b"two")
     assert http2.first(after) == ["100"]
-    assert http2.heard[before] == ["100", "200", b"one two", "end"]
-    assert http2.heard[refused] == ["413", b"too large", "end", NO_MORE]
-    assert http2.heard[small] == ["200", b"hello", "end"]
-    assert http2.heard[unknown][0] == "417"
+    assert http2.received[before] == ["100", "200", b"one two", "end"]
+    assert http2.received[refused] == ["413", b"too large", "end", RESET_NO_ERROR]
+    assert http2.received[small] == ["200", b"hello", "end"]
+    assert http2.received[unknown][0] == "417"
     http2.send(after, b"three")
     assert http2.answer(after) == ["100", "200", b"three", "end"]
 
@@ -247,7 +254,7 @@ def test_streams_do_not_disturb_each_other(http2):
 
 @pytest.mark.parametrize("path", ["/yield-then-read", "/write-then-read"])
 def test_no_100_is_sent_after_the_first_byte_of_the_response(http2, path):
-    stream = http2.open(f"PUT {path}", WAITS)
+    stream = http2.open(f"PUT {path}", EXPECT)
     assert http2.first(stream) == ["200"]
     http2.send(stream, b"hello")
     body = b"first hello" if path == "/yield-then-read" else b"nohello"
@@ -261,7 +268,7 @@ def test_data_written_while_the_result_is_iterated_is_sent(http2, steps):
     answer = ["200", b"".join(body[step] for step in steps), "end"]
     assert http2.get(path) == answer
     assert http2.answer(http2.open(f"PUT {path}", data=b"hello", end=True))[:3] == answer
-    stream = http2.open(f"PUT {path}r", WAITS)
+    stream = http2.open(f"PUT {path}r", EXPECT)
     assert http2.first(stream) == ["200"]
     http2.send(stream, b"hello")
     assert http2.answer(stream) == answer
@@ -269,7 +276,7 @@ def test_data_written_while_the_result_is_iterated_is_sent(http2, steps):
 
 @pytest.mark.parametrize("data", [b"hello", b"h"])
 def test_no_100_is_sent_if_data_came_with_the_head(http2, data):
-    stream = http2.open("PUT /state", WAITS, data=data, end=data == b"hello")
+    stream = http2.open("PUT /state", EXPECT, data=data, end=data == b"hello")
     if data == b"h":
         http2.send(stream, b"ello")
     states = b'["waived", false, "waived", "WAIVED"]'
@@ -280,7 +287,7 @@ def test_no_100_is_sent_if_data_came_with_the_head(http2, data):
 
 
 @pytest.mark.parametrize("value", ["x", "100-continue, x"])
-@pytest.mark.parametrize(("end", "reset"), [(False, [NO_MORE]), (True, [])])
+@pytest.mark.parametrize(("end", "reset"), [(False, [RESET_NO_ERROR]), (True, [])])
 def test_an_unknown_expectation_gets_417_and_the_application_is_not_called(
     http2, value, end, reset
 ):
@@ -291,11 +298,11 @@ def test_an_unknown_expectation_gets_417_and_the_application_is_not_called(
 
 
 @pytest.mark.parametrize("status", ["100 Continue", "103 Early Hints"])
-@pytest.mark.parametrize("expect", [[WAITS], []], ids=["Expect", "no Expect"])
+@pytest.mark.parametrize("expect", [[EXPECT], []], ids=["Expect", "no Expect"])
 def test_start_response_with_a_1xx_gets_500(http2, status, expect):
     stream = http2.open(f"PUT /start?{status.replace(' ', '+')}", *expect)
     status, _, *rest = http2.answer(stream)
-    assert [status, *rest] == ["500", "end", NO_MORE]
+    assert [status, *rest] == ["500", "end", RESET_NO_ERROR]
     assert http2.get("/hello") == ["200", b"hello", "end"]
 
 
@@ -313,7 +320,7 @@ def test_start_response_with_a_1xx_gets_500_for_a_stream_without_a_body(http2, m
 @pytest.mark.parametrize("sent", [b"", b"hello"])
 def test_reading_the_body_of_a_stream_that_was_reset_raises_client_disconnected(http2, sent):
     name = f"reset-{uuid.uuid4()}"
-    stream = http2.open(f"PUT /tell-broken?{name}", WAITS)
+    stream = http2.open(f"PUT /tell-broken?{name}", EXPECT)
     assert http2.first(stream) == ["100"]
     if sent:
         http2.send(stream, sent, end=False)
@@ -326,7 +333,7 @@ def test_reading_the_body_of_a_stream_that_was_reset_raises_client_disconnected(
 @pytest.mark.parametrize("leave", ["close", "shut down"])
 def test_reading_a_body_whose_connection_was_lost_raises_client_disconnected(http2, sent, leave):
     name = f"lost-{uuid.uuid4()}"
-    stream = http2.open(f"PUT /tell-broken?{name}", WAITS)
+    stream = http2.open(f"PUT /tell-broken?{name}", EXPECT)
     assert http2.first(stream) == ["100"]
     if sent:
         http2.send(stream, sent, end=False)
@@ -340,7 +347,7 @@ def test_reading_a_body_whose_connection_was_lost_raises_client_disconnected(htt
 @pytest.mark.parametrize("what", ["resets", "closes"])
 def test_a_client_that_leaves_while_it_waits_is_logged_as_400_and_pending(http2, what):
     event = f"left-{uuid.uuid4()}"
-    stream = http2.open(f"PUT /refuse-after-event?{event}", WAITS)
+    stream = http2.open(f"PUT /refuse-after-event?{event}", EXPECT)
     http2.server.board.wait(f"entered-{event}")
     if what == "resets":
         http2.reset(stream)
@@ -387,13 +394,18 @@ def impatient(serve):
 def test_a_client_that_stalls_gets_408(impatient, sent):
     with impatient() as http2:
         stream = http2.open("PUT /read", data=sent)
-        assert http2.answer(stream) == ["408", "end", NO_MORE]
+        assert http2.answer(stream) == ["408", "end", RESET_NO_ERROR]
         assert http2.get("/hello") == ["200", b"hello", "end"]
 
 
 def test_a_client_that_stalls_after_its_100_gets_408(impatient):
     with impatient() as http2:
-        assert http2.answer(http2.open("PUT /read", WAITS)) == ["100", "408", "end", NO_MORE]
+        assert http2.answer(http2.open("PUT /read", EXPECT)) == [
+            "100",
+            "408",
+            "end",
+            RESET_NO_ERROR,
+        ]
 
 
 FRAMES = {
@@ -416,7 +428,7 @@ def test_frames_without_enough_body_bytes_do_not_extend_the_time_limit(impatient
             if http2.is_over(stream):
                 break
             pause.wait(0.05)
-        assert http2.heard[stream][:2] == ["408", "end"]
+        assert http2.received[stream][:2] == ["408", "end"]
 
 
 @pytest.mark.parametrize(
@@ -437,7 +449,7 @@ def test_the_error_has_the_bytes_that_the_client_sent_before_it_stalled(impatien
         [status, body, *rest] = http2.answer(stream)
         in_buffer = partial if way == "readinto" else ""
         assert json.loads(body) == ["BodyTimeout", partial, "BodyTimeout", "", in_buffer]
-        assert [status, *rest] == ["200", "end", NO_MORE]
+        assert [status, *rest] == ["200", "end", RESET_NO_ERROR]
 
 
 def test_a_body_that_has_arrived_when_it_is_read_does_not_time_out(impatient):
@@ -468,7 +480,7 @@ def test_a_body_that_arrives_while_the_response_waits_for_the_client_can_be_read
     window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 3}
     with impatient(settings=window) as http2:
         stream = http2.open("PUT /yield-then-read")
-        while b"fir" not in http2.heard[stream]:
+        while b"fir" not in http2.received[stream]:
             assert http2.receive()
         http2.send(stream, b"hello")
         http2.settle()

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from realworld.counting import CountingRelay
 from realworld.storage import Storage
-from support import ASKED_SIZE, CHECKOUT, PATIENCE
+from support import CHECKOUT, PATIENCE, SIZE_WITH_EXPECT
 from support.server import Server
 
 PROGRAMS = Path(__file__).parent / "clients"
-SIZE = ASKED_SIZE
+SIZE = SIZE_WITH_EXPECT
 #: More than the systems between client and server hold: only so can a test see that a client stops.
 PLAIN_SIZE = 32 * 1024**2
 

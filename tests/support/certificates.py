@@ -6,7 +6,7 @@ import trustme
 
 
 class Certificates:
-    """A certificate for localhost, and contexts of clients that trust it."""
+    """A certificate for localhost, and SSL contexts for clients that trust it."""
 
     def __init__(self, folder):
         self._authority = trustme.CA()
@@ -20,7 +20,10 @@ class Certificates:
         issued.private_key_pem.write_to_path(self.key)
 
     def trust(self, *protocols):
-        """Return a client's context; to make one takes longer than a handshake."""
+        """Return the context of a client that offers these protocols by ALPN.
+
+        It is made once: making one takes longer than a handshake.
+        """
         if protocols not in self._contexts:
             context = self._contexts[protocols] = ssl.create_default_context()
             self._authority.configure_trust(context)

@@ -1,4 +1,4 @@
-"""Bodies in chunks, as Hypothesis makes them up."""
+"""Hypothesis strategies for chunked bodies."""
 
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ TRAILERS = st.lists(st.sampled_from([b"X: 1\r\n", b"X-Checksum: \t abc\r\n"]), m
 
 @st.composite
 def in_chunks(draw, body):
-    """Return what this body is in chunks of any size."""
+    """Return this body in chunks of any sizes, with extensions and trailers."""
     pieces = []
     position = 0
     while position < len(body):

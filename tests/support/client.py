@@ -20,7 +20,7 @@ def waiting(line, *fields):
 
 
 class Client:
-    """One connection, raw bytes both ways; to the first address of a server, or to this one."""
+    """A connection for raw bytes, to the first address of a server or to a given one."""
 
     def __init__(self, server, *address):
         self.socket = server.connect(*address)
@@ -33,11 +33,11 @@ class Client:
         self.socket.close()
 
     def send(self, *pieces):
-        """Send these bytes by one call, so that they arrive together."""
+        """Send these bytes in one call, so that they arrive together."""
         self.socket.sendall(b"".join(pieces))
 
     def shut_down(self):
-        """Send no more; over TLS, leave without a close_notify."""
+        """Half-close the connection; over TLS, without a close_notify."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def close(self):
@@ -75,7 +75,7 @@ class Client:
         return head, b""
 
     def receive_all(self):
-        """Receive what comes until the server closes."""
+        """Receive everything until the server closes."""
         while self._more():
             pass
         data, self.unread = self.unread, b""

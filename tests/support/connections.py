@@ -1,4 +1,4 @@
-"""The `Service` that a worker gives to its connections, without a worker process."""
+"""Connections as a worker has them, and the `Service` that they share, without a worker process."""
 
 import contextlib
 import logging
@@ -13,10 +13,10 @@ from gunicorn_expect.answer import Service
 from gunicorn_expect.connection import Connection
 from gunicorn_expect.counters import Counters
 from gunicorn_expect.settings import Settings
-from support.socket_pairs import what_is_left
+from support.socket_pairs import receive_rest
 
-# As gunicorn's logger has it, and now: pytest listens to loggers that don't propagate only if they
-# are there when a test begins.
+# gunicorn sets this for its logger. It has to be set before a test begins: only then does pytest
+# capture the log lines of a logger that does not propagate them.
 logging.getLogger("gunicorn.error").propagate = False
 
 CLIENT = ("127.0.0.1", 40_000)
@@ -24,7 +24,7 @@ LISTENER = ("127.0.0.1", 8000)
 
 
 class Outcomes(Counters):
-    """Keeps the outcomes of connections that lingered."""
+    """Records how lingering connections ended."""
 
     def __init__(self):
         super().__init__()
@@ -36,17 +36,17 @@ class Outcomes(Counters):
 
 
 def unserved(environ, start_response):
-    raise AssertionError("no request was to be answered")
+    raise AssertionError("the application must not be called")
 
 
 @contextlib.contextmanager
 def service(application=unserved, *, settings=None, gunicorn=None, **given):
-    """Yield the service of a thread worker that is not run.
+    """Yield the service of a thread worker that does not run.
 
     Args:
         application: of the worker.
-        settings: ours.
-        gunicorn: its settings.
+        settings: the expect_* settings.
+        gunicorn: gunicorn's settings.
         given: other attributes of the service.
 
     """
@@ -76,12 +76,12 @@ def service(application=unserved, *, settings=None, gunicorn=None, **given):
 
 
 def connection(of, sock, **how):
-    """Return the connection that a worker makes of the server's end."""
+    """Return the connection that a worker makes for this socket, the server's end."""
     return Connection(of, sock, CLIENT, LISTENER, **how)
 
 
 def answered(conn, theirs):
-    """Answer a request and close in order; return what it wants then, and what the client got."""
+    """Answer a request and half-close; return what the connection wants and the client received."""
     wants = conn.answer()
     conn.transport.half_close()
-    return wants, what_is_left(theirs)
+    return wants, receive_rest(theirs)

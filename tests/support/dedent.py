@@ -1,7 +1,7 @@
-"""Import this to have `textwrap.dedent` as it was before Python 3.14; run it to have gunicorn so.
+"""Importing this restores `textwrap.dedent` as it was before Python 3.14; running it, in gunicorn.
 
-gunicorn makes the heads of its error pages with it. Since 3.14 it takes a line that has only a CR
-for an empty one, and stock gunicorn's heads end with a bare LF: nothing to compare ours with.
+gunicorn makes the heads of its error pages with dedent. Since 3.14, dedent takes a line that has
+only a CR for an empty one. So stock gunicorn's heads end with a bare LF, unlike ours.
 """
 
 import re

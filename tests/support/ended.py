@@ -1,4 +1,4 @@
-"""A gunicorn that ends by itself: it says what is wrong, or checks its configuration."""
+"""Runs a gunicorn that ends by itself: it finds an error, or only checks its configuration."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ def run_gunicorn(*arguments, cwd=None, path=(), **env):
     Args:
         arguments: of its command line.
         cwd: the folder in which it runs, and from which it imports.
-        path: folders from which it imports before any other.
+        path: folders from which it imports first.
         env: its environment.
 
     """

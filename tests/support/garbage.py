@@ -1,4 +1,4 @@
-"""What is left to the garbage collector."""
+"""Checks that objects are freed without the garbage collector."""
 
 import contextlib
 import gc
@@ -6,9 +6,9 @@ import gc
 
 @contextlib.contextmanager
 def no_garbage_of(*kinds):
-    """Check that no object of these classes outlives what is done here.
+    """Check that no new object of these classes is alive at the end of the block.
 
-    What is alive before may be another test's: Bottle, for one, keeps the last environ.
+    Objects of earlier tests may still be alive: Bottle, for example, keeps the last environ.
     """
     gc.collect()
     before = {id(x) for x in gc.get_objects() if isinstance(x, kinds)}

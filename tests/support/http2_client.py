@@ -1,4 +1,4 @@
-"""A client of HTTP/2: streams on one connection, and what was received on each of them."""
+"""A client of HTTP/2, which records what it receives on each stream."""
 
 import collections
 import contextlib
@@ -10,10 +10,10 @@ import h2.events
 
 from support import PATIENCE
 
-WAITS = ("expect", "100-continue")
+EXPECT = ("expect", "100-continue")
 
 
-NO_MORE = "reset NO_ERROR"
+RESET_NO_ERROR = "reset NO_ERROR"
 
 
 @contextlib.contextmanager
@@ -43,23 +43,23 @@ def head_of(line):
 
 
 class Http2Client:
-    """A connection, and what was received on each of its streams, in order.
+    """A connection. `received` has what was received on each of its streams, in order.
 
-    That is the status of each HEADERS frame, the bytes of its DATA frames in one, "end", and
+    That is the status of each HEADERS frame, the bytes of all DATA frames together, "end", and
     "reset" with the name of the error code.
     """
 
     def __init__(self, server, sock, connection):
         self.server = server
         self.socket = sock
-        self.heard = collections.defaultdict(list)
+        self.received = collections.defaultdict(list)
         self.fields = collections.defaultdict(list)
         self._settled = False
         self._h2 = connection
         self._flush()
 
     def open(self, line, *fields, data=b"", end=False):
-        """Open a stream; data, and an end, are sent together with the HEADERS frame."""
+        """Open a stream; data and the end are sent together with the HEADERS frame."""
         stream = self._h2.get_next_available_stream_id()
         self._h2.send_headers(stream, [*head_of(line), *fields], end_stream=end and not data)
         if data:
@@ -86,52 +86,54 @@ class Http2Client:
 
     def first(self, stream):
         """Return what is received first on a stream."""
-        while not self.heard[stream] and self.receive():
+        while not self.received[stream] and self.receive():
             pass
-        return self.heard[stream][:1]
+        return self.received[stream][:1]
 
     def answer(self, stream):
         """Return all that is received on a stream, even after its end."""
         while not self.is_over(stream) and self.receive():
             pass
         self.settle()
-        return self.heard[stream]
+        return self.received[stream]
 
     def settle(self):
         """Wait until the server has received all that was sent."""
-        # When the answer to this has come, everything that the server sent before it has come.
+        # The server answers a ping after everything that it has sent before.
         self._settled = False
         self._h2.ping(b"settled?")
         self._flush()
         while not self._settled and self.receive():
             pass
-        assert self._settled, "the connection did not live on"
+        assert self._settled, "the server closed the connection"
 
     def get(self, path):
         return self.answer(self.open(f"GET {path}", end=True))
 
     def receive(self, data=b""):
-        """Receive what comes next, or what has been received already."""
+        """Receive what arrives next, or process bytes that were received already."""
         data = data or self.socket.recv(65536)
         for event in self._h2.receive_data(data):
-            heard = self.heard[getattr(event, "stream_id", None)]
+            received = self.received[getattr(event, "stream_id", None)]
             match event:
                 case h2.events.PingAckReceived():
                     self._settled = True
                 case h2.events.StreamEnded():
-                    heard.append("end")
+                    received.append("end")
                 case h2.events.StreamReset():
-                    heard.append(f"reset {event.error_code.name}")
+                    received.append(f"reset {event.error_code.name}")
                 case h2.events.DataReceived(data=bytes(piece)) if piece:
-                    heard.append((heard.pop() if isinstance(heard[-1], bytes) else b"") + piece)
+                    received.append(
+                        (received.pop() if isinstance(received[-1], bytes) else b"") + piece
+                    )
                 case h2.events.InformationalResponseReceived() | h2.events.ResponseReceived():
                     self.fields[event.stream_id].append(dict(event.headers))
-                    heard.append(dict(event.headers)[":status"])
+                    received.append(dict(event.headers)[":status"])
         self._flush()
         return data
 
     def is_over(self, stream):
-        return any(word == "end" or str(word).startswith("reset") for word in self.heard[stream])
+        return any(item == "end" or str(item).startswith("reset") for item in self.received[stream])
 
     def _flush(self):
         self.socket.sendall(self._h2.data_to_send())

@@ -10,15 +10,18 @@ from support import CHECKOUT
 #: Where `make` puts other gunicorns.
 INSTALLED = CHECKOUT / ".venv"
 
-#: And what npm has installed.
+#: Where `make` installs packages of npm.
 NODE_MODULES = INSTALLED / "node" / "node_modules"
 
 
-def missing(what, means="make test"):
-    """Skip a test that this machine has no means for; CI must not go without it."""
+def missing(what, command="make test"):
+    """Skip a test because something is not installed; in CI, fail.
+
+    The command installs it.
+    """
     if "CI" in os.environ:
         pytest.fail(f"{what} is not installed")
-    pytest.skip(f"{what} is not installed: run {means}")
+    pytest.skip(f"{what} is not installed: run {command}")
 
 
 def gunicorn_at(version):

@@ -1,9 +1,9 @@
-"""Which gunicorns the tests talk to.
+"""The matrix: the kinds of server that the tests run against.
 
 A cell of the matrix is a worker on a transport, with a parser and a gunicorn. The quick choice has
-each value of each axis in some cell; ``--matrix wide``, which CI runs, has any three values of
-three axes in some cell, and ``--matrix all`` every cell. ``--matrix versions`` is the small choice
-with which noxfile.py tries versions of Python and of packages.
+each value of each axis in some cell. ``--matrix wide``, which CI runs, has each combination of
+three values in some cell, and ``--matrix all`` has every cell. With ``--matrix versions``, a small
+choice, noxfile.py tries versions of Python and of packages.
 """
 
 import dataclasses
@@ -52,8 +52,8 @@ def _is_even(cell):
     return sum(axis.index(value) for axis, value in zip(axes, values, strict=True)) % 2 == 0
 
 
-#: Half of all cells. Any three values are in one of them: where a cell of theirs is odd, the next
-#: value of the fourth axis makes it even.
+#: Half of all cells. Each combination of three values is in one of them: of the cells with these
+#: three values, every second one is even.
 WIDE = [cell for cell in ALL if _is_even(cell)]
 #: With the parser that gunicorn chooses by itself.
 VERSIONS = [

@@ -1,4 +1,4 @@
-"""docs/probe.md: its commands, and what they print as far as that is the same each time."""
+"""The commands of docs/probe.md and their output, without what differs each time."""
 
 import re
 
@@ -8,13 +8,13 @@ PAGE = CHECKOUT.joinpath("docs/probe.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```console\n\$ gunicorn-expect (.*?)\n(.*?)^```$", PAGE, re.M | re.S)
 
 
-def blocks(place):
-    """Return each command line to the server at this place, and its output."""
-    return [(command, output) for command, output in BLOCKS if place in command]
+def blocks(address):
+    """Return each command line with this address, and its output."""
+    return [(command, output) for command, output in BLOCKS if address in command]
 
 
 def masked(text):
-    """Give the words of an output, without times, addresses, versions and counts of bytes sent."""
+    """Return the words of an output, without times, addresses, versions and counts of bytes."""
     text = re.sub(r"-?\d+\.\d ms", "- ms", text)
     text = re.sub(r"nothing more for \d+\.\d s", "nothing more for - s", text)
     text = re.sub(r"^ *The first response is late:.*\n", "", text, flags=re.MULTILINE)

@@ -8,9 +8,9 @@ from support import PATIENCE
 
 
 class Relay:
-    """Stands between clients and a server, and keeps the bytes that each of them sent."""
+    """Stands between clients and a server, and records the bytes that each of them sends."""
 
-    #: Whether it closes the connections in the end that clients leave open, as browsers do.
+    #: Whether it closes connections that clients leave open at the end, as browsers do.
     hangs_up = False
 
     def __init__(self, server):
@@ -37,7 +37,7 @@ class Relay:
             thread.join(PATIENCE)
 
     def sent_by_clients(self):
-        """Return the bytes of each connection; call it when the clients are done."""
+        """Return the bytes of each connection, once the clients have closed all of them."""
         for thread in self._threads[1:]:
             thread.join(PATIENCE)
         return self._sent

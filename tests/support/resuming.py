@@ -81,18 +81,18 @@ def state(server, path):
 
 
 def append(server, path, offset, data, *fields):
-    """Append, with what the client says of the offset."""
+    """Append data at this offset."""
     fields = (APPEND, f"Upload-Offset: {offset}", *(fields or (WHOLE,)))
     return ask(server, f"PATCH {path}", *fields, body=data)
 
 
 def resume(server, path, data):
-    """Ask for the offset, and send the rest, as a client does whose upload broke off."""
+    """Ask for the offset and send the rest, as a client does after its upload broke off."""
     before = state(server, path)
     assert before.status == 204
     if not before.is_complete:
         after = append(server, path, before.offset, data[before.offset :])
-        if after.status in (409, 503):  # the server came to what broke off only now
+        if after.status in (409, 503):  # the server was still receiving the part that broke off
             assert resume(server, path, data) >= before.offset
         else:
             assert (after.status, after.is_complete) == (200, True), after
@@ -138,10 +138,10 @@ class Site:
         return sorted(path.name for path in self.folder.glob("*") if path.is_file())
 
     def unfinished(self):
-        """Return the names of the files that uploads have."""
+        """Return the names of the files of uploads that are not complete."""
         return sorted(path.name for path in self.folder.glob(".uploads/*"))
 
     def has(self, name, data):
-        """Return whether a file is stored, and as it was sent."""
+        """Return whether a file with this name has these contents."""
         stored = self.folder.joinpath(name).read_bytes()
         return hashlib.sha256(stored).digest() == hashlib.sha256(data).digest()

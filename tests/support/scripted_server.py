@@ -1,4 +1,4 @@
-"""A server that sends what a test has written for it, whatever it receives."""
+"""A server that does what a test has written for it."""
 
 import socket
 import threading
@@ -6,14 +6,14 @@ import threading
 from support import PATIENCE
 
 
-class Scripted:
-    """A server for one connection: it sends what a test has written for it."""
+class ScriptedServer:
+    """A server for one connection; a test writes its `converse`."""
 
     def __init__(self):
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = "http://{}:{}/".format(*self._listener.getsockname())
         self._thread = threading.Thread(target=self._serve, daemon=True)
-        self.heard = b""
+        self.received = b""
 
     def __enter__(self):
         self._thread.start()
@@ -31,10 +31,10 @@ class Scripted:
             self.converse(client)
 
     def converse(self, client):
-        """Receive and send as the test has written it."""
+        """Receive and send on this connection."""
         raise NotImplementedError
 
-    def hear(self, client, mark):
-        """Receive until this mark has come."""
-        while mark not in self.heard and (data := client.recv(65536)):
-            self.heard += data
+    def receive_until(self, client, mark):
+        """Receive until these bytes have arrived."""
+        while mark not in self.received and (data := client.recv(65536)):
+            self.received += data

@@ -1,4 +1,4 @@
-"""Clients that send on while a test does something else."""
+"""Clients that keep sending while a test does something else."""
 
 import contextlib
 import threading
@@ -8,10 +8,10 @@ from support import PATIENCE
 
 @contextlib.contextmanager
 def sending_on(send, data=b"x", *, every=0.1):
-    """Send these bytes every so many seconds, from a thread, until the peer takes no more.
+    """Send these bytes again and again, from a thread, until the peer has closed.
 
     Args:
-        send: of a client or a socket.
+        send: a function that sends bytes.
         data: the bytes.
         every: seconds between them.
 

@@ -1,4 +1,4 @@
-"""A real gunicorn with the applications of `apps`, on each transport, and its log."""
+"""Starts a real gunicorn, by default with the applications of `apps`, and reads its log."""
 
 import contextlib
 import itertools
@@ -48,7 +48,7 @@ class Server:
             )
         elif transport.startswith("proxy"):
             arguments = ("--proxy-protocol", transport.removeprefix("proxy-"), *arguments)
-        # A page of stock gunicorn's is to be compared with, on every Python.
+        # The error pages of stock gunicorn are compared with ours, on every Python.
         stock = not worker.startswith("gunicorn_expect") and sys.version_info >= (3, 14)
         module = "support.dedent" if stock else "gunicorn"
         threads = () if worker in ("sync", "gunicorn_expect.Sync") else ("--threads", "8")
@@ -61,14 +61,14 @@ class Server:
 
     @classmethod
     def of(cls, command, *, env=(), cwd=None):
-        """Start a gunicorn by this command."""
+        """Start a gunicorn with this command."""
         server = cls.__new__(cls)
         server._start(command, dict(env), cwd)  # noqa: SLF001  its own
         return server
 
     @classmethod
-    def typed(cls, command, folder):
-        """Start a gunicorn by a command as a page shows it, in this folder."""
+    def by_command_line(cls, command, folder):
+        """Start a gunicorn with a command line of a page, in this folder."""
         _, *arguments = shlex.split(command)
         return cls.of(
             [sys.executable, "-m", "gunicorn", *arguments],
@@ -123,7 +123,7 @@ class Server:
         self._folder.cleanup()
 
     def kill(self):
-        """Kill the master, and then its workers: it would start others."""
+        """Kill the master, and then its workers; the other way round it would start new ones."""
         workers = re.findall(r"Booting worker with pid: (\d+)", "\n".join(self.lines))
         for pid in (self.process.pid, *map(int, workers)):
             with contextlib.suppress(ProcessLookupError):
@@ -138,7 +138,7 @@ class Server:
             sock.connect(address)
             return sock
         sock = socket.create_connection(address, PATIENCE)
-        # What a test has sent is on its way when the call returns.
+        # So that the bytes leave at once.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._transport == "tls":
             return self._certificates.trust().wrap_socket(sock, server_hostname="localhost")
@@ -151,13 +151,13 @@ class Server:
         return sock
 
     def wait_for_log(self, pattern, start=0):
-        """Wait for a line of the log, the access log among it; return its match."""
+        """Wait for a line of the log or the access log; return the match of the pattern."""
 
         def found():
             return next(filter(None, (re.search(pattern, x) for x in self.lines[start:])), None)
 
         with self._changed:
-            # A process has ended before all that it wrote was read.
+            # The process may have ended although its last lines have not been read yet.
             match = self._changed.wait_for(lambda: found() or self._log_ended, PATIENCE)
             match = found() or match
         if not isinstance(match, re.Match):
@@ -166,7 +166,7 @@ class Server:
         return match
 
     def get(self, path):
-        """Get the body of a path, on a connection of its own."""
+        """GET a path on a new connection; return the body of the response."""
         with Client(self) as client:
             client.send(request(f"GET {path}", "Connection: close"))
             return client.receive_response()[1]
@@ -182,7 +182,7 @@ class Server:
 
 
 def _address(name):
-    """Return what a socket takes for an address that gunicorn's log names."""
+    """Return an address in gunicorn's log as `socket.connect` takes it."""
     scheme, _, place = name.partition(":")
     if scheme == "unix":
         return place

@@ -1,4 +1,4 @@
-"""Both ends of one connection, for the tests of what reads a body and needs no server."""
+"""Both ends of a connection, for tests that need no server."""
 
 import contextlib
 import functools
@@ -17,7 +17,8 @@ from gunicorn_expect import receiver, transport
 from gunicorn_expect.transport import TLSTransport, Transport
 from support import PATIENCE
 
-#: A plain socket that blocks, by TCP and not; one whose file does not block, as gevent's; TLS.
+#: Kinds of the server's end: a blocking socket of TCP, and of a unix socket; gevent's, whose file
+#: does not block; TLS.
 KINDS = ["tcp", "unix", "gevent", "tls"]
 
 
@@ -33,9 +34,9 @@ def connected(kind, certificates):
         theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if kind == "gevent":
         ours = gevent.socket.socket(fileno=ours.detach())
-        ours.settimeout(0)  # or it would wait by itself
+        ours.settimeout(0)  # otherwise gevent's socket itself would wait
     elif kind == "tls":
-        # Neither of them waits for the other: both see to their side of the handshake.
+        # Each end does its part of the handshake in a thread of its own.
         trusting = threading.Thread(target=lambda: got.append(_trust(certificates, theirs)))
         got = []
         trusting.start()
@@ -66,18 +67,18 @@ def _trust(certificates, sock):
 
 
 def transport_of(sock):
-    """Return what the server makes of its end."""
+    """Return the transport of the server's end."""
     return TLSTransport(sock) if isinstance(sock, ssl.SSLSocket) else Transport(sock)
 
 
-def what_is_left(sock):
-    """Return all that can still be received, of a client that has left."""
+def receive_rest(sock):
+    """Receive everything until the peer closes."""
     sock.settimeout(PATIENCE)
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 def announcing(event):
-    """Return a ``waiting`` of a receiver that sets this event when it is entered."""
+    """Return a ``waiting`` for a receiver; it sets this event when it is entered."""
 
     @contextlib.contextmanager
     def waiting():
@@ -88,7 +89,7 @@ def announcing(event):
 
 
 class WaitCounter:
-    """Counts the waits of a receiver, as its ``waiting``."""
+    """A ``waiting`` for a receiver; it counts how often it is entered and left."""
 
     def __init__(self):
         self.entered = 0
@@ -104,11 +105,11 @@ class WaitCounter:
 
 
 class PacedClient:
-    """Sends the next piece when the reader waits for it, and not before.
+    """Sends the next piece only when the reader waits for it.
 
-    So the reader meets every piece by itself, without a sleep and without a race. When it waits
-    and no piece is left, the client leaves; or, if it stays, the reader would wait for ever, and
-    gets an AssertionError.
+    So the reader receives each piece alone, without a sleep and without a race. When it waits and
+    no piece is left, the client leaves. If the client stays, and the reader would wait for ever,
+    it gets an AssertionError.
     """
 
     def __init__(self, ours, theirs, pieces, *, stays=False):
@@ -142,7 +143,7 @@ class PacedClient:
         if not self._stays:
             self._theirs.shutdown(socket.SHUT_WR)
 
-    # What a poller does.
+    # The methods of a poller.
 
     def register(self, sock, events):
         assert sock is self.ours
@@ -151,12 +152,12 @@ class PacedClient:
         ready = [(self.ours.fileno(), select.POLLIN)]
         if self._is_readable(0):
             return ready
-        # In whole milliseconds, as poll(2); and no clock stands still.
+        # In whole milliseconds, as poll(2); and the clock has to advance.
         self.now += 1e-6
         until = math.inf if milliseconds is None else self.now + math.ceil(milliseconds) / 1000
         if self._due is None:
             self._due = self.now + self.pace if self._pieces or not self._stays else math.inf
-        assert min(self._due, until) < math.inf, "it waits for bytes that never come"
+        assert min(self._due, until) < math.inf, "the reader waits for bytes that never arrive"
         if self._due > until:
             self.now = until
             return []
@@ -173,19 +174,19 @@ class PacedClient:
         return bool(select.select([self.ours.fileno()], [], [], timeout)[0])
 
 
-#: What a peer meets that sends to a connection that is closed.
+#: What sending raises after the other side has closed its socket.
 CLOSED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 def reset(peer):
-    """Leave by a reset, as a process does that ends with bytes unread."""
+    """Close with a reset, as a process does that ends with unread bytes."""
     if peer.family != socket.AF_UNIX:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     peer.close()
 
 
 def raw(tls):
-    """Take the connection from under TLS."""
+    """Return the plain socket below a TLS socket, which can't be used any more."""
     sock = socket.socket(fileno=tls.detach())
     sock.settimeout(PATIENCE)
     return sock

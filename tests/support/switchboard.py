@@ -1,4 +1,4 @@
-"""Where tests and the applications that they started wait for each other."""
+"""Events that tests and the applications in their servers wait for."""
 
 import socket
 import threading
@@ -7,7 +7,7 @@ from support import PATIENCE
 
 
 class Switchboard:
-    """Where tests and applications wait for each other, each event under its name."""
+    """Named events. Applications set them, and wait for them, over a connection to it."""
 
     def __init__(self):
         self._events = {}
@@ -18,7 +18,7 @@ class Switchboard:
         self._thread.start()
 
     def _event(self, name):
-        # Under a lock: the thread that waits and the one that sets may both come first.
+        # Under a lock: whoever comes first, the one that waits or the one that sets, creates it.
         with self._lock:
             return self._events.setdefault(name, threading.Event())
 

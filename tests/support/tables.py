@@ -1,4 +1,4 @@
-"""The tables of the pages that tests compare with what they see, and write."""
+"""The tables of the pages that tests compare with what they observe, or write."""
 
 import dataclasses
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table that stands between two comments of a page: ``<!-- mark -->``, ``<!-- /mark -->``."""
+    """A table between two comments of a page: ``<!-- mark -->`` and ``<!-- /mark -->``."""
 
     page: Path
     mark: str
@@ -34,7 +34,7 @@ class Table:
 
 
 def amounts(sent, size):
-    """Return how many of so many bytes were sent: the least and the most; "" of no try."""
+    """Return how many of ``size`` bytes were sent, the fewest and the most of several tries."""
     words = [
         {0: "0 bytes", size: "all"}.get(of(sent), f"{of(sent) / 1e6:.1f} MB")
         for of in (min, max)

@@ -1,4 +1,4 @@
-"""Runs the tests of a user of our kit, in a pytest of their own."""
+"""Runs the tests of a user of our test kit, in another pytest."""
 
 import subprocess
 import sys

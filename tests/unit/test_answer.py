@@ -19,7 +19,7 @@ from gunicorn_expect.settings import Settings
 from support import PATIENCE
 from support.client import request, waiting
 from support.connections import answered, connection, service
-from support.socket_pairs import connected, what_is_left
+from support.socket_pairs import connected, receive_rest
 
 LENGTH = "Content-Length: 5"
 
@@ -186,7 +186,7 @@ def test_after_a_refusal_of_any_length_the_connection_is_half_closed_once(certif
         theirs.sendall(waiting("PUT /", LENGTH))
         conn = connection(made, recording)
         assert conn.wait_for_head(PATIENCE)
-        received = pool.submit(what_is_left, theirs)
+        received = pool.submit(receive_rest, theirs)
         assert conn.answer() is Wants.END
         assert recording.shutdowns == [socket.SHUT_WR]
         closing = pool.submit(conn.linger_here, PATIENCE)
@@ -326,7 +326,7 @@ def test_an_inline_policy_that_reads_is_called_again_on_a_thread(certificates):
         assert conn.exchange.received == 0
         conn.answer()
         conn.transport.half_close()
-        assert what_is_left(theirs).endswith(b"\r\n\r\nhello")
+        assert receive_rest(theirs).endswith(b"\r\n\r\nhello")
 
 
 class HiddenError(Exception):

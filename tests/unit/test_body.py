@@ -41,8 +41,8 @@ from support.socket_pairs import (
     WaitCounter,
     announcing,
     connected,
+    receive_rest,
     transport_of,
-    what_is_left,
 )
 
 HUGE = 2**62
@@ -202,7 +202,7 @@ def test_any_body_in_any_pieces_is_read_unchanged_by_every_method(
             for way in ways:
                 assert result(way, body) == result(way, model)
             client.send_all()
-        assert receiver.ahead + what_is_left(ours) == BEHIND
+        assert receiver.ahead + receive_rest(ours) == BEHIND
 
 
 @hypothesis.given(upload=uploads(), ways=st.lists(WAYS, max_size=6), kind=ANY_KIND, data=st.data())
@@ -316,7 +316,7 @@ def test_small_reads_receive_what_has_arrived_and_do_not_wait_for_more(ours, the
     body, _, receiver = make(ours, length, receiver=Receives)
     assert b"".join(iter(lambda: way(body), b"")) == b"one\ntwo\nlast"
     assert received.count(b"one\ntwo\nlast") == 1
-    assert receiver.ahead + what_is_left(ours) == BEHIND
+    assert receiver.ahead + receive_rest(ours) == BEHIND
 
 
 @pytest.mark.parametrize("size", [1, 10, 100])
@@ -721,7 +721,7 @@ def test_the_unread_rest_of_a_body_is_discarded(ours, theirs, length):
     theirs.sendall(whole[6:] + BEHIND)
     theirs.shutdown(socket.SHUT_WR)
     assert exchange.drain()
-    assert receiver.ahead + what_is_left(ours) == BEHIND
+    assert receiver.ahead + receive_rest(ours) == BEHIND
 
 
 @pytest.mark.parametrize("read", [True, False])

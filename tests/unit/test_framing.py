@@ -18,7 +18,7 @@ from gunicorn_expect.receiver import Receiver
 from gunicorn_expect.states import Rest
 from support.chunks import in_chunks
 from support.client import request
-from support.socket_pairs import PacedClient, connected, transport_of, what_is_left
+from support.socket_pairs import PacedClient, connected, receive_rest, transport_of
 
 LINE_LIMIT = 100
 TRAILER_LIMIT = 200
@@ -59,7 +59,7 @@ def test_a_sized_body_ends_where_its_length_says(ours, theirs):
     assert body.read(100) == b"llo"
     assert body.read(1) == b""
     assert body.read_into(memoryview(bytearray(5))) == 0
-    assert what_is_left(ours) == b" and the next"
+    assert receive_rest(ours) == b" and the next"
 
 
 @pytest.mark.parametrize("before", ["nothing", "with the head", "a read"])
@@ -73,7 +73,7 @@ def test_a_sized_body_does_not_receive_the_bytes_after_it(ours, theirs, before):
     size = 6 if before == "nothing" else 5
     assert body.read_into(memoryview(buffer)) == size
     assert buffer[:size] == b"0hello"[-size:]
-    assert what_is_left(ours) == b" and the next"
+    assert receive_rest(ours) == b" and the next"
 
 
 def test_a_sized_body_that_ends_early_says_how_much_came(ours, theirs):
@@ -367,7 +367,7 @@ def test_mutated_chunks_are_an_error_or_are_read_as_gunicorn_reads_them(
                 return
             client.send_all()
         assert exchange.drain()
-        behind = receiver.ahead + what_is_left(ours)
+        behind = receiver.ahead + receive_rest(ours)
     hypothesis.event("still valid")
     assert sent.endswith(behind)
     # If two servers read the same bytes as different requests, that is request smuggling.

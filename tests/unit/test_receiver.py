@@ -18,8 +18,8 @@ from support.socket_pairs import (
     WaitCounter,
     announcing,
     connected,
+    receive_rest,
     transport_of,
-    what_is_left,
 )
 
 
@@ -603,7 +603,7 @@ def test_another_thread_may_write_while_one_waits_for_bytes(certificates, size):
         reading = threading.Thread(target=lambda: got.append(receiver.receive(5, whole=True)))
         theirs.sendall(b"1234")
         reading.start()
-        client = threading.Thread(target=lambda: got.append(what_is_left(theirs)))
+        client = threading.Thread(target=lambda: got.append(receive_rest(theirs)))
         client.start()
         for _ in range(20):
             ours.sendall(b"x" * size)

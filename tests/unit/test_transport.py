@@ -10,7 +10,7 @@ import pytest
 
 from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport, wait_by_poll
 from support import PATIENCE
-from support.socket_pairs import CLOSED, KINDS, connected, raw, reset, transport_of, what_is_left
+from support.socket_pairs import CLOSED, KINDS, connected, raw, receive_rest, reset, transport_of
 
 
 @pytest.fixture(params=KINDS)
@@ -90,7 +90,7 @@ def test_a_wait_ends_only_for_the_events_that_it_was_called_with(transport, thei
 def test_the_last_bytes_and_the_half_close_reach_the_client_together(transport, theirs):
     transport.finish(b"the answer")
     assert transport.half_closed
-    assert what_is_left(theirs) == b"the answer"
+    assert receive_rest(theirs) == b"the answer"
 
 
 def test_the_last_bytes_reach_a_client_that_reads_late(transport, theirs):
@@ -105,7 +105,7 @@ def test_the_last_bytes_reach_a_client_that_reads_late(transport, theirs):
     sending.join()
     while not transport.half_close():
         transport.wait(WRITE, PATIENCE)
-    assert what_is_left(theirs) == b""
+    assert receive_rest(theirs) == b""
 
 
 @of_tcp
@@ -120,7 +120,7 @@ def test_the_last_bytes_to_a_client_that_was_reset_raise(transport, theirs):
 def test_a_half_close_ends_our_side_and_leaves_unread_bytes_readable(transport, theirs):
     transport.send(b"the answer")
     assert transport.half_close()
-    assert what_is_left(theirs) == b"the answer"
+    assert receive_rest(theirs) == b"the answer"
     buffer = bytearray(100)
     assert transport.discard(buffer) is None
     theirs.sendall(b"body")
@@ -188,7 +188,7 @@ def test_a_tls_client_that_is_still_sending_gets_the_response_and_its_end(transp
     transport.receive(1)  # unread records of the client stay in the socket's buffer
     transport.send(b"the answer")
     assert transport.half_close()
-    assert what_is_left(theirs) == b"the answer"
+    assert receive_rest(theirs) == b"the answer"
     sender = threading.Thread(target=theirs.sendall, args=(b"x" * 10_000_000,))
     sender.start()
     discard(transport, 10_000_000)
@@ -201,7 +201,7 @@ def test_the_half_close_of_a_tls_connection_waits_for_room_in_the_send_buffer(tr
         pass
     assert not transport.half_close()
     assert not transport.half_closed
-    receiver = threading.Thread(target=what_is_left, args=(theirs,))
+    receiver = threading.Thread(target=receive_rest, args=(theirs,))
     receiver.start()
     while not transport.half_close():
         assert transport.wait(WRITE, PATIENCE)

@@ -19,7 +19,7 @@ from gunicorn_expect.counters import Counters
 from gunicorn_expect.exchange import Exchange
 from support import PATIENCE
 from support.client import CONTINUE, Client, request, waiting
-from support.http2_client import WAITS, Http2Client, new_connection
+from support.http2_client import EXPECT, Http2Client, new_connection
 from support.matrix import WORKERS
 from support.server import Server
 
@@ -304,25 +304,25 @@ def test_streams_are_counted(start):
         connection.initiate_connection()
         http2 = Http2Client(server, sock, connection)
 
-        assert http2.answer(http2.open("PUT /refuse", WAITS, ("content-length", "5")))[0] == "401"
+        assert http2.answer(http2.open("PUT /refuse", EXPECT, ("content-length", "5")))[0] == "401"
         statsd.check(declined=1, bytes_not_uploaded=5)
-        assert http2.answer(http2.open("PUT /refuse", WAITS))[0] == "401"
+        assert http2.answer(http2.open("PUT /refuse", EXPECT))[0] == "401"
         statsd.check(declined=1)
-        assert http2.answer(http2.open("PUT /refused-by-policy", WAITS))[0] == "413"
+        assert http2.answer(http2.open("PUT /refused-by-policy", EXPECT))[0] == "413"
         statsd.check(declined=1, refused_by_policy=1)
-        stream = http2.open("PUT /read", WAITS)
+        stream = http2.open("PUT /read", EXPECT)
         assert http2.first(stream) == ["100"]
         http2.send(stream, b"hello")
         assert http2.answer(stream) == ["100", "200", b"hello", "end"]
         statsd.check(continued=1)
-        stream = http2.open("PUT /read", WAITS, data=b"hello", end=True)
+        stream = http2.open("PUT /read", EXPECT, data=b"hello", end=True)
         assert http2.answer(stream) == ["200", b"hello", "end"]
         statsd.check(waived=1)
-        stream = http2.open("PUT /read-broken", WAITS)
+        stream = http2.open("PUT /read-broken", EXPECT)
         assert http2.first(stream) == ["100"]  # so that the application is reading
         http2.reset(stream)
         statsd.wait_for("disconnected")
-        stream = http2.open("PUT /refuse-after-event?reset", WAITS)
+        stream = http2.open("PUT /refuse-after-event?reset", EXPECT)
         server.board.wait("entered-reset")
         http2.reset(stream)
         server.board.set("reset")

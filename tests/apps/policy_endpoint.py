@@ -1,4 +1,4 @@
-"""A policy as an endpoint, for a proxy."""
+"""An application made of a policy by `policies.endpoint`, for a proxy."""
 
 from gunicorn_expect import policies
 
