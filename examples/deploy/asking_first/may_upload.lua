@@ -1,6 +1,6 @@
 -- Ask a policy about a request, and answer with its refusal: /etc/haproxy/may_upload.lua
 
--- Fields that are about the body, or about the connection, and not about the question.
+-- Fields that describe the upload's body or connection: the question to the policy has no body.
 local NOT_ASKED = {
     ["content-length"] = true,
     ["transfer-encoding"] = true,
@@ -33,7 +33,7 @@ local function ask(txn, url)
         return
     end
     local refusal = txn:reply()
-    -- Where nobody has answered, nobody may upload.
+    -- If the policy did not answer, refuse with 503.
     refusal:set_status(answer.status >= 300 and answer.status or 503)
     for _, name in ipairs({ "www-authenticate", "retry-after", "allow", "accept", "location" }) do
         for _, value in pairs(answer.headers and answer.headers[name] or {}) do

@@ -1,6 +1,6 @@
 """The policy, for the gunicorn that takes the uploads and for the proxy that asks first.
 
-Two gunicorns, so that only the proxy can ask, and no upload delays an answer::
+Start two gunicorns, so that only the proxy reaches the endpoint, and no upload delays its answers::
 
     gunicorn -k gunicorn_expect.Worker -b 127.0.0.1:8001 --threads 4 uploads:may_upload
     GUNICORN_EXPECT_POLICY=uploads:policy gunicorn -c gunicorn.conf.py -b 127.0.0.1:8000 app:app

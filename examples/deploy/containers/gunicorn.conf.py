@@ -12,23 +12,23 @@ workers = int(os.environ.get("WEB_CONCURRENCY", "3"))
 threads = 8
 bind = "0.0.0.0:8000"
 
-# Workers show that they live by touching a file. /dev/shm is memory in every container; on its
-# other file systems a busy disk can make a worker look dead.
+# Workers show that they are alive by touching a file. /dev/shm is memory in every container; on
+# its other file systems a busy disk can make a worker look dead.
 worker_tmp_dir = "/dev/shm"  # noqa: S108  not a file of ours in a shared folder
-# The file systems of the image are read-only, and nobody asks there.
+# The control socket needs a writable file system, and nothing uses it here.
 control_socket_disable = True
 
-# Only the proxy reaches this port, so its X-Forwarded-Proto is believed.
+# Only the proxy reaches this port, so its X-Forwarded-Proto is trusted.
 forwarded_allow_ips = "*"
 # Longer than the proxy keeps an idle connection, so that it is the proxy that closes it: nginx
-# keeps it 60 s, HAProxy and Envoy as configured. It costs no thread.
+# keeps it 60 s, HAProxy and Envoy as configured. An idle connection costs no thread.
 keepalive = 130
-# The time for uploads under way when the container stops. Docker's stop_grace_period and the
+# Seconds that running uploads have when the container stops. Docker's stop_grace_period and the
 # terminationGracePeriodSeconds of Kubernetes are longer.
 graceful_timeout = 60
 
 accesslog = "-"
-# The last word of a line is the state of the expectation.
+# The last word of a line says what became of the client's Expect.
 access_log_format = (
     '%({x-forwarded-for}i)s "%(r)s" %(s)s %(b)s %(M)sms %({gunicorn_expect.expectation}e)s'
 )
@@ -36,8 +36,8 @@ access_log_format = (
 # Seconds. A container that is killed does not release its slots: they are free after this time.
 LONGEST_UPLOAD = 900
 
-# Before the application is called: at most 5 GiB, announced or in chunks, and at most so many
-# uploads at once, of all workers in all containers together.
+# Before the application is called: at most 5 GiB, with a Content-Length or chunked, and at most
+# UPLOAD_AT_ONCE uploads at once, in all workers of all containers together.
 expect_policy = first(
     max_length(5 * 1024**3),
     admission(
