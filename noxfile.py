@@ -31,7 +31,7 @@ OLDEST_GEVENT = {"3.14": "gevent==25.9.1"}
 TOOLS = ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "trustme"]
 TESTS = [
     "tests/protocol/test_error_pages.py",
-    "tests/protocol/test_field.py",
+    "tests/protocol/test_expect_field.py",
     "tests/protocol/test_http2.py",
     "tests/protocol/test_rule.py",
     "tests/unit/test_transport.py",

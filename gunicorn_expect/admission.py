@@ -37,7 +37,7 @@ LEASE: Final = 3600
 #: the storage no more than one. No client should try again sooner.
 FULL_FOR: Final = 1.0
 
-#: For how many groups it remembers that. Forgetting one costs no more than another try.
+#: The most groups for which it remembers that. If it forgets one, that costs only another try.
 FULL_GROUPS: Final = 1000
 
 #: Seconds that a storage has to answer. curl waits as long for a 100; after that it sends its body,

@@ -243,8 +243,8 @@ class Connection:
             request.body = request.body or io.BytesIO()
             return
         counters = self.service.counters
-        told = counters.of(request) if counters.enabled else {}
-        self.exchange = Exchange(self, waits=waits, **told)
+        callbacks = counters.callbacks(request) if counters.enabled else {}
+        self.exchange = Exchange(self, waits=waits, **callbacks)
         request.body = Body(self.exchange, self.service.settings.expect_warn)
         if waits and self._behind:
             self.exchange.look()  # body bytes came with the head: the client did not wait

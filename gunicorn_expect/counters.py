@@ -48,9 +48,9 @@ class Counters:
         #: Whether there is a log to report to.
         self.enabled = log is not None
 
-    def of(self, request: Any) -> dict[str, Any]:
+    def callbacks(self, request: Any) -> dict[str, Any]:
         """Return the callbacks of an exchange, by the names of its arguments."""
-        # Not the request itself: it has the exchange.
+        # Not the request itself, which refers to the exchange: that would be a reference cycle.
         head = request.method, request.path, request.content_length
         return {"on_decided": partial(self.decided, *head), "on_failed": self.failed}
 

@@ -120,8 +120,9 @@ class Stream:
             self._stream.body_complete and not self._stream.body_size
         ):
             service = self._conn.service
-            told = service.counters.of(request) if service.counters.enabled else {}
-            exchange = Exchange(self._frames, waits=waits, **told)
+            counters = service.counters
+            callbacks = counters.callbacks(request) if counters.enabled else {}
+            exchange = Exchange(self._frames, waits=waits, **callbacks)
             if waits and self._frames.have_come:
                 exchange.look()
             request.body = Body(exchange, service.settings.expect_warn)

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 #: Seconds to keep watching after everything has arrived: a server that closes does so at once, and
 #: one that keeps a connection does so for longer (gunicorn's keepalive: 2 s).
 KEEP_WATCHING: Final = 1.0
-#: Bytes for one call. A TLS record has 16 KiB at most, so nothing stays behind in the TLS layer.
+#: Bytes to receive at once. A TLS record has at most 16 KiB, so no bytes stay in the TLS layer.
 _PIECE: Final = 64 * 1024
 #: What a non-blocking socket raises if nothing has arrived, or if its send buffer is full.
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 #: The beginning of a 100, wherever it appears.
 _CONTINUE: Final = b"HTTP/1.1 100 "
-#: Fields of a response whose values are for the client alone.
+#: Fields of a response whose values may be secrets.
 _SECRET: Final = frozenset({"set-cookie", "cookie", "authorization", "proxy-authorization"})
 
 

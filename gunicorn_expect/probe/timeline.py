@@ -18,7 +18,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Unreachable(Event):
-    """There is no connection, or no TLS on it."""
+    """The connection, or the TLS handshake, failed."""
 
     reason: str
 
@@ -86,7 +86,7 @@ class ContinueInContent(Event):
 
 @dataclass(frozen=True)
 class BodySent(Event):
-    """So many bytes of the body have been sent, and no more will be."""
+    """The probe has sent this many bytes of the body, and sends no more."""
 
     size: int
     length: int

@@ -106,7 +106,7 @@ class Facts:
 
     @cached_property
     def cut_off(self) -> bool:
-        """Whether a response began and did not come to its end."""
+        """Whether a response began and did not end."""
         begun = len(self.all(events.Final)) > len(self.all(events.Whole))
         return begun or bool(self.all(events.CutOff))
 

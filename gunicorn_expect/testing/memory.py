@@ -186,7 +186,7 @@ class Client(Transport):
         return None if not data and (self._waits or self._stalls) else data
 
     def wait(self, events: int, timeout: float | None) -> int:  # noqa: ARG002  the transport's
-        """Return at once, as after a timeout: nothing more will come."""
+        """Return at once; if nothing has arrived, as after a timeout."""
         is_silent = not self.here() and (self._waits or self._stalls)
         return 0 if is_silent else events
 

@@ -90,14 +90,14 @@ def test_the_worker_may_be_named_on_the_command_line(tmp_path):
         ("apps.deciding:policy", None),
     ],
 )
-def test_a_policy_is_imported(tmp_path, setting, message):
+def test_check_imports_the_policy(tmp_path, setting, message):
     worker = ("-k", "gunicorn_expect.Worker")
     errors = check(tmp_path, *worker, GUNICORN_EXPECT_POLICY=setting)
     assert len(errors) == (message is not None)
     assert all(re.search(message, error) for error in errors)
 
 
-def test_a_policy_is_found_where_gunicorn_would_find_it(tmp_path):
+def test_check_finds_a_policy_where_gunicorn_would_find_it(tmp_path):
     tmp_path.joinpath("sub").mkdir()
     tmp_path.joinpath("sub/mine.py").write_text("def policy(environ): pass", "utf-8")
     arguments = ("-k", "gunicorn_expect.Worker")

@@ -70,7 +70,7 @@ def wire_app(**options):
 # What a response says about its upload.
 
 
-def test_a_view_refuses_before_it_reads():
+def test_refused_unread_is_true_for_a_view_that_refuses_before_it_reads():
     assert TestApp(upload).put("/f", b"x" * 10**6, expect=True, status=401).refused_unread
 
 
@@ -240,7 +240,7 @@ def test_a_read_raises_the_same_error_as_on_the_wire(chunked, size, manners, err
     assert answer.text == repr([b"hello", error] if size == 5 else [error, error])
 
 
-def test_a_stall_takes_no_time():
+def test_a_client_that_stalls_does_not_delay_the_test():
     """On the wire it would take 30 s."""
     answer = TestApp(upload, extra_environ={"HTTP_AUTHORIZATION": "x"}).put(
         "/f", b"hello", stalls_after=0, status=408
@@ -481,7 +481,7 @@ def test_the_response_has_the_header_fields_of_the_application(fields):
     given = [TEXT, ("Set-Cookie", "a=b"), ("Set-Cookie", "c=d"), ("X", "\u00e4")]
 
     def application(environ, start_response):
-        start_response("200 OK", [*given, ("Date", "today")])  # gunicorn has its own
+        start_response("200 OK", [*given, ("Date", "today")])  # gunicorn adds its own Date
         yield b"one, "
         yield b"two"
 

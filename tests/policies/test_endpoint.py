@@ -139,7 +139,7 @@ PROXYS_REQUEST = request(
     *("X-Forwarded-Uri: /files/x", "X-Forwarded-Content-Length: 11", "X-Forwarded-For: 192.0.2.9"),
 )
 
-#: The proxy is at 127.0.0.1, and says by the PROXY protocol that its client is at 203.0.113.7.
+#: The proxy connects from 127.0.0.1; in the PROXY header it names 203.0.113.7 as its client.
 TRUSTED = [
     ("tcp", "127.0.0.1", True),
     ("tcp", "127.0.0.0/8", True),

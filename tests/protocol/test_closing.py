@@ -1,7 +1,7 @@
 """A refusal reaches its client: connections that close while a body is on its way.
 
-Each worker kind, by TCP and by TLS. The clients here are strict: a reset is a failure, and so is
-the end of a TLS connection without a close_notify.
+With each worker, over TCP and TLS. The clients here are strict: for them a reset is an error, and
+so is the end of a TLS connection without a close_notify.
 """
 
 import contextlib

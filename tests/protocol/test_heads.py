@@ -40,7 +40,7 @@ def test_clients_that_send_half_a_head_occupy_no_thread(server):
             assert client.receive_response()[1] == b"hello"
 
 
-def test_a_head_may_come_byte_by_byte(server):
+def test_a_head_may_arrive_byte_by_byte(server):
     with Client(server) as client:
         for head in (request("GET /hello"), b"\r\n" + request("GET /hello")):
             for byte in head:

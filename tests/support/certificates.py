@@ -22,7 +22,7 @@ class Certificates:
     def trust(self, *protocols):
         """Return the context of a client that offers these protocols by ALPN.
 
-        It is made once: making one takes longer than a handshake.
+        Each context is made once: that takes longer than a handshake.
         """
         if protocols not in self._contexts:
             context = self._contexts[protocols] = ssl.create_default_context()

@@ -108,7 +108,7 @@ def test_a_client_that_half_closes_its_connection_still_waits_for_its_100(conn, 
     assert conn.exchange.look()
 
 
-def test_trailers_are_given_to_the_request(conn, theirs):
+def test_trailers_are_stored_in_the_request(conn, theirs):
     theirs.sendall(CHUNKED + b"0\r\nX-One: 1\r\nX-Two: 2\r\n\r\n")
     assert opened(conn).read() == b""
     assert conn.request.trailers == [("X-ONE", "1"), ("X-TWO", "2")]

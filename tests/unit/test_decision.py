@@ -39,7 +39,7 @@ def test_a_refusal_needs_a_status():
         *(("204 Nothing", "204 No Content"), (299, "299"), (600, "600"), ("099", "099")),
     ],
 )
-def test_a_1xx_2xx_or_unknown_class_of_status_is_an_error_that_names_it(status, name):
+def test_a_status_that_is_not_3xx_4xx_or_5xx_is_an_error_that_names_it(status, name):
     with pytest.raises(ValueError, match=f"^{name} refuses nothing: the status is 3xx, 4xx or 5xx"):
         Refuse(status)
 

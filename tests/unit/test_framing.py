@@ -76,7 +76,7 @@ def test_a_sized_body_does_not_receive_the_bytes_after_it(ours, theirs, before):
     assert receive_rest(ours) == b" and the next"
 
 
-def test_a_sized_body_that_ends_early_says_how_much_came(ours, theirs):
+def test_the_error_of_a_sized_body_that_ends_early_says_how_many_bytes_arrived(ours, theirs):
     leave(theirs, b"hello")
     body = Sized(Receiver(transport_of(ours)), 10)
     assert body.read(4) == b"hell"

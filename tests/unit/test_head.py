@@ -163,7 +163,7 @@ def test_a_parser_that_allows_lines_that_look_wrong_is_asked_a_limited_number_of
 
 
 class Lenient(Parser):
-    """Takes a bare LF as the end of a line."""
+    """Accepts a bare LF as the end of a line."""
 
     def parse(self, data):
         head, end, rest = data.replace(b"\r\n", b"\n").partition(b"\n\n")
@@ -198,7 +198,7 @@ def test_all_header_fields_together_have_a_size_limit():
 
 @pytest.mark.parametrize("empty", [b"", b"\r", b"\r\n"])
 @pytest.mark.parametrize("mode", ["off", "v1"])
-def test_a_head_has_not_begun_with_an_empty_line(mode, empty):
+def test_an_empty_line_does_not_count_as_the_beginning_of_a_head(mode, empty):
     head, _ = begun(Limits(proxy=mode), Parser(V1 if mode == "v1" else b""))
     if mode == "v1":
         fed(head, V1)

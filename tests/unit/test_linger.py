@@ -233,7 +233,7 @@ def test_lingering_has_no_limit_of_bytes(ours, theirs, linger):
 
 
 def test_the_loop_wakes_up_when_the_idle_time_is_over(certificates):
-    """If it did not, this turn would take 600 s."""
+    """If it did not, the turn below would take 600 s."""
     settings = Settings(expect_linger=600, expect_linger_idle=0.05)
     with connected("unix", certificates) as (ours, _), service(settings=settings) as of:
         loop = Loop(of, [], most=100)

@@ -2,7 +2,7 @@
 
 from gunicorn_expect.states import ENDS, TRANSITIONS, End, Event, Rest, State
 
-#: A body after whose end the next request certainly begins.
+#: What may be left of a body if it is certain where the next request begins.
 CERTAIN = {Rest.NOTHING, Rest.LITTLE}
 
 

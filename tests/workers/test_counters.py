@@ -161,7 +161,7 @@ def test_a_client_that_did_not_wait_for_the_100_is_counted(client, statsd):
     statsd.check(waived=1)
 
 
-def test_a_client_that_was_declined_is_counted_with_the_bytes_that_it_need_not_send(client, statsd):
+def test_a_client_that_was_declined_is_counted_with_the_bytes_that_it_did_not_send(client, statsd):
     refuse(client)
     statsd.check(declined=1, bytes_not_uploaded=5_000_000_000)
 
