@@ -213,6 +213,7 @@ class Loop:
         self._idle = Deadlines(settings.expect_linger_idle)
         self._all = (self._heads, self.kept, self._lingering, self._idle)
         self._due = math.inf  # when the first of these expires, or earlier
+        self._sleeps_until = -math.inf  # until when the loop waits; it does not: minus infinity
         self._accepting = self._stopping = False
         self._pause_ends = -math.inf  # when to accept again
         self._failure: BaseException | None = None
@@ -235,8 +236,12 @@ class Loop:
 
         """
         self._watch_listeners()
-        wait = max(0.0, min(timeout, self._due - time.monotonic()))
-        for fd, _ in self._poller.wait(wait):
+        with self._lock:
+            now = time.monotonic()
+            self._sleeps_until = min(now + timeout, self._due)
+        ready = self._poller.wait(max(0.0, self._sleeps_until - now))
+        self._sleeps_until = -math.inf
+        for fd, _ in ready:
             if (conn := self._connections.get(fd)) is not None:
                 try:
                     self._on_ready(conn)
@@ -281,7 +286,7 @@ class Loop:
             return
         with self._lock:
             if conn not in self._heads:  # one timeout for the whole head
-                self._due = min(self._due, self._heads.put(conn))
+                self._look_at(self._heads.put(conn))
             self._arm(conn, wants)
 
     # Answering.
@@ -317,7 +322,7 @@ class Loop:
         """Wait for the next request, or for the rest of its head (thread)."""
         with self._lock:
             waiting = self.kept if wants is Wants.REQUEST else self._heads
-            self._due = min(self._due, waiting.put(conn))
+            self._look_at(waiting.put(conn))
             self._arm(conn, wants)
 
     # Accepting (loop).
@@ -432,7 +437,7 @@ class Loop:
             self.close(conn, "closed")
             return
         with self._lock:
-            self._due = min(self._due, self._lingering.put(conn), self._idle.put(conn))
+            self._look_at(min(self._lingering.put(conn), self._idle.put(conn)))
             try:
                 self._arm(conn, Wants.READ if told else Wants.WRITE)
                 return
@@ -445,7 +450,6 @@ class Loop:
         with self._lock:
             self._connections[conn.fd] = conn
         self.linger(conn)
-        self.wake()  # its timeout may be the next one
 
     def make_room(self, most: int) -> bool:
         """Close the oldest until at most ``most`` linger; return whether one was closed."""
@@ -464,6 +468,12 @@ class Loop:
         if self._service.counters.enabled:
             self._service.counters.lingered(outcome)
         if not self._accepting:
+            self.wake()
+
+    def _look_at(self, when: float) -> None:
+        """Look for expired connections at this time, or earlier (with the lock, any thread)."""
+        self._due = min(self._due, when)
+        if when < self._sleeps_until:
             self.wake()
 
     def wake(self) -> None:

@@ -10,6 +10,7 @@ import pathlib
 import socket
 import threading
 import time
+from queue import SimpleQueue
 
 import pytest
 
@@ -242,6 +243,30 @@ def test_the_loop_wakes_up_when_the_idle_time_is_over(certificates):
             loop.turn(600)
         loop.end()
     assert of.counters.lingered_as == ["timed_out"]
+
+
+def test_a_connection_that_comes_while_the_loop_sleeps_is_closed_in_time(certificates):
+    settings = Settings(expect_linger=600, expect_linger_idle=0.05)
+    outcomes = SimpleQueue()
+    with service(settings=settings) as of, contextlib.ExitStack() as stack:
+        of.counters.lingered = outcomes.put
+        loop = Loop(of, [], most=100)
+        ending = threading.Event()
+
+        def run():
+            while not ending.is_set():
+                loop.turn(600)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        for _ in range(3):  # after each of them the loop has nothing to wait for
+            ours, _ = stack.enter_context(connected("unix", certificates))
+            loop.adopt(connection(of, ours))
+            assert outcomes.get(timeout=PATIENCE) == "timed_out"
+        ending.set()
+        loop.wake()
+        thread.join()
+        loop.end()
 
 
 # A response that the peer has not received yet.
