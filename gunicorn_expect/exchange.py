@@ -184,10 +184,6 @@ class Responses:
             self._started = True
         return True
 
-    def has_rest(self) -> bool:
-        """Return False: no body is left to read after the response."""
-        return False
-
     def give_up_body(self) -> bool:
         """Return False: there is no body to discard."""
         return False
@@ -331,10 +327,6 @@ class Exchange(Responses):
                 finally:
                     self._started = True
             return ENDS[self._rest][True] is not End.LINGER
-
-    def has_rest(self) -> bool:
-        """Return whether the client was still sending the body when `respond` ran."""
-        return self._rest not in (Rest.NOTHING, Rest.UNASKED)
 
     def end(self, *, may_keep: bool) -> End:
         """Return what becomes of the connection, by the rest of the body when `respond` ran.

@@ -124,8 +124,6 @@ class Response(_Settling, host.BaseResponse):
         self.closes = True
         self._head = b""  # not sent yet
         self._holds_head = True
-        # Whether the connection half-closes with the last byte of the response.
-        self._ends = False
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body; the first one that is not empty starts the response."""
@@ -157,7 +155,6 @@ class Response(_Settling, host.BaseResponse):
             return
         self.settle()
         self.closes = self.should_close()
-        self._ends = self.closes and not self.responses.has_rest()
         connection = "upgrade" if self.upgrade else "close" if self.closes else "keep-alive"
         major, minor = self.req.version
         lines = [
@@ -177,7 +174,7 @@ class Response(_Settling, host.BaseResponse):
     def _emit_body(self, data: bytes) -> None:
         if self.chunked and data:
             data = b"%X\r\n%b\r\n" % (len(data), data)
-        self._send(data, is_last=self.sent == self.response_length)
+        self._send(data)
 
     def sendfile(self, respiter: Any) -> bool:
         """Send a file without copying it, if that can be done; return whether it was."""
@@ -192,21 +189,17 @@ class Response(_Settling, host.BaseResponse):
         self.say_that_it_is_empty()
         self.send_headers()
         if self.chunked:
-            self._send(b"0\r\n\r\n", is_last=True)
+            self._send(b"0\r\n\r\n")
         elif self._head:
-            self._send(b"", is_last=True)
+            self._send(b"")
 
     def discard(self) -> None:
         """Allow the rest of the body to be discarded, if the response can't be sent otherwise."""
         self.sock.discard_when_stuck(self.responses.give_up_body, complete=self.complete)
 
-    def _send(self, data: bytes, *, is_last: bool = False) -> None:
-        if self._head:
-            data, self._head = self._head + data, b""
-        if is_last and self._ends:
-            self.sock.finish(data)
-        else:
-            self.sock.sendall(data)
+    def _send(self, data: bytes) -> None:
+        head, self._head = self._head, b""
+        self.sock.sendall(head + data if head else data)
 
 
 class StreamResponse(_Settling, host.BaseStreamResponse):

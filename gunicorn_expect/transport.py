@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 DISCARD_SIZE: Final = 1024 * 1024
 
 #: On Linux TCP drops what it was asked for instead of copying it (tcp(7), MSG_TRUNC).
-_DISCARD: Final = int((socket.MSG_TRUNC if sys.platform == "linux" else 0) | socket.MSG_DONTWAIT)
-
-# As plain int: Python's own are enums, whose "|" costs more than a microsecond.
-_AT_ONCE: Final = int(socket.MSG_DONTWAIT)
-_MORE: Final = int(getattr(socket, "MSG_MORE", 0) | socket.MSG_DONTWAIT)
+_DISCARD: Final = (socket.MSG_TRUNC if sys.platform == "linux" else 0) | socket.MSG_DONTWAIT
 
 #: What `clear_tls_errors` makes TLS objects with.
 _CONTEXT: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -97,7 +93,7 @@ class Transport:
         if self.ended:
             raise closed()
         try:
-            return self.sock.recv(size, _AT_ONCE)
+            return self.sock.recv(size, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return None
 
@@ -112,7 +108,7 @@ class Transport:
     def send(self, data: bytes | memoryview) -> int:
         """Send what there is room for; return how many bytes that were."""
         try:
-            return self.sock.send(data, _AT_ONCE)
+            return self.sock.send(data, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return 0
 
@@ -133,20 +129,6 @@ class Transport:
         sent = self.send(data)
         if sent < len(data):
             self._send_slowly(memoryview(data)[sent:])
-
-    def finish(self, data: bytes) -> None:
-        """Send the last bytes of the connection, and half-close. OSError: the client is gone.
-
-        Both are one packet, where the system can do that: it costs less, and wakes the client once.
-        """
-        try:
-            sent = self.sock.send(data, _MORE)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        if sent < len(data):
-            self._send_slowly(memoryview(data)[sent:])
-        with contextlib.suppress(OSError):  # a client that has read all of it may be gone already
-            self.half_close()
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> None:
         """Send ``count`` bytes of a file, or all. OSError: the client is gone."""
@@ -206,15 +188,14 @@ class Transport:
     # The end.
 
     def half_close(self) -> bool:
-        """Half-close, once. Return False if the send buffer has no room for that yet.
+        """Half-close. Return False if the send buffer has no room for that yet.
 
         Raises:
             OSError: the client has gone.
 
         """
-        if not self.half_closed:
-            self.ended = self.half_closed = True
-            self.sock.shutdown(socket.SHUT_WR)
+        self.ended = self.half_closed = True
+        self.sock.shutdown(socket.SHUT_WR)
         return True
 
     def discard(self, buffer: bytearray) -> int | None:
@@ -326,10 +307,6 @@ class TLSTransport(Transport):
             except OSError:
                 clear_tls_errors()
                 raise
-
-    def finish(self, data: bytes) -> None:
-        """Send the last bytes of the connection; the half-close may have to wait for room."""
-        self.sendall(data)
 
     def half_close(self) -> bool:
         """Send close_notify and half-close. Return False if there is no room for that yet.

@@ -205,10 +205,6 @@ class Client(Transport):
             self._sent, self._received = self._body, 0
         return len(data)
 
-    def finish(self, data: bytes) -> None:
-        """Receive the last bytes of the final response."""
-        self.send(data)
-
     def response(self, method: str) -> tuple[str, list[tuple[str, str]], bytes]:
         """Return the status, the header fields and the body of the final response.
 

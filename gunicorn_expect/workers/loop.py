@@ -491,7 +491,7 @@ class Loop:
     def _discard(self, conn: Connection) -> None:
         if not conn.transport.ended:
             raise AssertionError("a connection lingers that was not marked as ended")
-        told = conn.transport.half_close()
+        told = conn.transport.half_closed or conn.transport.half_close()
         size = conn.transport.discard(self._service.scrap) if told else None
         if size == 0:
             self.close(conn, "closed")

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport, wait_by_poll
+from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport
 from support import PATIENCE
 from support.socket_pairs import CLOSED, KINDS, connected, raw, receive_rest, reset, transport_of
 
@@ -84,36 +84,6 @@ def test_a_wait_ends_only_for_the_events_that_it_was_called_with(transport, thei
 
 
 # The half-close.
-
-
-@of_plain_sockets
-def test_the_last_bytes_and_the_half_close_reach_the_client_together(transport, theirs):
-    transport.finish(b"the answer")
-    assert transport.half_closed
-    assert receive_rest(theirs) == b"the answer"
-
-
-def test_the_last_bytes_reach_a_client_that_reads_late(transport, theirs):
-    size = 30_000_000  # more than the buffers of both systems hold
-    sending = threading.Thread(target=transport.finish, args=(bytes(size),))
-    sending.start()
-    assert wait_by_poll(theirs, READ, PATIENCE)
-    assert not transport.half_closed
-    received = 0
-    while received < size:
-        received += len(theirs.recv(2**20))
-    sending.join()
-    while not transport.half_close():
-        transport.wait(WRITE, PATIENCE)
-    assert receive_rest(theirs) == b""
-
-
-@of_tcp
-def test_the_last_bytes_to_a_client_that_was_reset_raise(transport, theirs):
-    reset(theirs)
-    assert transport.wait(READ, PATIENCE)
-    with pytest.raises(ConnectionResetError):
-        transport.finish(b"the answer")
 
 
 @of_plain_sockets

@@ -189,18 +189,24 @@ def test_requests_without_an_expectation_are_not_counted(client, statsd, message
     statsd.check()
 
 
-@pytest.mark.parametrize("path", ["/refuse-after-event", "/refuse-after-event-without-a-body"])
+@pytest.mark.parametrize(
+    ("path", "event"),
+    [
+        ("/refuse-after-event", "broken"),
+        ("/refuse-after-event-without-a-body", "broken-without-a-body"),
+    ],
+)
 def test_a_client_that_resets_its_connection_while_it_waits_counts_as_disconnected(
-    server, statsd, path
+    server, statsd, path, event
 ):
     with Client(server) as client:
-        client.send(waiting(f"PUT {path}?broken", "Content-Length: 5"))
-        server.board.wait("entered-broken")
+        client.send(waiting(f"PUT {path}?{event}", "Content-Length: 5"))
+        server.board.wait(f"entered-{event}")
         # A reset, not an end: a client that has half-closed may still read.
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    server.board.set("broken")
+    server.board.set(event)
     statsd.check(disconnected=1)
-    server.wait_for_log(rf"PUT {path}\?broken HTTP/1.1 -> 400 pending")
+    server.wait_for_log(rf"PUT {path}\?{event} HTTP/1.1 -> 400 pending")
 
 
 # The policy.
