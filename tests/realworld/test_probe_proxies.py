@@ -65,11 +65,16 @@ def test_a_refusal_reaches_a_client_that_goes_on_sending(run):
     assert (status, verdict["name"]) == (0, "refusal-heard")
 
 
-def test_an_accepted_upload_is_asked_for_and_answered(run):
-    status, verdict, _ = run("-H", TOKEN)
-    assert (status, verdict["name"]) == (0, "continued")
-    status, verdict, _ = run("-H", TOKEN, "--send-body")
-    assert (status, verdict["name"]) == (0, "accepted")
+def test_an_accepted_upload_is_asked_for_and_answered(run, request):
+    def name_of(*arguments):
+        found = [run("-H", TOKEN, *arguments) for _ in range(3)]
+        # Caddy sends a 100 of its own now and then: docs/caddy.md.
+        if "caddy" in request.node.name:
+            found = [each for each in found if each[1]["name"] != "two-continues"]
+        return {(status, verdict["name"]) for status, verdict, _ in found}
+
+    assert name_of() == {(0, "continued")}
+    assert name_of("--send-body") == {(0, "accepted")}
 
 
 @pytest.mark.parametrize("proxy", ["nginx"], indirect=True)
