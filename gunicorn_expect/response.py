@@ -82,6 +82,7 @@ class _Settling:
         self.status = None
         self.headers = []
         self.response_length = None
+        self.complete = True
         self.start_response(status, [("Content-Length", "0")])
 
     def settle(self) -> None:

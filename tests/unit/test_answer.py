@@ -199,6 +199,23 @@ def test_after_a_refusal_of_any_length_the_connection_is_half_closed_once(certif
         assert made.counters.lingered_as == ["closed"]
 
 
+def test_the_response_to_a_broken_body_is_known_to_be_complete(certificates):
+    def application(environ, start_response):
+        yield environ["wsgi.input"].read()
+
+    known = []
+    with connected("unix", certificates) as (ours, theirs), service(application) as made:
+        theirs.sendall(request("PUT /", LENGTH) + b"hel")
+        theirs.shutdown(socket.SHUT_WR)
+        conn = connection(made, ours)
+        assert conn.wait_for_head(PATIENCE)
+        conn.transport.discard_when_stuck = lambda _, *, complete: known.append(complete)
+        conn.answer()
+        assert theirs.recv(10_000).startswith(b"HTTP/1.1 400 ")
+        conn.transport.close()
+    assert known == [True]
+
+
 # The policy.
 
 
