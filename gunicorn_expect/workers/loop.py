@@ -386,7 +386,8 @@ class Loop:
                 "New connections wait until the system has room: %s", error
             )
         self._pause_ends = now + PAUSE
-        self._due = min(self._due, self._pause_ends)
+        with self._lock:
+            self._look_at(self._pause_ends)
 
     # Timeouts (loop).
 
