@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -165,26 +166,19 @@ def _unknown(values: Mapping[str, Any], known: set[str], prefix: str) -> Iterato
             yield f"{name}: unknown setting; the nearest is {nearest}"
 
 
-def _number(name: str, value: object) -> float:
-    number = _float(value)
-    if not 0 <= number < math.inf:
-        raise BadSettingError(f"{name} is {shown(value)}; it takes a number, 0 or more")
-    return number
-
-
-def _time(name: str, value: object) -> float:
-    # 0 would mean no limit, as with the other timeouts: clients that are gone would stay for ever.
-    number = _float(value)
-    if not 0 < number < math.inf:
-        raise BadSettingError(f"{name} is {shown(value)}; it takes a number above 0")
-    return number
-
-
-def _float(value: object) -> float:
+def _number(name: str, value: object, *, may_be_0: bool = True) -> float:
     try:
-        return float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        return math.nan
+        number = math.nan
+    if not 0 <= number < math.inf or (number == 0 and not may_be_0):
+        allowed = "a number, 0 or more" if may_be_0 else "a number above 0"
+        raise BadSettingError(f"{name} is {shown(value)}; it takes {allowed}")
+    return number
+
+
+# 0 would mean no limit, as with the other timeouts: clients that are gone would stay for ever.
+_limit: Final = functools.partial(_number, may_be_0=False)
 
 
 def _switch(name: str, value: object) -> bool:
@@ -239,8 +233,8 @@ def _callable(name: str, value: object, described: str) -> Policy:
 #: How to check a value; without an entry here it is a number.
 _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "expect_policy": _policy,
-    "expect_linger": _time,
-    "expect_linger_idle": _time,
+    "expect_linger": _limit,
+    "expect_linger_idle": _limit,
     "expect_lend_threads": _switch,
     "expect_warn": _switch,
 }
