@@ -69,7 +69,7 @@ def idle(server: Server) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def slow_heads(server: Server) -> Iterator[None]:
-    """Let 1,000 clients send a byte of their request headers each second."""
+    """Send request headers on 1,000 connections, one byte of each every second."""
     with contextlib.ExitStack() as stack:
         clients: list[socket.socket] = [stack.enter_context(server.connect()) for _ in range(1000)]
         begun, over = threading.Event(), threading.Event()

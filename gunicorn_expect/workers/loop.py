@@ -213,7 +213,7 @@ class Loop:
         self._idle = Deadlines(settings.expect_linger_idle)
         self._all = (self._heads, self.kept, self._lingering, self._idle)
         self._due = math.inf  # when the first of these expires, or earlier
-        self._sleeps_until = -math.inf  # until when the loop waits; it does not: minus infinity
+        self._sleeps_until = -math.inf  # when its wait ends; minus infinity: it is not waiting
         self._accepting = self._stopping = False
         self._pause_ends = -math.inf  # when to accept again
         self._failure: BaseException | None = None

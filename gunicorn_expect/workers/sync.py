@@ -15,8 +15,8 @@ from gunicorn_expect.workers.loop import BROKEN, NO_ROOM, PAUSE, Loop, drain
 if TYPE_CHECKING:
     from gunicorn.config import Config
 
-#: Seconds for which the second thread sleeps after each turn. Several clients have closed then: to
-#: wake for each of them cost as much of the interpreter's time as a seventh of its request.
+#: Seconds that the second thread sleeps after each turn. By then several clients have closed.
+#: Waking for each of them took a tenth of the CPU of a refused upload, and a fifth of a GET's.
 GATHER: Final = 0.005
 
 

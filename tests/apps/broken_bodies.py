@@ -56,7 +56,7 @@ def partial(environ, start_response):
 
 @route("/tell-broken")
 def tell_broken(environ, start_response):
-    """Tell the test how the read ended, with an event that has the name in the query."""
+    """Read the body, then set an event: its name is the query and how the read ended."""
     try:
         environ["wsgi.input"].read()
     except Exception as error:

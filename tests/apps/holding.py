@@ -20,7 +20,7 @@ LOCK = threading.Lock()
 #: The names of the uploads that are running.
 INSIDE = []
 FOLDER = pathlib.Path(os.environ["HOLDING"])
-#: As many connections as the tests have threads.
+#: One connection for each thread of the tests.
 CONNECTIONS = queue.Queue()
 for number in range(2):
     CONNECTIONS.put(number)

@@ -268,7 +268,7 @@ class _Wire(Transport):
         self.arrive()
 
     def arrive(self):
-        """Let the next piece arrive, if there is one."""
+        """Make the next piece readable, if there is one."""
         if self._pieces:
             self._here += self._pieces.pop()
 

@@ -91,7 +91,7 @@ def state(environ, start_response):
 
 
 def fail(environ, start_response):
-    """Let a system call fail as the query says: ``accept*EMFILE*3``."""
+    """Make a system call fail as the query says: ``accept*EMFILE*3``."""
     inject.let_fail(*environ["QUERY_STRING"].split("*"))
     return answer(start_response, b"")
 

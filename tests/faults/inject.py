@@ -14,7 +14,7 @@ NEXT = collections.defaultdict(collections.deque)
 
 
 def let_fail(name, code, times, after=0):
-    """Let a system call fail ``times`` times, after it has succeeded ``after`` times."""
+    """Make a system call succeed ``after`` times, and then fail ``times`` times."""
     NEXT[name] = collections.deque([0] * int(after) + [getattr(errno, code)] * int(times))
 
 

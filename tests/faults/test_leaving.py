@@ -55,7 +55,7 @@ def http2_served(http2_worker, request, certificates):
 
 
 def all_leave(places, ways, leave_after):
-    """Let clients leave in each place, in so many different ways."""
+    """Start clients that leave at each of these places, and in each of these ways."""
     turns = itertools.count()
     in_parallel(
         leave_after,

@@ -128,7 +128,7 @@ def converse(server, pieces, between):
 
 
 def let_fail(server, what):
-    """Let a system call fail as this says; an earlier failure may still be due, and come first."""
+    """Make a system call fail as this says. A failure that an earlier test left may come first."""
     asking = [request(f"GET /fail?{what}", "Connection: close")]
     assert any(converse(server, asking, bool) for _ in range(2))
 

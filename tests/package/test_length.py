@@ -1,4 +1,4 @@
-"""No function is too long to be read on one screen."""
+"""Every function fits on one screen."""
 
 import ast
 import io

@@ -13,8 +13,8 @@ CELLS = ["thread tcp", "gevent tcp", "sync tcp", "thread tls"]
 #: More than the kernels buffer between a browser and a server that does not read.
 FILE_SIZE = 50_000_000
 
-#: A small page arrives completely before the browser has sent the body. Of a large one, only as
-#: much arrives as the kernels buffer; the rest arrives when the browser reads.
+#: A small page arrives completely before the browser has sent the body. Of a large page only the
+#: part that fits into the socket buffers arrives; the rest arrives when the browser reads.
 PAGE_SIZES = [100, 300_000]
 
 FETCH = """

@@ -12,8 +12,8 @@ from support.server import Server
 
 RESET = struct.pack("ii", 1, 0)
 
-#: Bytes that the relay's send buffer holds for a server that does not read yet. The receive buffer
-#: of the server holds some as well: 128 KiB at first, and more as the server reads.
+#: Size of the relay's send buffer in bytes, for a server that does not read yet. The server's
+#: receive buffer holds further bytes: 128 KiB at first, and more when the server reads.
 BETWEEN = 256 * 1024
 
 

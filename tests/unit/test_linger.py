@@ -102,13 +102,13 @@ class Lingering:
         return ready_connection(self._service, server)
 
     def close(self, server):
-        """Let a connection linger; return it."""
+        """Hand a connection over to the loop, which drains it; return it."""
         conn = self.ready_connection(server)
         self.loop.adopt(conn)
         return conn
 
     def close_acknowledged(self, server):
-        """Let a connection linger; wait until the peer's kernel has acknowledged its FIN."""
+        """Do the same, and wait until the peer's kernel has acknowledged the FIN."""
         conn = self.close(server)
         self.until(conn.transport.is_acknowledged)
 
@@ -257,16 +257,19 @@ def test_a_connection_that_comes_while_the_loop_sleeps_is_closed_in_time(certifi
             while not ending.is_set():
                 loop.turn(600)
 
+        def end():
+            ending.set()
+            loop.wake()
+            thread.join()
+            loop.end()
+
         thread = threading.Thread(target=run)
         thread.start()
+        stack.callback(end)
         for _ in range(3):  # after each of them the loop has nothing to wait for
             ours, _ = stack.enter_context(connected("unix", certificates))
             loop.adopt(connection(of, ours))
             assert outcomes.get(timeout=PATIENCE) == "timed_out"
-        ending.set()
-        loop.wake()
-        thread.join()
-        loop.end()
 
 
 # A response that the peer has not received yet.

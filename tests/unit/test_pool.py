@@ -15,7 +15,7 @@ from support import CHECKOUT, PATIENCE, until
 
 
 def submit(pool, function, *arguments, place=None):
-    """Let a pool run this; return a future with what it returns or raises."""
+    """Run this in the pool; return a future with its result or exception."""
     future = Future()
 
     def task():
