@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gunicorn_expect import host
 from gunicorn_expect.advice import LATE, Advice
-from gunicorn_expect.decision import EXITS_KEY, Proceed, Refuse, not_a_decision
+from gunicorn_expect.decision import EXITS_KEY, Proceed, Refuse, ask, close_exits, not_a_decision
 from gunicorn_expect.endpoint import TRUSTS_KEY
 from gunicorn_expect.errors import BodyError, ClientDisconnected
 from gunicorn_expect.exchange import Expectation, Responses, Sender
@@ -250,7 +250,7 @@ class Answer:
             # Its result is ignored: nothing that the policy has registered may hide the error.
             exits.__exit__(*sys.exc_info())
             raise
-        exits.close()
+        close_exits(exits)
         return end
 
     def _respond(
@@ -263,7 +263,7 @@ class Answer:
             return End.LINGER
         if exits is not None and isinstance(items, list | tuple | host.FileWrapper):
             # Before the response: a client that has it may begin its next upload at once.
-            exits.close()
+            close_exits(exits)
         try:
             self._send(items)
         finally:
@@ -303,7 +303,7 @@ class Answer:
         return [refusal.body] if environ["REQUEST_METHOD"] != "HEAD" else []
 
     def _ask(self, policy: Policy) -> Refuse | None:
-        decision = policy(self._environ)
+        decision = ask(policy, self._environ)
         if isinstance(decision, Proceed):
             self._environ[KEY].proceed(decision.headers)
         elif isinstance(decision, Refuse):

@@ -7,9 +7,11 @@ import functools
 import http
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from gunicorn_expect.errors import BodyError
 from gunicorn_expect.fields import checked
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable
 
     from _typeshed.wsgi import WSGIEnvironment
@@ -83,6 +85,34 @@ class Policy(Protocol):
 
         A policy may write into the environ what it finds out. Many threads may call it at once.
         """
+
+
+class PolicyFailedError(Exception):
+    """A policy has failed with an error that would otherwise mean: the client is gone."""
+
+
+def ask(policy: Policy, environ: WSGIEnvironment) -> Any:
+    """Return what a policy returns.
+
+    Raises:
+        PolicyFailedError: it raised an OSError, for example because a service that it asks is down.
+        Exception: what else it raised.
+
+    """
+    try:
+        return policy(environ)
+    except BodyError:
+        raise  # it has read the body: this one is of the client
+    except (OSError, StopIteration) as error:
+        raise PolicyFailedError(f"the policy {name_of(policy)} failed") from error
+
+
+def close_exits(exits: contextlib.ExitStack) -> None:
+    """Run what a policy has registered for the end of the upload. Raises as `ask`."""
+    try:
+        exits.close()
+    except (OSError, StopIteration) as error:
+        raise PolicyFailedError("what a policy has registered for the end failed") from error
 
 
 #: An attribute of each function that makes policies or checks. Its value is the function itself, so

@@ -15,6 +15,7 @@ from gunicorn_expect.decision import (
     EXITS_KEY,
     Proceed,
     Refuse,
+    ask,
     factory,
     forgotten_call,
     kind_of,
@@ -111,7 +112,7 @@ def _refusal(policy: Policy, environ: WSGIEnvironment) -> Refuse | None:
 
 def _decide(policy: Policy, upload: WSGIEnvironment) -> Refuse | None:
     with contextlib.ExitStack() as upload[EXITS_KEY]:
-        decision = policy(upload)
+        decision = ask(policy, upload)
     if decision is None or isinstance(decision, Proceed):
         return None
     if isinstance(decision, Refuse):

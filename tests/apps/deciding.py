@@ -1,5 +1,6 @@
 """The policy of the wire tests: it does what the request's field X-Decide says."""
 
+import builtins
 import json
 import os
 import time
@@ -17,6 +18,8 @@ def policy(environ):
     word, *rest = environ.get("HTTP_X_DECIDE", "nothing").split(None, 1)
     if "HTTP_X_AT_THE_END" in environ:
         environ["gunicorn_expect.exits"].callback(tell, f"set {environ['HTTP_X_AT_THE_END']}")
+    if "HTTP_X_FAIL_AT_THE_END" in environ:
+        environ["gunicorn_expect.exits"].callback(fail, environ["HTTP_X_FAIL_AT_THE_END"])
     if "HTTP_X_HINT" in environ:
         environ["wsgi.early_hints"]([("Link", "</style.css>")])
     match word:
@@ -32,6 +35,8 @@ def policy(environ):
             return None
         case "raise":
             raise LookupError("no such token")
+        case "fail":
+            fail(rest[0])
         case "nonsense":
             return json.loads(rest[0])
         case "environ":
@@ -43,6 +48,11 @@ def policy(environ):
         case "read":
             return Refuse(403, body=environ["wsgi.input"].read())
     raise AssertionError(word)
+
+
+def fail(name):
+    """Raise this error, as if a service that a policy asks had failed."""
+    raise getattr(builtins, name)("no such service")
 
 
 @inline

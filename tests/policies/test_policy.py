@@ -131,6 +131,13 @@ def test_the_policy_is_not_called_for_a_request_that_has_no_body(server, client,
     ("decision", "line"),
     [
         ("raise", "LookupError: no such token"),
+        *(
+            # Of an application gunicorn takes these for a client that is gone.
+            (f"fail {name}", f"{name}: no such service")
+            for name in ("ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError")
+        ),
+        ("fail TimeoutError", "TimeoutError: no such service"),
+        ("fail StopIteration", "StopIteration: no such service"),
         ("nonsense true", "returned an object of type bool, not Proceed, Refuse or None"),
     ],
 )
@@ -141,6 +148,15 @@ def test_a_policy_that_fails_leads_to_500_and_the_body_is_not_read(server, clien
     assert answer.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert b"100 Continue" not in answer
     server.wait_for_log(line, start)
+
+
+@pytest.mark.parametrize("name", ["LookupError", "ConnectionResetError"])
+def test_what_a_policy_registered_for_the_end_leads_to_500_if_it_fails(server, client, name):
+    start = len(server.lines)
+    fields = (LENGTH, f"X-Fail-At-The-End: {name}", "Connection: close")
+    client.send(request("PUT /read", *fields), b"hello")
+    assert client.receive_all().startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+    server.wait_for_log(f"{name}: no such service", start)
 
 
 @pytest.mark.parametrize("framing", [LENGTH, "Transfer-Encoding: chunked"])
