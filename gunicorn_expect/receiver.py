@@ -314,7 +314,7 @@ class Receiver:
             if data:
                 return data
             raise BlockingIOError(errno.EAGAIN, "nothing is here")
-        pieces = [data]
+        pieces = [data] if data else []  # one piece is not copied by the join
         brief = BRIEF if self._keeps_up and not self._ticks else 0
         self._keeps_up = False
         try:
@@ -338,7 +338,7 @@ class Receiver:
 
         """
         left = size - sum(map(len, pieces))
-        nothing_is_here = not pieces[-1]
+        nothing_is_here = not pieces
         while left and (whole or left == size):
             if nothing_is_here and not self._wait(until):
                 return False
