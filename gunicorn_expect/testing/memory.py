@@ -25,6 +25,7 @@ from gunicorn_expect.answer import KEY, Answer, Service
 from gunicorn_expect.body import Body
 from gunicorn_expect.connection import Connection, Wants
 from gunicorn_expect.counters import Counters
+from gunicorn_expect.decision import PolicyFailedError
 from gunicorn_expect.settings import Settings
 from gunicorn_expect.states import State
 from gunicorn_expect.testing.interim import INTERIM, Interim
@@ -241,7 +242,10 @@ class _Connection(Connection):
         """Answer the request; raise what the application or the policy raises."""
         if self.error is not None:
             return super().answer_once()
-        _Answer(self.service, self.request, self.exchange, self).run()
+        try:
+            _Answer(self.service, self.request, self.exchange, self).run()
+        except PolicyFailedError as error:
+            raise error.__cause__ or error from None
         return False
 
     def create(self, request: Any, responses: Responses) -> tuple[Response, dict[str, Any]]:
