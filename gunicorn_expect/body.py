@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import io
 import sys
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,6 +12,7 @@ from gunicorn_expect.fields import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
 
     from gunicorn_expect.callers import Calls
     from gunicorn_expect.exchange import Exchange, Framing
@@ -248,7 +248,8 @@ class Body:
 def _calls() -> Calls:
     """Return the calls of the application that have led to this one, the innermost first."""
     found = []
-    frame = inspect.currentframe()
+    # From the caller of `read`: a frame that is looked at takes memory until its call returns.
+    frame: FrameType | None = sys._getframe(5)  # noqa: SLF001  it is documented
     while frame is not None and frame.f_globals is globals():
         frame = frame.f_back
     while frame is not None and (module := frame.f_globals.get("__name__", "?")) != _SERVER:
