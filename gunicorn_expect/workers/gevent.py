@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -38,36 +37,42 @@ if TYPE_CHECKING:
 class Waiter:
     """Waits for one connection, as `wait_by_poll` does, while other greenlets run.
 
-    It keeps its watchers: gevent's own poll makes an event, a set and a watcher for each wait, and
-    libev registers each watcher with the kernel.
+    It keeps its watcher: gevent's own poll makes an event, a set and a watcher for each wait, and
+    libev registers each watcher with the kernel. It is a context manager, which drops the watcher.
     """
 
+    __slots__ = ("_hub", "_watcher")
+
     def __init__(self) -> None:
-        """Begin without watchers."""
+        """Begin without a watcher."""
         self._hub = gevent.get_hub()
-        self._watchers: dict[int, Any] = {}
+        self._watcher: Any = None
+
+    def __enter__(self) -> Waiter:
+        """Return itself."""
+        return self
 
     def wait(self, sock: socket.socket, events: int, timeout: float | None) -> int:
         """Wait until the socket is ready for one of these events; return which, 0 on timeout."""
         at_once = timeout is not None and timeout <= 0
         if events not in _OF_LIBEV or at_once or sock.fileno() < 0 or self._is_elsewhere():
             return wait_by_poll(sock, events, timeout)
-        watcher = self._watchers.get(events)
+        watcher = self._watcher
         if watcher is None:
-            watcher = self._hub.loop.io(sock.fileno(), _OF_LIBEV[events])
-            self._watchers[events] = watcher
-        elif watcher.callback is not None:  # a greenlet of the application waits for the same
+            watcher = self._watcher = self._hub.loop.io(sock.fileno(), _OF_LIBEV[events])
+        elif watcher.callback is not None:  # a greenlet of the application waits, too
             return wait_by_poll(sock, events, timeout)
+        watcher.events = _OF_LIBEV[events]
         try:
             gevent_socket.wait(watcher, timeout)
         except TimeoutError:
             return 0
         return events
 
-    def close(self) -> None:
-        """Drop the watchers of a closed connection; a greenlet that still waits gets an error."""
-        for watcher in self._watchers.values():
-            self._hub.cancel_wait(watcher, closed(), close_watcher=True)
+    def __exit__(self, *error: object) -> None:
+        """Drop the watcher of a closed connection; a greenlet that still waits gets an error."""
+        if self._watcher is not None:
+            self._hub.cancel_wait(self._watcher, closed(), close_watcher=True)
 
     def _is_elsewhere(self) -> bool:
         """Return whether this is a thread that the application started: it has its own hub."""
@@ -159,7 +164,7 @@ class ExpectGeventWorker(base.BaseWorker, ggevent.GeventWorker):
         client.settimeout(0)  # gevent's sockets would wait by themselves
         if places.locked():
             self._drop_oldest(pool)
-        with places, contextlib.closing(Waiter()) as waiter:
+        with places, Waiter() as waiter:
             # A method, not a callable object: calling that uses C stack, which greenlets copy.
             conn = Connection(self.service, client, peer, name, wait=waiter.wait)
             try:
