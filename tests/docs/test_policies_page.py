@@ -310,6 +310,7 @@ URLENCODED = ("application/x-www-form-urlencoded", b"a=hello")
 MULTIPART = ("multipart/form-data; boundary=limit", FORM % b"c")
 JSON = ("application/json", b'{"a": "hello"}')
 OCTETS = ("application/octet-stream", b"hello")
+TEXT = ("text/plain", URLENCODED[1])
 COOKIE = f"Cookie: csrf={CSRF}"
 
 READS = [
@@ -475,24 +476,21 @@ def test_bottles_body_fails_on_chunks_that_are_already_decoded(looking):
 
 
 @pytest.mark.parametrize(
-    ("way", "status", "expected"),
+    ("way", "sent", "status", "expected"),
     [
-        ("read()", 200, b"a=h"),
-        ("data", 200, b"a=h"),
-        ("form", 200, b'{"a":"h"}\n'),
-        ("pieces", 413, None),
+        ("read()", TEXT, 200, b"a=h"),
+        ("data", TEXT, 200, b"a=h"),
+        ("form", URLENCODED, 200, b'{"a":"h"}\n'),
+        ("form", MULTIPART, 413, None),
+        ("pieces", TEXT, 413, None),
     ],
 )
 def test_flask_truncates_a_chunked_body_at_its_limit_unless_it_is_read_in_pieces(
-    looking, way, status, expected
+    looking, way, sent, status, expected
 ):
-    content_type, body = URLENCODED
+    content_type, body = sent
     with Client(looking) as client:
-        head = request(
-            f"POST /Flask-limited/{way}",
-            CHUNKED,
-            f"Content-Type: {content_type if way == 'form' else 'text/plain'}",
-        )
+        head = request(f"POST /Flask-limited/{way}", CHUNKED, f"Content-Type: {content_type}")
         client.send(head, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
         head, answer = client.receive_response()
     assert int(head.split()[1]) == status

@@ -242,6 +242,18 @@ def test_a_broken_form_that_djangos_csrf_check_reads_gets_403_without_a_tracebac
     assert "Traceback" not in "".join(django.lines[start:])
 
 
+def test_a_broken_form_is_empty_for_django_if_the_client_sends_the_csrf_token_in_a_header(django):
+    form = b"csrfmiddlewaretoken=" + b"a" * 32
+    fields = ("Cookie: csrftoken=" + "a" * 32, "X-CSRFToken: " + "a" * 32)
+    fields += ("Content-Type: application/x-www-form-urlencoded",)
+    with Client(django) as client:
+        client.send(request("POST /protected", f"Content-Length: {len(form)}", *fields))
+        client.send(form[:-1])
+        head, answer = client.receive_response()
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert json.loads(answer) == {"read": {}}
+
+
 def test_a_django_view_sees_the_error_and_can_clean_up(django):
     status, _, lines = upload_broken(django, "/clean-up", "cut off")
     assert status == 400
