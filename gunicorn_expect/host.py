@@ -58,6 +58,7 @@ _NAMES: Final = (
     "gunicorn.http.errors:NoMoreData",
     "gunicorn.http.errors:InvalidH2CPreface",
     "gunicorn.config:PreRequest.default",
+    "gunicorn.config:PostRequest.default",
     "gunicorn.http.message:Request._peer_trusted_for_forwarded",
     "gunicorn.http.wsgi:create",
     "gunicorn.http.wsgi:base_environ",
@@ -232,6 +233,11 @@ def has_request_hook(cfg: Config) -> bool:
     Some append header fields there.
     """
     return cfg.pre_request is not config.PreRequest.default
+
+
+def has_end_hook(cfg: Config) -> bool:
+    """Return whether a ``post_request`` of the user's is called after each response."""
+    return cfg.post_request is not config.PostRequest.default
 
 
 def _empty(cfg: Config, peer: Any) -> Any:

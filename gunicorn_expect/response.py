@@ -53,6 +53,9 @@ class _Settling:
     responses: Responses
     #: Whether the application has returned all of it, so that it won't read the body any more.
     complete = False
+    #: Whether the connection, if it closes, does so right after the last byte: nothing that may
+    #: take long comes between.
+    ends_at_once = False
 
     def start_response(self, status: str, headers: Any, exc_info: OptExcInfo | None = None) -> Any:
         """Note status and header fields, as PEP 3333 describes it.
@@ -200,7 +203,8 @@ class Response(_Settling, host.BaseResponse):
 
     def _send(self, data: bytes) -> None:
         head, self._head = self._head, b""
-        self.sock.sendall(head + data if head else data)
+        last = self.ends_at_once and self.closes and self.complete
+        self.sock.sendall(head + data if head else data, last=last)
 
 
 class StreamResponse(_Settling, host.BaseStreamResponse):

@@ -191,7 +191,7 @@ class Client(Transport):
         is_silent = not self.here() and (self._waits or self._stalls)
         return 0 if is_silent else events
 
-    def send(self, data: bytes | memoryview) -> int:
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:  # noqa: ARG002
         """Receive an interim response, or a piece of the final one."""
         match = None if self._response else INTERIM.match(data)
         if match is None:

@@ -282,7 +282,7 @@ class _Wire(Transport):
         data, self._here = self._here[:size], self._here[size:]
         return None if not data and self._pieces else data
 
-    def send(self, data):
+    def send(self, data, flags=0):
         self.sent.append(bytes(data))
         return len(data)
 

@@ -71,6 +71,13 @@ def transport_of(sock):
     return TLSTransport(sock) if isinstance(sock, ssl.SSLSocket) else Transport(sock)
 
 
+def packets(sock):
+    """Return how many packets a TCP socket has received."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    [count] = struct.unpack_from("I", info, 140)  # tcpi_segs_in, in Linux's struct tcp_info
+    return count
+
+
 def receive_rest(sock):
     """Receive everything until the peer closes."""
     sock.settimeout(PATIENCE)

@@ -19,7 +19,7 @@ from gunicorn_expect.settings import Settings
 from support import PATIENCE
 from support.client import request, waiting
 from support.connections import answered, connection, service
-from support.socket_pairs import connected, receive_rest
+from support.socket_pairs import connected, packets, receive_rest
 
 LENGTH = "Content-Length: 5"
 
@@ -87,6 +87,42 @@ def test_a_response_that_can_have_no_body_has_no_content_length(ask, method, sta
 def test_a_response_without_a_body_keeps_the_content_length_that_the_application_set(ask):
     result = ask(answering("200 OK", [("content-length", "7")]), waiting("HEAD /", LENGTH))
     assert result.field(b"Content-Length") == [b"7"]
+
+
+class Closing(list):
+    """A list of items that has something to do after the response."""
+
+    def close(self):
+        """Do it."""
+
+
+@pytest.mark.parametrize(
+    ("items", "gunicorn", "count"),
+    [
+        ([b"hello"], {}, 1),
+        ((b"hello",), {}, 1),
+        ([b"hel", b"lo"], {}, 1),
+        # These may do something that takes long, and the client must not wait for it.
+        ([b"hello"], {"post_request": lambda worker, req, environ, resp: None}, 2),
+        (iter([b"hello"]), {}, 2),
+        (Closing([b"hello"]), {}, 2),
+    ],
+)
+def test_a_response_and_the_end_of_its_connection_are_one_packet_if_nothing_is_between(
+    certificates, items, gunicorn, count
+):
+    with (
+        connected("tcp", certificates) as (ours, theirs),
+        service(answering("200 OK", [("Content-Length", "5")], items), gunicorn=gunicorn) as made,
+    ):
+        theirs.sendall(request("GET /", "Connection: close"))
+        conn = connection(made, ours)
+        assert conn.wait_for_head(5)
+        before = packets(theirs)
+        _, answer = answered(conn, theirs)
+        assert packets(theirs) - before == count
+        conn.transport.close()
+    assert answer.endswith(b"\r\n\r\nhello")
 
 
 def test_a_list_of_headers_may_be_changed_after_start_response(ask):

@@ -10,7 +10,16 @@ import pytest
 
 from gunicorn_expect.transport import READ, WRITE, TLSTransport, Transport
 from support import PATIENCE
-from support.socket_pairs import CLOSED, KINDS, connected, raw, receive_rest, reset, transport_of
+from support.socket_pairs import (
+    CLOSED,
+    KINDS,
+    connected,
+    packets,
+    raw,
+    receive_rest,
+    reset,
+    transport_of,
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -55,6 +64,22 @@ def test_receive_returns_what_has_arrived_without_waiting(transport, theirs):
     theirs.close()
     assert transport.wait(READ, PATIENCE)
     assert transport.receive(10) == b""
+
+
+@of_tcp
+def test_the_last_bytes_and_the_end_of_the_connection_are_one_packet(transport, theirs):
+    before = packets(theirs)
+    transport.sendall(b"hello", last=True)
+    transport.half_close()
+    assert theirs.recv(10) == b"hello"
+    assert theirs.recv(10) == b""
+    assert packets(theirs) - before == 1
+
+
+@of_tcp
+def test_the_last_bytes_are_sent_also_if_the_end_does_not_follow(transport, theirs):
+    transport.sendall(b"hello", last=True)
+    assert theirs.recv(10) == b"hello"
 
 
 def test_send_sends_only_as_much_as_the_send_buffer_has_room_for(transport, theirs):
