@@ -92,7 +92,8 @@ def seconds(duration):
 
 def test_containers_have_longer_to_end_than_uploads_under_way(compose, pod):
     graceful = int(re.search(r"^graceful_timeout = (\d+)$", read("gunicorn.conf.py"), re.M)[1])
-    assert seconds(compose["application"]["stop_grace_period"]) > graceful
+    for service in ("application", "nginx"):  # which passes the uploads on
+        assert seconds(compose[service]["stop_grace_period"]) > graceful
     [command, sleeps] = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert command == "sleep"
     assert pod["terminationGracePeriodSeconds"] > graceful + int(sleeps)
