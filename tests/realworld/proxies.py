@@ -71,8 +71,8 @@ PROXIES = {
         "apache.conf",
         "apache2",
         ("-f", "{file}", "-D", "FOREGROUND"),
-        'ProxyPass "/" "http://127.0.0.1:8000/"',
-        '# ProxyPass "/" "unix:/run/gunicorn-expect/http.socket|http://localhost/"',
+        'ProxyPass "/" "http://127.0.0.1:8000/" ttl=120',
+        '# ProxyPass "/" "unix:/run/gunicorn-expect/http.socket|http://localhost/" ttl=120',
         paths=(
             ('"/run/apache2/apache2.pid"', '"{folder}/pid"'),
             ('"/var/log/apache2/error.log"', '"{folder}/error.log"'),
