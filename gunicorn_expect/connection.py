@@ -93,6 +93,8 @@ class Connection:
         self._head: Head[Any] | None = None
         #: Bytes received after the last head: of its body, or of the next head.
         self._behind = b""
+        #: Whether nothing more was here when the head was read, in this turn of the loop.
+        self._has_looked = False
         self._preface = b""
         self._speaks_uwsgi = self._cfg.protocol == "uwsgi"
         h2c = self._cfg.http2_cleartext != "off"
@@ -158,9 +160,10 @@ class Connection:
                 return Wants.READ
             if not piece:
                 return self._end_head()
-            wants = self._take(piece)
             # TLS may hold bytes that the socket does not show.
-            if wants is not Wants.READ or (len(piece) < PIECE and not self._cfg.is_ssl):
+            self._has_looked = len(piece) < PIECE and not self._cfg.is_ssl
+            wants = self._take(piece)
+            if wants is not Wants.READ or self._has_looked:
                 return wants
 
     def _end_head(self) -> Wants:
@@ -326,6 +329,7 @@ class Connection:
 
         END: it is to be closed. This raises only what ends a worker.
         """
+        self._has_looked = False  # but some time ago
         may_follow = self.answer_once()
         behind = self._behind
         if self._receiver is not None:
@@ -414,7 +418,7 @@ class Connection:
             ClientDisconnected: the connection broke.
 
         """
-        if not self._behind:
+        if not self._behind and not self._has_looked:
             # Not MSG_PEEK: a TLS socket has none.
             try:
                 self._behind = self.transport.receive(FILL_SIZE) or b""

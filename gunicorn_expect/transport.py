@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 #: The most that is discarded at once: more than a Linux socket holds before it grows.
 DISCARD_SIZE: Final = 1024 * 1024
 
+# Numbers, not enums: to join those takes as long as half a system call.
+_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
+
 #: On Linux TCP drops what it was asked for instead of copying it (tcp(7), MSG_TRUNC).
-_DISCARD: Final = (socket.MSG_TRUNC if sys.platform == "linux" else 0) | socket.MSG_DONTWAIT
+_DISCARD: Final = _DONTWAIT | int(socket.MSG_TRUNC if sys.platform == "linux" else 0)
 
 #: Says that the end of the connection follows at once, so that Linux puts both into one packet. If
 #: it does not follow, Linux sends what it has after 200 ms.
-_LAST: Final = socket.MSG_MORE if sys.platform == "linux" else 0
+_LAST: Final = int(socket.MSG_MORE if sys.platform == "linux" else 0)
 
 #: What `clear_tls_errors` makes TLS objects with.
 _CONTEXT: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -97,7 +100,7 @@ class Transport:
         if self.ended:
             raise closed()
         try:
-            return self.sock.recv(size, socket.MSG_DONTWAIT)
+            return self.sock.recv(size, _DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return None
 
@@ -112,7 +115,7 @@ class Transport:
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
         """Send what there is room for; return how many bytes that were."""
         try:
-            return self.sock.send(data, socket.MSG_DONTWAIT | flags)
+            return self.sock.send(data, _DONTWAIT | flags)
         except (BlockingIOError, InterruptedError):
             return 0
 
