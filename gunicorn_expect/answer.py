@@ -297,12 +297,7 @@ class Answer:
             self._response.replace("500 Internal Server Error")
             return ()
         service.counters.refused(str(refusal.status))
-        fields = [*refusal.headers]
-        if not str(refusal.status).startswith("304"):
-            # "A server MUST NOT send Content-Length in such a response [304] unless its field value
-            # equals" that of the 200 (RFC 9110 section 8.6), which nobody knows here.
-            fields.append(("Content-Length", str(len(refusal.body))))
-        self._response.start_response(str(refusal.status), fields)
+        self._response.refuse(refusal)
         return [refusal.body] if environ["REQUEST_METHOD"] != "HEAD" else []
 
     def _ask(self, policy: Policy) -> Refuse | None:

@@ -66,6 +66,7 @@ _NAMES: Final = (
     "gunicorn:SERVER",
     "gunicorn.http.wsgi:FileWrapper",
     "gunicorn.http.wsgi:Response.start_response",
+    "gunicorn.util:is_hoppish",
     "gunicorn.http.wsgi:Response.send_headers",
     "gunicorn.http.wsgi:Response._emit_body",
     "gunicorn.http.wsgi:Response.default_headers",
@@ -424,6 +425,11 @@ def create(
         request, sock, peer, server, cfg, response_class=response_class, response_args=arguments
     )
     return response, environ
+
+
+def is_hop_by_hop(name: str) -> bool:
+    """Return whether gunicorn leaves this header field out of a response."""
+    return bool(util.is_hoppish(name))
 
 
 def has_number(items: Any) -> bool:

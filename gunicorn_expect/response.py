@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from _typeshed import OptExcInfo
 
+    from gunicorn_expect.decision import Refuse
     from gunicorn_expect.exchange import Responses
 
 #: Reason phrases of interim responses: IANA's registry, and draft-ietf-httpbis-resumable-upload.
@@ -39,6 +40,7 @@ class _Settling:
 
     # gunicorn's response.
     status: Any
+    status_code: Any
     headers: Any
     headers_sent: Any
     response_length: Any
@@ -79,6 +81,23 @@ class _Settling:
             self.headers = []  # of the response that this one replaces
             self.response_length = None
         return super().start_response(status, headers, exc_info)  # type: ignore[misc]
+
+    def refuse(self, refusal: Refuse) -> None:
+        """Note what a policy responds, as `start_response` would; it is known to be valid."""
+        self.status = str(refusal.status)
+        self.status_code = int(self.status[:3])
+        self.headers = [
+            (name, value.strip(" \t"))
+            for name, value in refusal.headers
+            if not host.is_hop_by_hop(name)
+        ]
+        self._omits_body = self.status_code == 304 or self.req.method == "HEAD"
+        # "A server MUST NOT send Content-Length in such a response [304] unless its field value
+        # equals" that of the 200 (RFC 9110 section 8.6), which nobody knows here.
+        if self.status_code != 304:
+            self.response_length = len(refusal.body)
+            self.headers.append(("Content-Length", str(self.response_length)))
+        self.chunked = False
 
     def replace(self, status: str) -> None:
         """Replace this response, of which nothing was sent yet, by an empty one."""
