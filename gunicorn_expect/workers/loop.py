@@ -213,11 +213,16 @@ class Loop:
         self._lingering = Deadlines(settings.expect_linger)
         self._idle = Deadlines(settings.expect_linger_idle)
         self._all = (self._heads, self.kept, self._lingering, self._idle)
-        # What is left to do in this turn: new connections, those with a request (or an error), and
-        # those that were answered here.
+        # What is left to do in this turn: for new connections, for those with a request (or an
+        # error), and for those that were answered here.
         self._accepted: deque[Connection] = deque()
         self._requested: deque[Connection] = deque()
         self._answered: deque[Connection] = deque()
+        self._steps: tuple[tuple[deque[Connection], Callable[[Connection], None]], ...] = (
+            (self._accepted, self._advance),
+            (self._requested, self._answer),
+            (self._answered, self.linger),
+        )
         self._due = math.inf  # when the first of these expires, or earlier
         self._sleeps_until = -math.inf  # when its wait ends; minus infinity: it is not waiting
         self._accepting = self._stopping = False
@@ -260,22 +265,17 @@ class Loop:
                 self._accept(fd)
             elif fd in self._bells:
                 drain(fd)
-        self._each(self._accepted, self._advance)
-        self._each(self._requested, self._answer)
-        self._each(self._answered, self.linger)
+        for conns, step in self._steps:
+            while conns:  # what is left when a step ends the worker is done in the next turn
+                conn = conns.popleft()
+                try:
+                    step(conn)
+                except Exception:  # noqa: BLE001
+                    self._drop(conn)
         if time.monotonic() >= self._due:
             self._expire()
         if self._failure is not None and not self._stopping:  # a worker ends once
             raise self._failure
-
-    def _each(self, conns: deque[Connection], step: Callable[[Connection], None]) -> None:
-        """Do a step for each of these connections. What is left when it raises is for later."""
-        while conns:
-            conn = conns.popleft()
-            try:
-                step(conn)
-            except Exception:  # noqa: BLE001
-                self._drop(conn)
 
     def _drop(self, conn: Connection) -> None:
         """Log the exception that is being handled, and close the one connection that raised it."""
