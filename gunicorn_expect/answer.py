@@ -96,8 +96,6 @@ class Service:
     """The exceptions of an application that are answered with 500."""
     passes: tuple[type[BaseException], ...] = (KeyboardInterrupt,)
     """The exceptions that end the worker or the greenlet, whoever has raised them."""
-    has_end_hook: bool = dataclasses.field(init=False)
-    """Whether a ``post_request`` runs after each response."""
     advice: Advice = dataclasses.field(init=False)
     scrap: bytearray = dataclasses.field(default_factory=lambda: bytearray(DISCARD_SIZE))
     """The buffer for discarded bytes of any connection: nobody reads it."""
@@ -111,7 +109,6 @@ class Service:
         log, wanted = self.worker.log, self.settings.expect_warn
         self.advice = Advice(log, application, wanted=wanted)
         self.plain_heads = functools.cache(self._plain_heads)
-        self.has_end_hook = host.has_end_hook(self.cfg)
 
     def _plain_heads(self, listener: Any) -> PlainHeads | None:
         if not host.may_be_plain(self.cfg, listener):
@@ -250,8 +247,12 @@ class Answer:
         try:
             end = self._respond(None, begun, exits)
         except BaseException:
-            # Its result is ignored: nothing that the policy has registered may hide the error.
-            exits.__exit__(*sys.exc_info())
+            # Nothing that the policy has registered may hide the error: not by what it returns, and
+            # not by what it raises.
+            try:
+                exits.__exit__(*sys.exc_info())
+            except Exception:
+                self._service.worker.log.exception("What a policy has registered has failed")
             raise
         close_exits(exits)
         return end
@@ -325,7 +326,8 @@ class Answer:
         else:
             response.complete = isinstance(items, list | tuple)
             # Otherwise there may be work after the response, such as items.close().
-            response.ends_at_once = type(items) in (list, tuple) and not self._service.has_end_hook
+            hooked = host.has_end_hook(self._service.cfg)
+            response.ends_at_once = not hooked and type(items) in (list, tuple)
             for item in items:
                 response.write(item)
         if response.status is None and self._exchange is not None:

@@ -248,8 +248,8 @@ class Body:
 def _calls() -> Calls:
     """Return the calls of the application that have led to this one, the innermost first."""
     found = []
-    # From the caller of `read`: a frame that is looked at takes memory until its call returns.
-    frame: FrameType | None = sys._getframe(5)  # noqa: SLF001  it is documented
+    # Beginning with `read`: a frame that is looked at takes memory until its call returns.
+    frame: FrameType | None = sys._getframe(4)  # noqa: SLF001  it is documented
     while frame is not None and frame.f_globals is globals():
         frame = frame.f_back
     while frame is not None and (module := frame.f_globals.get("__name__", "?")) != _SERVER:

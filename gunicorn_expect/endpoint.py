@@ -16,6 +16,7 @@ from gunicorn_expect.decision import (
     Proceed,
     Refuse,
     ask,
+    close_exits,
     factory,
     forgotten_call,
     kind_of,
@@ -111,8 +112,11 @@ def _refusal(policy: Policy, environ: WSGIEnvironment) -> Refuse | None:
 
 
 def _decide(policy: Policy, upload: WSGIEnvironment) -> Refuse | None:
-    with contextlib.ExitStack() as upload[EXITS_KEY]:
+    exits = upload[EXITS_KEY] = contextlib.ExitStack()
+    try:
         decision = ask(policy, upload)
+    finally:
+        close_exits(exits)
     if decision is None or isinstance(decision, Proceed):
         return None
     if isinstance(decision, Refuse):

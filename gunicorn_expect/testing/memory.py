@@ -242,10 +242,13 @@ class _Connection(Connection):
         """Answer the request; raise what the application or the policy raises."""
         if self.error is not None:
             return super().answer_once()
+        failure: BaseException | None = None
         try:
             _Answer(self.service, self.request, self.exchange, self).run()
         except PolicyFailedError as error:
-            raise error.__cause__ or error from None
+            failure = error.__cause__
+        if failure is not None:
+            raise failure
         return False
 
     def create(self, request: Any, responses: Responses) -> tuple[Response, dict[str, Any]]:

@@ -395,11 +395,14 @@ def test_an_error_that_a_worker_would_handle_itself_is_raised_in_the_test(error,
 
 
 def test_an_error_of_the_policy_is_raised_in_the_test():
-    def policy(environ):
-        raise PermissionError("of the policy")
+    cause = KeyError("of the storage")
 
-    with pytest.raises(PermissionError, match="of the policy"):
+    def policy(environ):
+        raise PermissionError("of the policy") from cause
+
+    with pytest.raises(PermissionError, match="of the policy") as caught:
         TestApp(upload, policy=policy).put("/f", b"x", expect=True)
+    assert caught.value.__cause__ is cause
 
 
 def test_a_response_that_is_cut_off_is_an_error():

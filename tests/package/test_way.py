@@ -20,7 +20,7 @@ WORKERS = {
 #: them would be slower and harder to follow. A few more than usual are allowed, because a timer
 #: may expire meanwhile.
 LIMITS = {
-    ("thread", "get"): {"calls": 90, "moves": 22, "crossings": 8, "files": 9},
+    ("thread", "get"): {"calls": 95, "moves": 22, "crossings": 8, "files": 9},
     ("thread", "refuse"): {"calls": 100, "moves": 28, "crossings": 8, "files": 9},
     ("thread", "upload"): {"calls": 145, "moves": 43, "crossings": 8, "files": 12},
     ("gevent", "refuse"): {"calls": 95, "moves": 28, "crossings": 8, "files": 8},

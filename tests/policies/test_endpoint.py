@@ -175,3 +175,13 @@ def test_an_endpoint_works_on_each_of_our_workers_and_on_no_other(worker):
         if worker == "sync":
             server.wait_for_log("policies.endpoint needs one of gunicorn_expect's workers")
     assert head.split()[1] == (b"500" if worker == "sync" else b"413")
+
+
+@pytest.mark.parametrize(
+    "field", ["X-Decide: fail ConnectionResetError", "X-Fail-At-The-End: ConnectionResetError"]
+)
+def test_a_policy_that_fails_leads_to_500_so_that_the_proxy_lets_nobody_in(field):
+    with Server(app="apps.policy_endpoint:deciding") as server, Client(server) as client:
+        client.send(PROXYS_REQUEST.removesuffix(b"\r\n") + field.encode() + b"\r\n\r\n")
+        assert client.receive_all().startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+        server.wait_for_log("ConnectionResetError: no such service")

@@ -9,6 +9,7 @@ import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import gevent
 import pytest
 
 from gunicorn_expect import ContentTooLarge, Refuse, State, inline
@@ -368,6 +369,24 @@ def test_what_a_policy_registered_for_the_end_can_not_hide_an_error_of_the_appli
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [HiddenError]
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError, StopIteration, LookupError])
+def test_what_a_policy_registered_for_the_end_can_not_replace_an_error_of_the_application(
+    ask, caplog, error
+):
+    def policy(environ):
+        environ[EXITS_KEY].callback(fail)
+
+    def fail():
+        raise error
+
+    def application(environ, start_response):
+        raise HiddenError
+
+    assert ask(application, policy=policy).status == "500 Internal Server Error"
+    found = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert found == [error, HiddenError]
+
+
 def test_what_a_policy_registered_for_the_end_can_not_keep_a_connection_whose_response_broke_off(
     ask,
 ):
@@ -501,6 +520,18 @@ def test_only_calls_of_the_application_are_recorded_as_the_first_reader(ask):
         (__name__, reads.__code__),
         (__name__, application.__code__),
     ]
+
+
+def test_a_greenlet_may_begin_with_a_read(ask):
+    """Then no frame of the application is below it."""
+
+    def application(environ, start_response):
+        start_response("200 OK", [])
+        return [gevent.spawn(environ["wsgi.input"].read).get()]
+
+    result = ask(application, request("PUT /", LENGTH), b"hello")
+    assert result.status == "200 OK"
+    assert b"hello" in result.body
 
 
 def test_the_first_reader_is_not_recorded_if_warnings_are_off(ask):

@@ -275,6 +275,37 @@ def test_a_refusal_of_an_inline_policy_is_answered_by_the_loop(drive):
     assert driven.loop.lingering == 1
 
 
+def test_an_inline_policy_that_ends_the_worker_leaves_no_connection_behind(drive):
+    asked = []
+
+    def policy(environ):
+        asked.append(environ["PATH_INFO"])
+        if environ["PATH_INFO"] == "/exit":
+            raise SystemExit(3)
+        return Refuse(403)
+
+    driven = drive(inline=policy)
+    first = driven.client(waiting("PUT /exit", "Content-Length: 5"))
+    second = driven.client(waiting("PUT /", "Content-Length: 5"))
+    with pytest.raises(SystemExit):
+        driven.turn(2)
+    assert first.recv(1000) == b""
+    assert second.recv(1000).startswith(b"HTTP/1.1 403 ")
+    assert asked == ["/exit", "/"]
+    assert not driven.loop.busy
+
+
+def test_requests_that_arrived_in_time_are_answered_however_many_and_however_late(drive, clock):
+    driven = drive(how={"most": 200})
+    clients = [driven.client(GET[:5]) for _ in range(100)]
+    while driven.loop.waiting < len(clients):
+        driven.loop.turn(PATIENCE)
+    for client in clients:
+        client.sendall(GET[5:])
+    clock.now += HEAD_TIMEOUT  # as if the system had not run this process meanwhile
+    assert len(driven.turn()) == len(clients)
+
+
 # Connections that threads give back.
 
 
