@@ -34,8 +34,8 @@ _DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 #: On Linux TCP drops what it was asked for instead of copying it (tcp(7), MSG_TRUNC).
 _DISCARD: Final = _DONTWAIT | int(socket.MSG_TRUNC if sys.platform == "linux" else 0)
 
-#: Says that the end of the connection follows at once, so that Linux puts both into one packet. If
-#: it does not follow, Linux sends what it has after 200 ms.
+#: Says that the end of the connection follows soon, so that Linux puts both into one packet. If it
+#: does not follow within 200 ms, Linux sends what it has.
 _LAST: Final = int(socket.MSG_MORE if sys.platform == "linux" else 0)
 
 #: What `clear_tls_errors` makes TLS objects with.
@@ -136,7 +136,7 @@ class Transport:
 
         Args:
             data: the bytes.
-            last: `half_close` follows at once, and may send them.
+            last: `half_close` follows soon, and may send them.
 
         Raises:
             OSError: the client is gone.
