@@ -7,16 +7,16 @@ the application makes the environ of the upload, for the policy.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn_expect.decision import (
     EXITS_KEY,
     Proceed,
     Refuse,
     ask,
-    close_exits,
     factory,
     forgotten_call,
     kind_of,
@@ -112,11 +112,13 @@ def _refusal(policy: Policy, environ: WSGIEnvironment) -> Refuse | None:
 
 
 def _decide(policy: Policy, upload: WSGIEnvironment) -> Refuse | None:
-    exits = upload[EXITS_KEY] = contextlib.ExitStack()
-    try:
-        decision = ask(policy, upload)
-    finally:
-        close_exits(exits)
+    @functools.wraps(policy)  # an error names it
+    def asked(environ: WSGIEnvironment) -> Any:
+        with contextlib.ExitStack() as environ[EXITS_KEY]:
+            decision = policy(environ)
+        return decision  # noqa: RET504  an exit that hides an error must not admit the upload
+
+    decision = ask(asked, upload)
     if decision is None or isinstance(decision, Proceed):
         return None
     if isinstance(decision, Refuse):

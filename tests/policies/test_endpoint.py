@@ -1,5 +1,6 @@
 """`policies.endpoint`: its responses to a proxy that asks about an upload, and whom it serves."""
 
+import contextlib
 import json
 
 import pytest
@@ -117,6 +118,27 @@ def test_what_a_policy_registers_in_its_exits_is_called_after_the_response():
 
     assert ask(policy).status_int == 200
     assert calls == ["called"]
+
+
+def test_what_a_policy_registers_in_its_exits_learns_of_its_error():
+    seen = []
+
+    def policy(environ):
+        environ["gunicorn_expect.exits"].push(lambda *error: seen.append(error[0]))
+        raise LookupError("no such token")
+
+    with pytest.raises(LookupError, match="no such token"):
+        ask(policy)
+    assert seen == [LookupError]
+
+
+def test_what_a_policy_registers_in_its_exits_can_not_turn_its_error_into_a_permission():
+    def policy(environ):
+        environ["gunicorn_expect.exits"].enter_context(contextlib.suppress(LookupError))
+        raise LookupError("no such token")
+
+    with pytest.raises(UnboundLocalError):
+        ask(policy)
 
 
 def test_a_policy_that_returns_no_decision_or_reads_the_body_is_an_error():
