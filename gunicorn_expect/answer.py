@@ -326,8 +326,9 @@ class Answer:
         else:
             response.complete = isinstance(items, list | tuple)
             # Otherwise there may be work after the response, such as items.close().
-            hooked = host.has_end_hook(self._service.cfg)
-            response.ends_at_once = not hooked and type(items) in (list, tuple)
+            response.ends_at_once = type(items) in (list, tuple) and not host.has_end_hook(
+                self._service.cfg
+            )
             for item in items:
                 response.write(item)
         if response.status is None and self._exchange is not None:

@@ -329,7 +329,7 @@ class Connection:
 
         END: it is to be closed. This raises only what ends a worker.
         """
-        self._has_looked = False  # but some time ago
+        self._has_looked = False  # time has passed since the head was read
         may_follow = self.answer_once()
         behind = self._behind
         if self._receiver is not None:
